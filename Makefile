@@ -1,0 +1,34 @@
+# make demo   set up, render the demo data, train teacher and student, print the tables
+# make test   set up if needed, then the fast tests
+# make check  format, lint, types, tests: what CI runs
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test check lint docs clean-demo
+
+demo: $(VENV)/.installed
+	$(RUN) -m datasets.synthetic --root data/demo
+	$(RUN) run.py options/demo.yaml
+	$(RUN) test.py options/demo.yaml --untrained
+	$(RUN) test.py options/demo.yaml
+
+test: $(VENV)/.installed
+	$(RUN) -m pytest -n 2 -c .ci/pytest.ini --rootdir .
+
+check: lint test
+
+lint: $(VENV)/.installed
+	$(RUN) -m ruff format --config .ci/ruff.toml --check .
+	$(RUN) -m ruff check --config .ci/ruff.toml .
+	$(RUN) -m mypy --config-file .ci/mypy.ini utils datasets models options run.py test.py
+
+docs: $(VENV)/.installed
+	$(RUN) -m options.document > docs/options.md
+	$(RUN) docs/fig2.py docs/fig2.png
+
+$(VENV)/.installed: requirements.txt .ci/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet -r requirements.txt -r .ci/requirements.txt
+	touch $@

@@ -1,0 +1,91 @@
+"""Random changes that a training image survives with its label."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Which random changes a training image goes through; the default is none.
+
+    Attributes:
+        horizontal_flip: Probability of a mirror image, left and right.
+        vertical_flip: Probability of a mirror image, top and bottom.
+        rotation: Largest angle in degrees, either way.
+        crop: Smallest share of the area that a random crop keeps; 1: no crop. A defect at the edge
+            may be cut off.
+        brightness: Largest relative change of brightness.
+        contrast: Largest relative change of contrast.
+        saturation: Largest relative change of saturation.
+        hue: Largest shift of hue, up to 0.5.
+    """
+
+    horizontal_flip: float = 0.0
+    vertical_flip: float = 0.0
+    rotation: float = 0.0
+    crop: float = 1.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        for name in ("horizontal_flip", "vertical_flip", "brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if not 0 <= self.rotation <= 180:
+            raise ValueError(f"rotation must be in [0, 180], got {self.rotation}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must be in (0, 1], got {self.crop}")
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"hue must be in [0, 0.5], got {self.hue}")
+
+
+class Augmentation:
+    """Applies an :class:`Augment` to images of one size.
+
+    Args:
+        options: What to change.
+        size: Height and width in pixels, kept.
+    """
+
+    def __init__(self, options: Augment, size: tuple[int, int]) -> None:
+        steps: list[tuple[float | bool, v2.Transform]] = [
+            (options.horizontal_flip, v2.RandomHorizontalFlip(options.horizontal_flip)),
+            (options.vertical_flip, v2.RandomVerticalFlip(options.vertical_flip)),
+            (
+                options.rotation,
+                v2.RandomRotation(options.rotation, interpolation=InterpolationMode.BILINEAR),
+            ),
+            (
+                options.crop < 1,
+                v2.RandomResizedCrop(size, scale=(options.crop, 1.0), ratio=_around(size)),
+            ),
+            (
+                options.brightness or options.contrast or options.saturation or options.hue,
+                v2.ColorJitter(
+                    options.brightness, options.contrast, options.saturation, options.hue
+                ),
+            ),
+        ]
+        self.steps = [step for is_on, step in steps if is_on]
+
+    def __call__(self, image: Tensor, seed: int) -> Tensor:
+        """``(3, H, W)`` bytes, changed as ``seed`` says; the global random state stays."""
+        if not self.steps:
+            return image
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for step in self.steps:
+                image = step(image)
+        return image
+
+
+def _around(size: tuple[int, int]) -> tuple[float, float]:
+    """Aspect ratios (width over height) within a tenth of the image's own."""
+    ratio = size[1] / size[0]
+    return ratio / 1.1, ratio * 1.1

@@ -1,0 +1,85 @@
+"""What a training image is said to show: privileged information, never there at inspection."""
+
+import random
+from typing import Literal
+
+from datasets.record import Record
+from utils.seeding import derive
+
+Policy = Literal["label", "sentence", "object"]
+
+_NORMAL = "normal"
+_TEMPLATES = (
+    "a photo of {} {}",
+    "a close-up photo of {} {}",
+    "a cropped photo of {} {}",
+    "an inspection image of {} {}",
+    "an image of {} {}",
+)
+_GOOD = ("without defect", "without any flaw", "in perfect condition", "with no damage")
+
+
+class Captions:
+    """Turns records into captions.
+
+    Args:
+        policy: ``label``: the released behaviour, ``normal`` or the defect string. ``sentence``: an
+            English sentence made from the record, its wording drawn per image and epoch.
+            ``object``: "a photo of a fryum", which says nothing about the label.
+        dropout: Probability that an image gets its ``object`` caption instead, so that a teacher
+            has to look at the image.
+        seed: Every draw follows from it, the epoch and the image.
+    """
+
+    def __init__(self, policy: Policy, dropout: float, seed: int) -> None:
+        self.write = POLICIES[policy]
+        self.dropout, self.seed = dropout, seed
+
+    def __call__(self, record: Record, epoch: int) -> str:
+        """The caption of ``record`` in ``epoch``."""
+        draw = random.Random(derive(self.seed, "caption", epoch, record.path))  # noqa: S311
+        if draw.random() < self.dropout:
+            return object_caption(record, draw)
+        return self.write(record, draw)
+
+
+def label_caption(record: Record, draw: random.Random) -> str:
+    """``normal``, or the defect string, lower-case and without punctuation.
+
+    Source:
+        The released ``datasets/dataset.py``: first 48 words.
+    """
+    kept = (c if c.isalnum() or c.isspace() else " " for c in record.defect.lower())
+    return " ".join("".join(kept).split()[:48])
+
+
+def sentence_caption(record: Record, draw: random.Random) -> str:
+    """As in "a photo of a fryum with corner or edge breakage and small scratches"."""
+    state = f"with {_enumerate(record.defect)}" if record.label else draw.choice(_GOOD)
+    return draw.choice(_TEMPLATES).format(_with_article(record.object), state)
+
+
+def object_caption(record: Record, draw: random.Random) -> str:
+    """As in "a photo of a fryum": no information about the label."""
+    return f"a photo of {_with_article(record.object)}"
+
+
+POLICIES = {
+    "label": label_caption,
+    "sentence": sentence_caption,
+    "object": object_caption,
+}
+
+
+def _enumerate(defect: str) -> str:
+    """From "burnt,small scratches" to "burnt and small scratches"; three and more with commas."""
+    parts = list(dict.fromkeys(part.strip().replace("_", " ") for part in defect.split(",")))
+    *first, last = [part for part in parts if part] or ["a defect"]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _with_article(name: str) -> str:
+    words = name.replace("_", " ").strip()
+    if words.endswith("s") and not words.endswith("ss"):
+        return words  # capsules
+    return f"{'an' if words[:1].lower() in 'aeiou' else 'a'} {words}"

@@ -1,0 +1,233 @@
+"""Images, what is said about them, and the batches they travel in."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datasets.augment import Augmentation
+from datasets.captions import Captions
+from datasets.image import View, read_image
+from datasets.record import Record
+from utils.batch import Batch
+from utils.errors import UserError
+from utils.seeding import derive, generator
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What a teacher gets to see and read of the images that its student is trained on."""
+
+    view: View
+    captions: Captions
+
+
+@dataclass
+class _Sample:
+    record: Record
+    image: Tensor
+    caption: str | None = None
+    guide_image: Tensor | None = None
+    guide_caption: str | None = None
+
+
+class ImageText(Dataset[_Sample | UserError]):
+    """Images as a network sees them, captions where it reads them.
+
+    Args:
+        root: Folder the records' paths are relative to.
+        records: The images, in order.
+        view: From picture to pixels.
+        augmentation: Random changes; ``None``: none.
+        captions: From record to caption; ``None`` for a network that reads none: then the
+            records' texts are dropped here, and nobody further down can see them.
+        guide: The teacher's view, where one guides the training.
+        seed: Every random change follows from it, the epoch and the image.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        records: Sequence[Record],
+        view: View,
+        *,
+        augmentation: Augmentation | None = None,
+        captions: Captions | None = None,
+        guide: Guide | None = None,
+        seed: int = 0,
+    ) -> None:
+        reads_text = captions is not None or guide is not None
+        self.records = [r if reads_text else r.without_text() for r in records]
+        self.root, self.view, self.augmentation = root, view, augmentation
+        self.captions, self.guide, self.seed = captions, guide, seed
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> _Sample | UserError:
+        """The image ``key = (epoch, index)``.
+
+        A file that cannot be read is returned as the error it causes: raised in a worker process
+        it would arrive wrapped in a traceback.
+        """
+        epoch, index = key
+        record = self.records[index]
+        try:
+            picture = read_image(self.root / record.path)
+        except UserError as error:
+            return error
+        image = self.view(picture)
+        if self.augmentation is not None:
+            image = self.augmentation(image, derive(self.seed, "augment", epoch, record.path))
+        sample = _Sample(record, image)
+        if self.captions is not None:
+            sample.caption = self.captions(record, epoch)
+        if self.guide is not None:
+            sample.guide_image = self.guide.view(picture)
+            sample.guide_caption = self.guide.captions(record, epoch)
+        return sample
+
+
+def collate(samples: Sequence[_Sample | UserError]) -> Batch | UserError:
+    """One batch of samples, or the first error among them."""
+    good = [sample for sample in samples if isinstance(sample, _Sample)]
+    if len(good) < len(samples):
+        return next(sample for sample in samples if isinstance(sample, UserError))
+    batch = Batch(
+        image=torch.stack([s.image for s in good]),
+        label=torch.tensor([s.record.label for s in good]),
+        object=[s.record.object for s in good],
+        path=[s.record.path for s in good],
+        caption=_all(s.caption for s in good),
+    )
+    views = _all(s.guide_image for s in good)
+    if views is None:
+        return batch
+    guide = Batch(
+        image=torch.stack(views),
+        label=batch.label,
+        object=batch.object,
+        path=batch.path,
+        caption=_all(s.guide_caption for s in good),
+    )
+    return Batch(**{**vars(batch), "guide": guide})
+
+
+def _all(values: Iterable[T | None]) -> list[T] | None:
+    """The values as a list, or ``None`` where there are none."""
+    return [value for value in values if value is not None] or None
+
+
+def shuffled(labels: Tensor, random: torch.Generator) -> list[int]:
+    """Every image once, in random order."""
+    return torch.randperm(len(labels), generator=random).tolist()
+
+
+def balanced(labels: Tensor, random: torch.Generator) -> list[int]:
+    """As many images, drawn with replacement, so that both labels come up equally often."""
+    share = torch.bincount(labels, minlength=2).double().reciprocal()[labels]
+    return torch.multinomial(share, len(labels), replacement=True, generator=random).tolist()
+
+
+SAMPLERS: dict[str, Callable[[Tensor, torch.Generator], list[int]]] = {
+    "balanced": balanced,
+    "shuffle": shuffled,
+}
+
+
+class _EpochSampler(Sampler[tuple[int, int]]):
+    """Yields ``(epoch, index)``, so that worker processes know the epoch too."""
+
+    def __init__(self, labels: Tensor, sampler: str | None, seed: int) -> None:
+        self.labels, self.sampler, self.seed = labels, sampler, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = list(range(len(self.labels)))
+        if self.sampler is not None:
+            random = generator(self.seed, "order", self.epoch)
+            order = SAMPLERS[self.sampler](self.labels, random)
+        return ((self.epoch, index) for index in order)
+
+
+class Batches:
+    """The batches of an epoch; any epoch, in any order, always the same.
+
+    Args:
+        data: The images.
+        batch_size: Images per batch.
+        sampler: Order of training images, a key of ``SAMPLERS``; ``None``: the order of the list,
+            every image once, for evaluation. In training an incomplete last batch is left out:
+            BatchNorm makes nothing good of one or two images.
+        num_workers: Loader processes; 0: none, ``None``: as many as help.
+        device: Where the batches will go.
+        seed: The order follows from it and the epoch.
+    """
+
+    def __init__(
+        self,
+        data: ImageText,
+        batch_size: int,
+        *,
+        sampler: str | None,
+        num_workers: int | None,
+        device: torch.device,
+        seed: int = 0,
+    ) -> None:
+        labels = torch.tensor([record.label for record in data.records])
+        self.order = _EpochSampler(labels, sampler, seed)
+        workers = _useful_workers(device) if num_workers is None else num_workers
+        self.is_partial_dropped = sampler is not None and len(data) >= batch_size
+        self.batch_size = batch_size
+        self.loader: DataLoader[_Sample | UserError] = DataLoader(
+            data,
+            batch_size,
+            sampler=self.order,
+            drop_last=self.is_partial_dropped,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            collate_fn=collate,
+        )
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self.loader)
+
+    @property
+    def num_images(self) -> int:
+        """Images per epoch."""
+        total = len(self.order)
+        return len(self) * self.batch_size if self.is_partial_dropped else total
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch ``number``.
+
+        Raises:
+            UserError: If a picture cannot be read.
+        """
+        self.order.epoch = number
+        for batch in self.loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of epoch 0: all there is to say where nothing is random."""
+        return self.epoch(0)
+
+
+def _useful_workers(device: torch.device) -> int:
+    """Loader processes that make training faster: beside a CPU that trains they make it slower."""
+    return 0 if device.type == "cpu" else min(len(os.sched_getaffinity(0)), 16)

@@ -1,0 +1,197 @@
+"""CLIP towers through open_clip: any architecture, weights by tag, by file or, if asked, random."""
+
+import logging
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CustomTextCLIP, convert_to_custom_text_state_dict, resize_pos_embed
+from open_clip.modified_resnet import ModifiedResNet
+from torch import Tensor
+from torch.nn import functional as F
+
+from utils.download import check_sha256, fetch
+from utils.errors import UserError
+from utils.weights import read_state
+
+open_clip.add_model_config(Path(__file__).with_name("architectures"))
+
+RANDOM = "random"
+CACHE = Path.home() / ".cache" / "clip"  # where OpenAI's own package and open_clip keep theirs
+_OPENAI_CONSTANTS = ("input_resolution", "context_length", "vocab_size")
+
+
+def clip_model(
+    arch: str,
+    image_size: tuple[int, int] | None,
+    *,
+    pre_trained: str,
+    sha256: str = "",
+    load_weights: bool = True,
+) -> CustomTextCLIP:
+    """A CLIP in float32, with its ``visual`` and ``text`` towers apart.
+
+    Source:
+        Radford et al. 2021, https://arxiv.org/abs/2103.00020; networks and weights are open_clip's,
+        https://github.com/mlfoundations/open_clip.
+
+    Args:
+        arch: Any of ``open_clip.list_models()``, or one of this repository's small ones. The name
+            decides on the activation: OpenAI's weights belong to the ``-quickgelu`` ones.
+        image_size: Height and width in pixels that the image tower will see; positional
+            embeddings are interpolated to it. ``None``: the architecture's own.
+        pre_trained: A tag of open_clip (``openai``, ``laion400m_e31`` ...), a file (OpenAI's
+            TorchScript archive, a state dict, safetensors), or ``random`` in so many words.
+        sha256: What the SHA-256 of the file must start with; for tags it is known.
+        load_weights: ``False`` where the weights come from a checkpoint of ours right after.
+
+    Raises:
+        ValueError: If the architecture or tag is unknown, if weights and architecture do not
+            belong together, or if the image size does not fit the patches.
+        UserError: If the weights cannot be downloaded or are damaged.
+    """
+    config = open_clip.get_model_config(arch)
+    if config is None:
+        raise ValueError(f"unknown arch {arch!r}; open_clip.list_models() names them all")
+    state = None
+    if load_weights and pre_trained != RANDOM:
+        file = _weights_file(arch, pre_trained, sha256, quick_gelu=config.get("quick_gelu", False))
+        state = _state_dict(file, arch, quick_gelu=config.get("quick_gelu", False))
+    convolutional = isinstance(config["vision_cfg"].get("layers"), list)
+    size = None if convolutional or "timm_model_name" in config["vision_cfg"] else image_size
+    try:
+        with _without_warnings():
+            model = open_clip.create_model(
+                arch, force_custom_text=True, force_image_size=size, pretrained_text=False
+            )
+    except (RuntimeError, OSError, ImportError) as error:
+        raise ValueError(f"{arch} cannot be built: {error}") from error
+    if state is not None:
+        _load(model, state, name=f"{arch} from {pre_trained}")
+    if image_size is not None:
+        _fit_image_size(model.visual, image_size)
+    return model
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """open_clip warns of random weights whenever it did not load them itself."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def image_statistics(arch: str, pre_trained: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel that the weights expect; OpenAI's where unknown."""
+    tag = open_clip.get_pretrained_cfg(arch, pre_trained) or {}
+    return (
+        tuple(tag.get("mean", open_clip.OPENAI_DATASET_MEAN)),
+        tuple(tag.get("std", open_clip.OPENAI_DATASET_STD)),
+    )
+
+
+def _weights_file(arch: str, pre_trained: str, sha256: str, *, quick_gelu: bool) -> Path:
+    tag = open_clip.get_pretrained_cfg(arch, pre_trained)
+    if not tag:
+        file = Path(pre_trained).expanduser()
+        if not file.is_file():
+            tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)) or "none"
+            raise ValueError(
+                f"pre_trained: {pre_trained!r} is neither a file nor a tag of {arch} "
+                f"(tags: {tags}); write random for random weights"
+            )
+        check_sha256(file, sha256)
+        return file
+    if tag.get("quick_gelu", False) != quick_gelu:
+        _activation_mismatch(f"the weights {pre_trained!r}", arch, quick_gelu=quick_gelu)
+    if url := tag.get("url"):  # first: some hub entries of open_clip name another file than the tag
+        known = sha256 or _sha256_in(url)
+        return fetch(url, CACHE / url.rsplit("/", 1)[1], sha256=known)
+    try:
+        return Path(open_clip.download_pretrained(tag))
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        raise UserError(
+            f"{arch}: the weights {pre_trained!r} cannot be downloaded ({error}); fetch "
+            f"{tag.get('hf_hub')} by other means and write its path as pre_trained"
+        ) from error
+
+
+def _sha256_in(url: str) -> str:
+    """The checksum that OpenAI's and open_clip's addresses carry, whole or its first digits."""
+    *_, folder, name = url.split("/")
+    if len(folder) == 64:
+        return folder
+    suffix = name.rsplit(".", 1)[0].rsplit("-", 1)[-1]
+    return suffix if len(suffix) == 8 and not set(suffix) - set("0123456789abcdef") else ""
+
+
+def _activation_mismatch(what: str, arch: str, *, quick_gelu: bool) -> None:
+    stem = arch.removesuffix("-quickgelu")
+    ours, theirs, name = (
+        ("QuickGELU", "GELU", stem) if quick_gelu else ("GELU", "QuickGELU", f"{stem}-quickgelu")
+    )
+    raise ValueError(f"{what} were trained with {theirs}, {arch} runs {ours}; write arch: {name}")
+
+
+def _state_dict(file: Path, arch: str, *, quick_gelu: bool) -> dict[str, Tensor]:
+    if _is_torchscript(file):
+        if not quick_gelu:
+            _activation_mismatch(f"{file}: weights in an OpenAI archive", arch, quick_gelu=False)
+        state = dict(torch.jit.load(file, map_location="cpu").state_dict())
+    else:
+        state = read_state(file)
+    state = {name: value for name, value in state.items() if name not in _OPENAI_CONSTANTS}
+    return {name: value.float() for name, value in state.items()}
+
+
+def _is_torchscript(file: Path) -> bool:
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
+
+
+def _load(model: CustomTextCLIP, state: dict[str, Tensor], *, name: str) -> None:
+    state = convert_to_custom_text_state_dict(state)
+    if "logit_scale" in state:
+        state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
+    resize_pos_embed(state, model)
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        first = str(error).split("\n\t")[1] if "\n\t" in str(error) else str(error)
+        raise ValueError(f"{name}: the weights do not fit the architecture: {first}") from error
+
+
+def _fit_image_size(visual: Any, image_size: tuple[int, int]) -> None:
+    """Makes ``visual`` accept ``image_size``; refuses a size that would lose a border."""
+    patch = (
+        (32, 32) if isinstance(visual, ModifiedResNet) else getattr(visual, "patch_size", (1, 1))
+    )
+    if any(side % p for side, p in zip(image_size, patch, strict=True)):
+        raise ValueError(
+            f"image.size {list(image_size)} must be a multiple of {patch[0]} x {patch[1]} pixels"
+        )
+    if isinstance(visual, ModifiedResNet):
+        positions = visual.attnpool.positional_embedding
+        grid = (image_size[0] // 32, image_size[1] // 32)
+        positions.data = _interpolate(positions.data, grid)
+    elif hasattr(visual, "set_input_size"):
+        visual.set_input_size(image_size)
+
+
+def _interpolate(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Positional embeddings ``(1 + side * side, D)`` on another grid: ``(1 + h * w, D)``."""
+    side = round((len(positions) - 1) ** 0.5)
+    if (side, side) == grid:
+        return positions
+    square = positions[1:].T.reshape(1, -1, side, side)
+    resized = F.interpolate(square, grid, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([positions[:1], resized[0].flatten(1).T])

@@ -1,0 +1,91 @@
+"""The image tower of a CLIP."""
+
+from typing import Any
+
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from models.encoders.clip import clip_model, image_statistics
+from models.encoders.tower import ImageEncoder, Train, as_tokens
+
+
+class ClipImageEncoder(ImageEncoder):
+    """A CLIP's image tower: last feature map, patch tokens, or the embedding of the whole image.
+
+    Args:
+        image_size: Height and width in pixels.
+        pooled: ``False``: one vector per place (last feature map of a ResNet, 2048-d for RN50;
+            patch tokens of a ViT after its last norm). ``True``: the image embedding (1024-d for
+            RN50, 512-d for ViT-B-16).
+        load_weights: ``False`` where a checkpoint of ours is loaded right after.
+        arch: Any architecture of open_clip (``RN50-quickgelu``, ``ViT-B-16-quickgelu`` ...), or
+            ``tiny-RN``, ``tiny-ViT`` of this repository.
+        pre_trained: A tag (``openai``, ``laion400m_e31`` ...), a file, or ``random``.
+        sha256: Checksum that the file must have; known for tags.
+        train: How much of the tower is trained: ``all``, ``last_stage``, or ``head`` (nothing).
+
+    Raises:
+        ValueError: As :func:`models.encoders.clip.clip_model`.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        pooled: bool,
+        load_weights: bool,
+        *,
+        arch: str,
+        pre_trained: str,
+        sha256: str = "",
+        train: Train = "all",
+    ) -> None:
+        super().__init__(*image_statistics(arch, pre_trained))
+        model = clip_model(
+            arch, image_size, pre_trained=pre_trained, sha256=sha256, load_weights=load_weights
+        )
+        self.pooled = pooled
+        self.visual: Any = model.visual
+        if not pooled:
+            _drop_head(self.visual)
+        self.feature_dim = model.text.output_dim if pooled else _token_dim(self.visual)
+        self.restrict(train, _last_stage(self.visual))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(B, 3, H, W)`` bytes to ``(B, N, D)``; see :class:`ImageEncoder`."""
+        pixels = self.normalize(image)
+        return self.visual(pixels).unsqueeze(1) if self.pooled else self._tokens(pixels)
+
+    def _tokens(self, pixels: Tensor) -> Tensor:
+        found = self.visual.forward_intermediates(
+            pixels, indices=1, normalize_intermediates=True, intermediates_only=True
+        )
+        return as_tokens(found["image_intermediates"][-1])
+
+
+def _token_dim(visual: Any) -> int:
+    if isinstance(visual, ModifiedResNet):
+        return int(visual.layer4[-1].conv3.out_channels)
+    if isinstance(visual, VisionTransformer):
+        return int(visual.conv1.out_channels)
+    return int(visual.trunk.num_features)
+
+
+def _drop_head(visual: Any) -> None:
+    """Removes what only serves the pooled embedding: it would be stored, and never learn."""
+    if isinstance(visual, ModifiedResNet):
+        visual.attnpool = None
+    elif isinstance(visual, VisionTransformer):
+        visual.proj = None
+    else:
+        visual.head = nn.Identity()
+
+
+def _last_stage(visual: Any) -> list[nn.Module | nn.Parameter]:
+    if isinstance(visual, ModifiedResNet):
+        parts = [visual.layer4, visual.attnpool]
+    elif isinstance(visual, VisionTransformer):
+        parts = [visual.transformer.resblocks[-1], visual.ln_post, visual.proj]
+    else:
+        parts = []
+    return [part for part in parts if part is not None]

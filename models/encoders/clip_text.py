@@ -1,0 +1,90 @@
+"""The text tower of a CLIP."""
+
+from collections.abc import Sequence
+
+import open_clip
+import torch
+from open_clip.transformer import TextTransformer
+from torch import Tensor
+
+from models.encoders.clip import clip_model
+from models.encoders.tower import Tower, Train
+
+
+class ClipTextEncoder(Tower):
+    """A CLIP's text tower: one vector per word piece, or the embedding of the whole sentence.
+
+    Each different caption is encoded once per batch, cut to the longest of them: attention is
+    causal and the sentence is read off its end-of-text token, so neither changes a result.
+
+    Args:
+        pooled: ``False``: outputs of the text transformer up to and including end-of-text.
+            ``True``: the sentence embedding (1024-d for RN50, 512-d for ViT-B-16).
+        load_weights: ``False`` where a checkpoint of ours is loaded right after.
+        arch: Any architecture of open_clip with CLIP's own text transformer, or ``tiny-RN``,
+            ``tiny-ViT`` of this repository.
+        pre_trained: A tag (``openai``, ``laion400m_e31`` ...), a file, or ``random``.
+        sha256: Checksum that the file must have; known for tags.
+        train: How much of the tower is trained: ``all``, ``last_stage``, or ``head`` (nothing).
+
+    Raises:
+        ValueError: As :func:`models.encoders.clip.clip_model`, or if the architecture's text tower
+            is not CLIP's.
+    """
+
+    feature_dim: int
+
+    def __init__(
+        self,
+        pooled: bool,
+        load_weights: bool,
+        *,
+        arch: str,
+        pre_trained: str,
+        sha256: str = "",
+        train: Train = "all",
+    ) -> None:
+        super().__init__()
+        model = clip_model(
+            arch, None, pre_trained=pre_trained, sha256=sha256, load_weights=load_weights
+        )
+        text = model.text
+        causal = isinstance(text, TextTransformer) and text.attn_mask is not None
+        if not causal or text.pool_type != "argmax" or text.cls_emb is not None:
+            raise ValueError(f"the text tower of {arch} is not CLIP's own; choose another arch")
+        self.pooled, self.text = pooled, text
+        if not pooled:
+            text.text_projection = None
+        self.feature_dim = text.output_dim if pooled else text.width
+        self.tokenize = open_clip.get_tokenizer(arch)
+        last = [text.transformer.resblocks[-1], text.ln_final, text.text_projection]
+        self.restrict(train, [part for part in last if part is not None])
+
+    def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Features of each caption.
+
+        Args:
+            captions: B sentences; longer than 75 word pieces are cut.
+
+        Returns:
+            Features of shape ``(B, L, D)`` and a mask of shape ``(B, L)``, ``True`` where there is
+            a word; L is 1 for sentence embeddings.
+        """
+        different = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
+        ids = self.tokenize(list(different)).to(self.text.positional_embedding.device)
+        end = ids.argmax(dim=-1)  # end-of-text has the highest id of all
+        ids = ids[:, : int(end.max()) + 1]
+        words = self._encode(ids)
+        places = torch.tensor([different[caption] for caption in captions], device=ids.device)
+        if self.pooled:
+            sentence = words[torch.arange(len(ids)), end] @ self.text.text_projection
+            return sentence[places].unsqueeze(1), places.new_ones(len(places), 1, dtype=torch.bool)
+        mask = torch.arange(ids.shape[1], device=ids.device) <= end.unsqueeze(1)
+        return words[places], mask[places]
+
+    def _encode(self, ids: Tensor) -> Tensor:
+        """Word pieces ``(B, L)`` to features ``(B, L, D)``, at their own length L."""
+        length = ids.shape[1]
+        x = self.text.token_embedding(ids) + self.text.positional_embedding[:length]
+        x = self.text.transformer(x, attn_mask=self.text.attn_mask[:length, :length])
+        return self.text.ln_final(x)

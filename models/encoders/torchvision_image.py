@@ -1,0 +1,175 @@
+"""Convolutional networks of torchvision, pretrained on ImageNet."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from models.encoders.tower import ImageEncoder, Train, as_tokens
+from utils.download import check_sha256, fetch
+from utils.weights import read_state
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+Arch = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "wide_resnet50_2",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "convnext_tiny",
+]
+
+
+class TorchvisionImageEncoder(ImageEncoder):
+    """A network of torchvision without its classifier.
+
+    Args:
+        image_size: Height and width in pixels; any.
+        pooled: ``False``: the last feature map, one vector per place. ``True``: its average over
+            all places (2048-d for ResNet-50).
+        load_weights: ``False`` where a checkpoint of ours is loaded right after.
+        arch: Name of the network.
+        pre_trained: ``true`` (torchvision's best ImageNet weights), the name of other weights
+            (``IMAGENET1K_V1``), a file, or ``false`` for random weights.
+        sha256: Checksum that the file must have; known for torchvision's own.
+        train: How much of the network is trained: ``all``, ``last_stage``, or ``head`` (nothing).
+        batch_norm: ``train``: normalise with the statistics of the batch, the usual way; ``fixed``:
+            with the stored ones, in training too; ``unfold``: for weights whose BatchNorm was
+            folded into the convolutions (quantised and exported ones), where the statistics of a
+            batch would make another network of it: see :func:`unfold`.
+
+    Raises:
+        ValueError: If there are no such weights, or they do not fit the network.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        pooled: bool,
+        load_weights: bool,
+        *,
+        arch: Arch,
+        pre_trained: str = "true",
+        sha256: str = "",
+        train: Train = "all",
+        batch_norm: Literal["train", "fixed", "unfold"] = "train",
+    ) -> None:
+        super().__init__(IMAGENET_MEAN, IMAGENET_STD)
+        network = torchvision.models.get_model(arch, weights=None)
+        if load_weights and pre_trained.lower() != "false":
+            _load(network, _weights_file(arch, pre_trained, sha256), arch)
+        self.pooled, self.batch_norm = pooled, batch_norm
+        self.trunk = _trunk(network)
+        with torch.no_grad():
+            self.feature_dim = self.trunk.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
+        self.trunk.train()
+        self.restrict(train, [self.trunk[-1]], fix_norms=batch_norm == "fixed")
+
+    def adapt(self, images: Iterable[Tensor]) -> None:
+        """Unfolds BatchNorm if asked to; see :meth:`Tower.adapt`."""
+        if self.batch_norm == "unfold":
+            unfold(self.trunk, (self.normalize(image) for image in images))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(B, 3, H, W)`` bytes to ``(B, N, D)``; see :class:`ImageEncoder`."""
+        tokens = as_tokens(self.trunk(self.normalize(image)))
+        return tokens.mean(dim=1, keepdim=True) if self.pooled else tokens
+
+
+@torch.no_grad()
+def unfold(network: nn.Module, inputs: Iterable[Tensor]) -> None:
+    r"""Gives folded BatchNorms true statistics without changing what the network computes.
+
+    A norm whose stored statistics are :math:`\mu, \sigma^2` gets those of its own inputs,
+    :math:`m, s^2`, and scale and shift that make up for it: with :math:`g = \gamma / \sigma`,
+    :math:`\gamma' = g s` and :math:`\beta' = \beta + g (m - \mu)`. In eval mode nothing changes; in
+    training mode the statistics of a batch are now close to the stored ones.
+
+    Source:
+        The inverse of folding, Jacob et al. 2018, https://arxiv.org/abs/1712.05877, sec. 3.2.
+
+    Args:
+        network: Changed in place.
+        inputs: What it will be trained on, some hundred images, in batches.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    sums: dict[nn.Module, Tensor] = {
+        norm: torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms
+    }
+
+    def look(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+        x = given[0].double().cpu()
+        count = torch.full((x.shape[1],), float(x.numel() // x.shape[1]), dtype=torch.float64)
+        sums[norm] += torch.stack([count, x.sum((0, 2, 3)), x.square().sum((0, 2, 3))])
+
+    hooks = [norm.register_forward_pre_hook(look) for norm in norms]
+    was_training = network.training
+    network.eval()
+    for batch in inputs:
+        network(batch)
+    network.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    for norm in norms:
+        count, total, squares = sums[norm]
+        mean = total / count
+        _restate(norm, mean, squares / count - mean.square())
+
+
+def _restate(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    """Other stored statistics, the same function."""
+    old_mean, old_variance = norm.running_mean, norm.running_var
+    assert old_mean is not None and old_variance is not None  # noqa: PT018  it tracks statistics
+    gain = norm.weight.double().cpu() / (old_variance.double().cpu() + norm.eps).sqrt()
+    norm.bias.add_((gain * (mean - old_mean.double().cpu())).to(norm.bias))
+    norm.weight.copy_(gain * (variance + norm.eps).sqrt())
+    old_mean.copy_(mean)
+    old_variance.copy_(variance)
+
+
+def _trunk(network: nn.Module) -> nn.Sequential:
+    """All stages up to the last feature map."""
+    features = getattr(network, "features", None)
+    if isinstance(features, nn.Sequential):
+        return features
+    stages = list(network.named_children())
+    last = [name for name, _ in stages].index("layer4")
+    return nn.Sequential(*(stage for _, stage in stages[: last + 1]))
+
+
+def _weights_file(arch: str, pre_trained: str, sha256: str) -> Path:
+    known = torchvision.models.get_model_weights(arch)
+    name = "DEFAULT" if pre_trained.lower() == "true" else pre_trained
+    if name in known.__members__:
+        url = known[name].url
+        digits = url.rsplit("-", 1)[1].split(".")[0]  # the first eight of its SHA-256
+        folder = Path(torch.hub.get_dir()) / "checkpoints"  # torchvision's own place
+        return fetch(url, folder / url.rsplit("/", 1)[1], sha256=sha256 or digits)
+    file = Path(pre_trained).expanduser()
+    if not file.is_file():
+        names = ", ".join(known.__members__)
+        raise ValueError(f"pre_trained: {pre_trained!r} is no file; else: true, false, {names}")
+    check_sha256(file, sha256)
+    return file
+
+
+def _load(network: nn.Module, file: Path, arch: str) -> None:
+    """Loads all but the classifier, which may be of another size or not there at all."""
+    heads = ("fc.", "classifier.")
+    state = {k: v for k, v in read_state(file).items() if not k.startswith(heads)}
+    wanted = {k: v for k, v in network.state_dict().items() if not k.startswith(heads)}
+    wrong = sorted(wanted.keys() ^ state.keys()) or [
+        k for k in wanted if wanted[k].shape != state[k].shape
+    ]
+    if wrong:
+        raise ValueError(f"{file}: not the weights of {arch}: see {wrong[0]!r}")
+    network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()}, strict=False)

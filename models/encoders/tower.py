@@ -1,0 +1,109 @@
+"""What every pretrained network inside a model has in common: how much of it is trained."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+Train = Literal["all", "last_stage", "head"]
+
+
+class Tower(nn.Module):
+    """A pretrained network of which all, the last stage, or nothing is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._train: Train = "all"
+        self._last_stage: Sequence[nn.Module] = ()
+        self._fixed_norms: Sequence[nn.Module] = ()
+
+    def restrict(
+        self,
+        train: Train,
+        last_stage: Iterable[nn.Module | nn.Parameter],
+        *,
+        fix_norms: bool = False,
+    ) -> None:
+        """Freezes what is not to be trained.
+
+        Args:
+            train: ``all``; ``last_stage``; or ``head``: nothing here, only what comes after.
+            last_stage: The parts that ``last_stage`` stands for.
+            fix_norms: Whether every BatchNorm keeps its stored statistics in training, too.
+
+        Raises:
+            ValueError: If this network has no stages that can be told apart.
+        """
+        stage = list(last_stage)
+        if train == "last_stage" and not stage:
+            raise ValueError("train: last_stage is not known for this arch; write all or head")
+        self._train = train
+        norms = (m for m in self.modules() if isinstance(m, nn.BatchNorm2d))
+        self._fixed_norms = list(norms) if fix_norms else ()
+        self._last_stage = [part for part in stage if isinstance(part, nn.Module)]
+        if train == "all":
+            return
+        self.requires_grad_(False)
+        for part in stage if train == "last_stage" else ():
+            part.requires_grad_(True)
+
+    def adapt(self, images: Iterable[Tensor]) -> None:
+        """Looks at training images once before the training; most networks need not.
+
+        Args:
+            images: Bytes, each of shape ``(B, 3, H, W)``, uint8.
+        """
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for what is trained: a frozen BatchNorm must not drift."""
+        super().train(mode and self._train == "all")
+        if self._train == "last_stage":
+            for part in self._last_stage:
+                part.train(mode)
+        for norm in self._fixed_norms:
+            norm.eval()
+        self.training = mode
+        return self
+
+
+class ImageEncoder(Tower):
+    """Pixels to feature vectors, one for each place in the image or one for all of it.
+
+    Args:
+        mean: Per channel, of pixels in ``[0, 1]``.
+        std: Per channel, likewise.
+
+    Attributes:
+        feature_dim: D, features per vector.
+    """
+
+    feature_dim: int
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Bytes ``(B, 3, H, W)`` to the numbers the weights were trained on, channels last."""
+        pixels = image.to(self.mean.dtype).div(255).sub(self.mean).div(self.std)
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Features of each image.
+
+        Args:
+            image: RGB bytes, shape ``(B, 3, H, W)``, uint8.
+
+        Returns:
+            Shape ``(B, N, D)``; N is 1 where the encoder was asked for one vector per image.
+        """
+        raise NotImplementedError
+
+
+def as_tokens(feature_map: Tensor) -> Tensor:
+    """``(B, D, H, W)`` to ``(B, H * W, D)``, row by row."""
+    return feature_map.flatten(2).transpose(1, 2)

@@ -1,0 +1,49 @@
+"""What every fusion looks like from outside."""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Fused(NamedTuple):
+    """One vector per image, and how it came about.
+
+    Attributes:
+        vector: Shape ``(B, out_dim)``.
+        attention: Attention weights by direction, empty where a fusion has none.
+    """
+
+    vector: Tensor
+    attention: dict[str, Tensor]
+
+
+class Fusion(nn.Module):
+    """Joins image features and text features; built with ``(image_dim, text_dim, *, options)``.
+
+    Attributes:
+        pooled: Whether it wants one vector per image and per sentence instead of sequences.
+        out_dim: Features of the fused vector.
+    """
+
+    pooled: bool = False
+    out_dim: int
+
+    @abstractmethod
+    def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
+        """Fuses.
+
+        Args:
+            image: Image tokens, shape ``(B, N, image_dim)``.
+            text: Word tokens, shape ``(B, L, text_dim)``.
+            text_mask: ``True`` where there is a word, shape ``(B, L)``.
+
+        Returns:
+            The fused vectors, and the attention weights where there are any.
+        """
+
+
+def mean_over(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the tokens that ``mask`` keeps: ``(B, L, D)`` and ``(B, L)`` to ``(B, D)``."""
+    weight = mask.to(tokens.dtype).unsqueeze(-1)
+    return (tokens * weight).sum(dim=1) / weight.sum(dim=1)

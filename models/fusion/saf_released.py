@@ -1,0 +1,76 @@
+"""The released fusion, defects included, as an ablation."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.fusion.base import Fused, Fusion
+
+
+class SafReleasedFusion(Fusion):
+    """The released ``SAF``, computing exactly what it computes: **the image has no effect**.
+
+    Its attention runs over one image vector, so the softmax is over a single key and always 1;
+    what comes out is a function of the text alone. Query and key weights are there, as in the
+    original, and never get a gradient. The layers share their weights, one module repeated.
+
+    Source:
+        https://github.com/lilianoa/Multimodal-guide-AD at c9cdd96,
+        ``modules/fusions/SAFfusion.py``.
+        Departure: a batch of one works (the original squeezes it away).
+
+    Args:
+        image_dim: Features of the image embedding; must equal ``text_dim``.
+        text_dim: Features of the sentence embedding.
+        dim: Features inside the attention; a multiple of ``heads``.
+        layers: How often the one layer is applied.
+        heads: Attention heads.
+        dropout: Probability of dropping an attention weight, in ``[0, 1)``.
+
+    Raises:
+        ValueError: If the embeddings differ in size, or ``dim`` is not a multiple of ``heads``.
+    """
+
+    pooled = True
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        *,
+        dim: int = 512,
+        layers: int = 2,
+        heads: int = 8,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if image_dim != text_dim:
+            raise ValueError(f"needs embeddings of one size, got {image_dim} and {text_dim}")
+        if dim % heads:
+            raise ValueError(f"dim ({dim}) must be a multiple of heads ({heads})")
+        self.out_dim, self.layers, self.heads = text_dim, layers, heads
+        self.linear_v = nn.Linear(text_dim, dim)
+        self.linear_k = nn.Linear(text_dim, dim)
+        self.linear_q = nn.Linear(image_dim, dim)
+        self.linear_merge = nn.Linear(dim, text_dim)
+        self.norm = nn.BatchNorm1d(text_dim)
+        self.dropout = nn.Dropout(dropout)
+        for linear in (self.linear_v, self.linear_k, self.linear_q, self.linear_merge):
+            nn.init.kaiming_normal_(linear.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
+        """``(B, 1, D)`` and ``(B, 1, D)`` to ``(B, D)``."""
+        query, state = image[:, 0], text[:, 0]
+        for _ in range(self.layers):
+            # The original passes (v, q, k) to parameters (v, k, q): the image becomes the key.
+            found = self._attend(value=state, key=query, query=state)
+            state = F.relu(self.norm(found)) + state
+        return Fused(state, {})
+
+    def _attend(self, *, value: Tensor, key: Tensor, query: Tensor) -> Tensor:
+        v, k, q = (
+            linear(x).unflatten(-1, (self.heads, 1, -1))  # (B, heads, 1, dim / heads)
+            for linear, x in ((self.linear_v, value), (self.linear_k, key), (self.linear_q, query))
+        )
+        scores = q @ k.transpose(-2, -1) / k.shape[-1] ** 0.5  # (B, heads, 1, 1)
+        found = self.dropout(scores.softmax(dim=-1)) @ v
+        return self.linear_merge(found.flatten(1))

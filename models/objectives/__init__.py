@@ -1,0 +1,10 @@
+"""Training objectives: ``(output, batch) -> {"loss": what to minimise, other terms to log}``."""
+
+from models.objectives.base import Objective
+from models.objectives.cross_entropy import CrossEntropy
+from models.objectives.distillation import Distillation
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "cross_entropy": CrossEntropy,
+    "distillation": Distillation,
+}

@@ -1,0 +1,68 @@
+"""Plain classification."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.base import Output
+from models.objectives.base import Objective, Targets
+from utils.batch import Batch
+
+
+class CrossEntropy(Objective):
+    """Cross-entropy between the logits and the labels.
+
+    Args:
+        feature_dim: Features of the network that is trained; unused.
+        targets: A teacher; unused.
+        anomaly_weight: How much an anomalous image counts, a normal one counting 1. Anomalies are
+            rare: the number of normal images per anomalous one balances the classes.
+        label_smoothing: Share of each target spread over both classes, in ``[0, 1)``.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        targets: Targets | None,
+        *,
+        anomaly_weight: float = 1.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.cross_entropy = WeightedCrossEntropy(anomaly_weight, label_smoothing)
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Returns ``{"loss": weighted mean over the batch, in nats}``."""
+        return {"loss": self.cross_entropy(output.logits, batch.label)}
+
+
+class WeightedCrossEntropy(nn.Module):
+    """The weighted mean of the images' cross-entropies, sum of weights in the denominator.
+
+    Args:
+        anomaly_weight: Weight of an anomalous image; a normal one weighs 1.
+        label_smoothing: Share of each target spread over both classes.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    weight: Tensor
+
+    def __init__(self, anomaly_weight: float, label_smoothing: float) -> None:
+        super().__init__()
+        if anomaly_weight <= 0:
+            raise ValueError(f"anomaly_weight must be more than 0, got {anomaly_weight}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        self.register_buffer("weight", torch.tensor([1.0, anomaly_weight]), persistent=False)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Logits ``(B, 2)`` and labels ``(B,)`` to a scalar, in nats."""
+        return F.cross_entropy(
+            logits.float(), label, weight=self.weight, label_smoothing=self.label_smoothing
+        )

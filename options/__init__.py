@@ -1,0 +1,1 @@
+"""From YAML to objects, and the jobs that are done with them."""

@@ -1,0 +1,133 @@
+"""Writes docs/options.md from the schema: ``python -m options.document > docs/options.md``."""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from options.dump import plain
+from options.schema import Run, Stage
+from utils.registry import Component, options_of
+
+_HEAD = """# Options
+
+Written by `python -m options.document` from the schema; a test keeps it up to date.
+
+* An options file may begin with `__include__: FILE` or a list of files, read first, in order.
+* The command line goes over the files: `python run.py FILE a.b=value`, lists as `a.b=[1, 2]`.
+* Sections of a stage may stand at the top of a file: they are the default of every stage. On the
+  command line `optimizer.lr=1e-4` means every stage, `student.optimizer.lr=1e-4` this one.
+* A block with a `name` replaces the one it goes over, other blocks mix. `schedule: cosine` is short
+  for `schedule: {name: cosine}`.
+* `required` has no default in the code; most get one from `options/abstract.yaml`.
+"""
+_TYPES = {int: "whole number", float: "number", bool: "true, false", str: "text", Path: "path"}
+
+
+def document() -> str:
+    """The whole page."""
+    sections = [_HEAD, "## Top of a file\n", _section(Run)]
+    tables: dict[str, Mapping[str, Callable[..., Any]]] = {}
+    for cls in (Run, Stage):
+        for name, kind in get_type_hints(cls, include_extras=True).items():
+            for part in get_args(kind) or (kind,):
+                if is_dataclass(part) and part not in (Stage, Component):
+                    sections += [f"## `{name}`\n", _section(part)]  # type: ignore[arg-type]
+        if cls is Run:
+            sections += ["## A stage: `teacher` or `student`\n", _section(Stage)]
+    _collect(get_type_hints(Stage, include_extras=True), tables)
+    for name, table in tables.items():
+        sections += [f"## Choices of `{name}`\n", *(_entry(*item) for item in table.items())]
+    return "\n".join(sections)
+
+
+def _collect(hints: Mapping[str, Any], tables: dict[str, Any]) -> None:
+    """All tables that components are chosen from, outermost first."""
+    for name, kind in hints.items():
+        if get_origin(kind) is Annotated and get_args(kind)[0] is Component and name not in tables:
+            table = tables[name] = get_args(kind)[1]
+            for entry in table.values():
+                _collect({k: p.annotation for k, p in options_of(entry).items()}, tables)
+
+
+def _section(cls: type[Any]) -> str:
+    hints = get_type_hints(cls, include_extras=True)
+    known: list[Field[Any]] = list(fields(cls))
+    texts = _described(cls)
+    return _table((f.name, hints[f.name], _default_of(f), texts[f.name]) for f in known)
+
+
+def _default_of(field: Field[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return "its own"
+    return "required" if field.default is MISSING else _value(field.default)
+
+
+def _entry(name: str, entry: Callable[..., Any]) -> str:
+    options, texts = options_of(entry), _described(entry)
+    first = (inspect.getdoc(entry) or "").splitlines()[0]
+    rows = [
+        (
+            key,
+            p.annotation,
+            "required" if p.default is p.empty else _value(p.default),
+            texts.get(key, ""),
+        )
+        for key, p in options.items()
+    ]
+    return (
+        f"### `{name}`\n\n{first}\n\n{_table(iter(rows))}" if rows else f"### `{name}`\n\n{first}\n"
+    )
+
+
+def _described(thing: Any) -> dict[str, str]:
+    """``{option: text}`` of the ``Args:`` or ``Attributes:`` part of a docstring."""
+    found: dict[str, str] = {}
+    name = None
+    for line in (inspect.getdoc(thing) or "").splitlines():
+        start = re.match(r"    (\w+): (.*)", line)
+        if start:
+            name = start[1]
+            found[name] = start[2]
+        elif name and line.startswith("        "):
+            found[name] += f" {line.strip()}"
+        else:
+            name = None
+    return {key: text.replace("``", "`") for key, text in found.items()}
+
+
+def _table(rows: Iterator[tuple[str, Any, str, str]]) -> str:
+    lines = ["| option | type | default | meaning |", "|---|---|---|---|"]
+    for name, kind, default, text in rows:
+        cells = (f"`{name}`", _type(kind), default, text)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _type(kind: Any) -> str:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return " or ".join("`null`" if part is NoneType else _type(part) for part in args)
+    if origin is Annotated and args[0] is Component:
+        return "a choice"
+    if origin is Annotated or origin is Literal:
+        return ", ".join(f"`{choice}`" for choice in (args[1] if origin is Annotated else args))
+    if origin is tuple:
+        count = "" if args[-1] is Ellipsis else f" of {len(args)}"
+        return f"list{count}: {_type(args[0])}"
+    return "a section" if is_dataclass(kind) else _TYPES[kind]
+
+
+def _value(value: Any) -> str:
+    shown = plain(value)
+    if shown is None or isinstance(shown, bool):
+        return f"`{'null' if shown is None else str(shown).lower()}`"
+    return "empty" if shown in ("", []) else f"`{shown}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

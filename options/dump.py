@@ -1,0 +1,59 @@
+"""Options back to YAML, and where two of them differ."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from options.schema import Run
+from utils.registry import Component
+
+
+def dumps(run: Run) -> str:
+    """YAML that :func:`options.load.loads` reads back to an equal ``run``, defaults written out."""
+    return yaml.safe_dump(plain(run), sort_keys=False, allow_unicode=True)
+
+
+def plain(value: Any) -> Any:
+    """``value`` as YAML has it: dicts, lists, numbers and text."""
+    if is_dataclass(value) and not isinstance(value, Component):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Component):
+        return {"name": value.name, **{k: plain(v) for k, v in value.options.items()}}
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """``("student.optimizer.lr", "0.0003")`` for each option that changes what comes out.
+
+    Options declared with ``compare=False`` (folders, devices, workers) are left out.
+    """
+    if isinstance(value, Component):
+        yield f"{path}.name", value.name
+        parts = list(value.options.items())
+    elif is_dataclass(value):
+        parts = [(f.name, getattr(value, f.name)) for f in fields(value) if f.compare]
+    else:
+        yield path, str(plain(value))
+        return
+    for name, part in parts:
+        yield from flatten(part, f"{path}.{name}" if path else name)
+
+
+def first_difference(now: Run, before: Run, sections: Iterable[str]) -> str | None:
+    """The first option that matters in which two runs differ, with both values.
+
+    Args:
+        now: One run.
+        before: The other.
+        sections: The sections to compare.
+    """
+    new, old = dict(flatten(now)), dict(flatten(before))
+    for name in [*new, *old]:
+        if name.split(".")[0] in sections and new.get(name) != old.get(name):
+            return f"{name} is {new.get(name, 'absent')}, was {old.get(name, 'absent')}"
+    return None

@@ -1,0 +1,342 @@
+"""The two jobs: train what is missing, and score the test images."""
+
+import itertools
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from datasets.captions import Policy
+from datasets.image_text import Batches
+from datasets.record import Record, data_hash, to_meta
+from models.base import AnomalyModel
+from models.objectives import OBJECTIVES
+from models.objectives.base import Learner, LiveTeacher
+from options.assemble import (
+    Data,
+    build_learner,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    evaluation_batches,
+    load_model,
+    read_data,
+    read_splits,
+    training_batches,
+)
+from options.dump import dumps
+from options.folder import StageFolder
+from options.schema import STAGES, Run, Stage
+from utils.batch import Batch
+from utils.checkpoint import num_parameters, save_weights, write_bytes
+from utils.device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+    make_deterministic,
+)
+from utils.download import sha256_of
+from utils.errors import UserError
+from utils.evaluation import METRICS, per_object, score_images
+from utils.provenance import environment
+from utils.runlog import Row, RunLog
+from utils.seeding import derive
+from utils.tables import write_tables
+from utils.training import Epoch, fit
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to compute, and in which type."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, run: Run) -> "Machine":
+        """What ``run`` asks for; raises UserError if it is not there."""
+        make_deterministic()
+        keep_freed_memory()
+        device = choose_device(run.misc.device)
+        return cls(device, choose_precision(run.misc.precision, device))
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which networks compute."""
+        return autocast(self.device, self.dtype)
+
+    def place(self, network: Network) -> Network:
+        """Moves a network here, with channels last: the layout that convolutions are fast in."""
+        # Typed as any: torch's stubs do not know this form of ``to``.
+        mover: Any = network
+        mover.to(device=self.device, memory_format=torch.channels_last)
+        return network
+
+    def __str__(self) -> str:
+        """As in "cpu, float32"."""
+        return f"{self.device.type}, {str(self.dtype).removeprefix('torch.')}"
+
+
+def train(run: Run) -> None:
+    """Trains the stages of ``run`` that are not finished, teacher first.
+
+    Raises:
+        UserError: If data, weights or folders are not as they should be.
+    """
+    machine = Machine.of(run)
+    data = read_data(run)
+    for name in STAGES:
+        stage = getattr(run, name)
+        if isinstance(stage, Stage):
+            _train_stage(run, name, stage, data, machine)
+
+
+def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine) -> None:
+    folder = StageFolder(run.exp.dir / name, name)
+    guide_file = _guide_file(run, stage)
+    about = {
+        "data": data.hash,
+        "teacher": sha256_of(guide_file)[:12] if guide_file else None,
+        "precision": str(machine),
+        **environment(machine.device),
+    }
+    lists = to_meta({"train": data.train, "val": data.val, "test": data.splits["test"]})
+    folder.claim(run, about, lists)
+    state = folder.load_state()
+    history: list[Row] = state["history"] if state else []
+    if len(history) >= stage.engine.epochs:
+        _say(f"{name}: finished already: {folder.best}")
+        return
+
+    guide, guide_stage, _ = load_model(guide_file) if guide_file else (None, None, None)
+    targets = LiveTeacher(machine.place(guide)) if guide else None
+    learner = machine.place(build_learner(run, name, stage, targets))
+    optimizer = build_optimizer(stage, learner)
+    batches = training_batches(run, name, stage, data, machine.device, guide_stage)
+    if state is None:
+        _adapt(learner.model, batches, machine.device)
+    else:
+        learner.load_state_dict(state["learner"])
+        optimizer.load_state_dict(state["optimizer"])
+    total, trained = num_parameters(learner.model)
+    _say(
+        f"{name}: {stage.model.name}, {total / 1e6:.1f} M parameters ({trained / 1e6:.1f} M "
+        f"trained), {len(data.train)} images to learn from, {len(data.val)} to choose on, {machine}"
+        + (f"; goes on after epoch {len(history)}" if history else "")
+    )
+    keeper = _Keeper(
+        folder,
+        learner,
+        optimizer,
+        evaluation_batches(stage, data.root, data.val, machine.device),
+        machine,
+        about={**about, "stage": name, "options": dumps(run)},
+        best=tuple(state["best"]) if state else None,
+        log=RunLog(folder.path, history),
+        epochs=stage.engine.epochs,
+    )
+    fit(
+        learner,
+        batches,
+        optimizer,
+        build_schedule(stage),
+        epochs=range(len(history), stage.engine.epochs),
+        seed=derive(run.misc.seed, name),
+        device=machine.device,
+        autocast=machine.autocast,
+        on_epoch=keeper,
+        name=name,
+    )
+    keeper.log.close()
+    _say(f"{name}: done: {folder.best}")
+
+
+def _adapt(model: AnomalyModel, batches: Batches, device: torch.device) -> None:
+    """Lets encoders that ask for it look at a few hundred training images before the training."""
+    for encoder in model.encoders():
+        first = itertools.islice(batches.epoch(0), max(256 // batches.batch_size, 1))
+        encoder.adapt(batch.image.to(device) for batch in first)
+
+
+def _guide_file(run: Run, stage: Stage) -> Path | None:
+    """The checkpoint of the teacher that guides ``stage``; ``None`` if its objective needs none."""
+    if not OBJECTIVES[stage.objective.name].needs_teacher or run.teacher is None:
+        return None
+    path = run.teacher if isinstance(run.teacher, Path) else run.exp.dir / "teacher"
+    folder = StageFolder(path, "teacher")
+    if not folder.best.is_file():
+        raise UserError(f"teacher: {folder.best} is missing; name the folder of a trained teacher")
+    return folder.best
+
+
+class _Keeper:
+    """After each epoch: validates, keeps the best and the last state, and logs.
+
+    The order matters if the program is killed in between: the best weights are written before the
+    state that says the epoch is over. Killed between the two, the epoch is trained again and ends
+    with the same best weights.
+    """
+
+    def __init__(
+        self,
+        folder: StageFolder,
+        learner: Learner,
+        optimizer: torch.optim.Optimizer,
+        validation: Batches,
+        machine: Machine,
+        *,
+        about: dict[str, Any],
+        best: tuple[float, ...] | None,
+        log: RunLog,
+        epochs: int,
+    ) -> None:
+        self.folder, self.learner, self.optimizer = folder, learner, optimizer
+        self.validation, self.machine, self.about = validation, machine, about
+        self.best, self.log, self.epochs = best, log, epochs
+
+    def __call__(self, epoch: Epoch) -> None:
+        """Validation AUPR decides on the best epoch; at a tie, the lower validation loss."""
+        found = _validate(self.learner.model, self.validation, self.machine)
+        rank = (found["val_aupr"], -found["val_loss"])
+        is_best = self.best is None or rank > self.best
+        if is_best:
+            self.best = rank
+            about = {**self.about, "epoch": epoch.number, **found}
+            save_weights(self.learner.model, self.folder.best, about)
+        row: Row = {
+            "epoch": epoch.number,
+            "lr": epoch.lr,
+            **epoch.losses,
+            **found,
+            "seconds": epoch.seconds,
+            "images_per_second": epoch.images_per_second,
+        }
+        self.folder.save_state(
+            {
+                "learner": self.learner.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "history": [*self.log.history, row],
+                "best": list(self.best or ()),
+            }
+        )
+        self.log.add(row)
+        _say(
+            f"{self.folder.stage} {epoch.number}/{self.epochs}: loss {epoch.losses['loss']:.4f}, "
+            f"validation AUROC {found['val_auroc']:.1f} AUPR {found['val_aupr']:.1f}, "
+            f"{epoch.images_per_second:.0f} images/s{' *' if is_best else ''}"
+        )
+
+
+def _validate(model: AnomalyModel, batches: Batches, machine: Machine) -> Row:
+    """Mean AUROC and AUPR over objects, in percent, and the mean cross-entropy in nats."""
+    scores = _score(model, batches, machine)
+    table = per_object(scores)
+    auroc, aupr = (float(table[metric].iloc[-1]) for metric in METRICS)
+    right = np.where(scores["label"] == 1, scores["score"], 1 - scores["score"])
+    loss = float(-np.log(np.maximum(right, 1e-12)).mean())
+    return {"val_auroc": auroc, "val_aupr": aupr, "val_loss": loss}
+
+
+def _score(model: AnomalyModel, batches: Batches, machine: Machine) -> pd.DataFrame:
+    model.eval()
+
+    def score(batch: Batch) -> Tensor:
+        with machine.autocast():
+            return model.score(batch)
+
+    bar = tqdm(batches, desc="scoring", unit="batch", leave=False)
+    return score_images(score, bar, machine.device)
+
+
+def evaluate(run: Run, source: str, *, oracle_text: bool = False, untrained: bool = False) -> None:
+    """Scores every test image once per network and writes scores and tables.
+
+    Args:
+        run: The experiment; its stages must be trained.
+        source: The options as the user wrote them, for the tables' captions.
+        oracle_text: Also score the teacher with the true captions, as an upper bound.
+        untrained: Score the networks as they are before their training instead.
+
+    Raises:
+        UserError: If a stage is not trained, or was trained with other options.
+    """
+    machine = Machine.of(run)
+    splits = read_splits(run)
+    shared = {
+        "data": data_hash(splits),
+        "split": f"{run.dataset.name} {run.dataset.split} test".replace("  ", " "),
+        "seed": run.misc.seed,
+        "options": source,
+        "precision": str(machine),
+        **environment(machine.device),
+    }
+    tester = _Tester(run, splits["test"], machine, shared)
+    stages = [name for name in STAGES if isinstance(getattr(run, name), Stage)]
+    for name in stages:
+        if untrained:
+            tester.untrained(name)
+        else:
+            tester.trained(name, source, oracle_text=oracle_text)
+
+
+@dataclass(frozen=True)
+class _Tester:
+    run: Run
+    records: Sequence[Record]
+    machine: Machine
+    about: dict[str, Any]
+
+    def untrained(self, name: str) -> None:
+        stage: Stage = getattr(self.run, name)
+        model = build_model(self.run, name, stage)
+        folder = self.run.exp.dir / name / "untrained"
+        self.report(model, stage, folder, f"{stage.model.name}, untrained")
+
+    def trained(self, name: str, source: str, *, oracle_text: bool) -> None:
+        folder = StageFolder(self.run.exp.dir / name, name)
+        if not folder.best.is_file():
+            raise UserError(f"{folder.path}: nothing is trained yet; first: python run.py {source}")
+        folder.check(self.run, self.about)
+        model, stage, _ = load_model(folder.best)
+        done = folder.num_epochs()
+        title = stage.model.name
+        if done < stage.engine.epochs:
+            title += f", UNFINISHED ({done} of {stage.engine.epochs} epochs)"
+        if not model.reads_text:
+            self.report(model, stage, folder.path, f"{title}, image only")
+            return
+        self.report(model, stage, folder.path, f"{title}, told the object's name only")
+        if oracle_text:
+            said = f"{title}, oracle text (told the truth: an upper bound, not a detector)"
+            policy = stage.captions.policy
+            self.report(model, stage, folder.path / "oracle_text", said, policy)
+
+    def report(
+        self,
+        model: AnomalyModel,
+        stage: Stage,
+        folder: Path,
+        title: str,
+        policy: Policy = "object",
+    ) -> None:
+        device, root = self.machine.device, self.run.dataset.dir
+        batches = evaluation_batches(stage, root, self.records, device, policy)
+        scores = _score(self.machine.place(model), batches, self.machine)
+        write_bytes(scores.to_csv(index=False).encode(), folder / "scores.csv")
+        text = write_tables(folder, title, per_object(scores), self.about)
+        _say(f"\n{text}\n{folder}: scores.csv, table.md, table.csv, table.json")
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()

@@ -1,0 +1,89 @@
+"""The programs as a user starts them: exit status, what is said, no traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+import run as run_py
+import test as test_py
+from tests.fixtures import write_smoke
+
+
+def cli(*arguments, **options):
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_help_names_the_default_file(capsys):
+    with pytest.raises(SystemExit) as status:
+        run_py.main(["--help"])
+    assert status.value.code == 0
+    assert "options/KDstudent.yaml" in capsys.readouterr().out
+
+
+def test_bad_options_say_where_and_show_no_traceback(tmp_path):
+    (tmp_path / "bad.yaml").write_text("sede: 3\nexp: {dir: x}\n")
+    done = cli("run.py", tmp_path / "bad.yaml", "engine.epocs=3")
+    assert done.returncode == 2
+    assert f"{tmp_path}/bad.yaml:1: unknown option 'sede'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_data_that_are_not_there(tmp_path):
+    done = cli("run.py", f"dataset.dir={tmp_path}/visa", f"exp.dir={tmp_path}/run")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "datasets/visa_json.py --download" in done.stderr
+    assert "make demo" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_file_at_a_time(capsys):
+    assert test_py.main(["options/teacher.yaml", "-c", "options/student.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "options/student.yaml: one options file at a time, options/teacher.yaml is named" in said
+
+
+def start_and_stop(options, number, when):
+    """Starts run.py and sends it a signal as soon as ``when`` says so; returns what it said."""
+    process = subprocess.Popen(
+        [sys.executable, "run.py", options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not when() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert process.poll() is None, "was done before it could be stopped"
+    process.send_signal(number)
+    said = process.communicate()[1]
+    return process.returncode, said
+
+
+def scores(folder):
+    return [(folder / f"run/{stage}/scores.csv").read_text() for stage in ("teacher", "student")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(smoke, tmp_path, capsys, number):
+    options = write_smoke(tmp_path, smoke / "visa")
+    log = tmp_path / "run/student/log.csv"
+    status, said = start_and_stop(options, number, log.exists)
+    if number == signal.SIGINT:
+        assert status == 130
+        assert said.endswith("interrupted; start the same command again to go on\n")
+        assert "Traceback" not in said
+    before = len(pd.read_csv(log))
+    assert before < 3
+    assert run_py.main([str(options)]) == 0
+    assert f"goes on after epoch {before}" in capsys.readouterr().out
+    assert test_py.main([str(options)]) == 0
+    assert scores(tmp_path) == scores(smoke)

@@ -1,0 +1,66 @@
+"""What a training image is said to show."""
+
+import pytest
+
+from datasets.captions import POLICIES, Captions
+from datasets.record import Record
+
+BAD = Record(path="a.JPG", object="pipe_fryum", label=1, defect="burnt,small scratches,other")
+GOOD = Record(path="b.JPG", object="candle", label=0, defect="normal")
+
+
+def captions(record, policy, dropout=0.0, epochs=200, seed=0):
+    write = Captions(policy, dropout, seed)
+    return [write(record, epoch) for epoch in range(epochs)]
+
+
+def test_label_is_what_the_released_code_fed():
+    assert set(captions(BAD, "label")) == {"burnt small scratches other"}
+    assert set(captions(GOOD, "label")) == {"normal"}
+
+
+def test_sentences_are_english_and_vary():
+    bad, good = set(captions(BAD, "sentence")), set(captions(GOOD, "sentence"))
+    assert "a photo of a pipe fryum with burnt, small scratches and other" in bad
+    assert "a photo of a candle without defect" in good
+    assert len(bad) == 5
+    assert len(good) == 20
+
+
+def test_two_defects_are_joined_by_and():
+    record = Record(path="a", object="fryum", label=1, defect="burnt,corner or edge breakage")
+    assert "a photo of a fryum with burnt and corner or edge breakage" in captions(
+        record, "sentence"
+    )
+
+
+def test_an_empty_defect_is_still_a_sentence():
+    record = Record(path="a", object="fryum", label=1)
+    assert "a photo of a fryum with a defect" in captions(record, "sentence")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("capsules", "capsules"), ("pcb1", "a pcb1"), ("apple", "an apple"), ("glass", "a glass")],
+)
+def test_articles(name, words):
+    record = Record(path="a", object=name, label=0, defect="normal")
+    assert captions(record, "object", epochs=1) == [f"a photo of {words}"]
+
+
+@pytest.mark.parametrize("record", [BAD, GOOD])
+def test_the_object_caption_says_nothing_about_the_label(record):
+    other = Record(path=record.path, object=record.object, label=1 - record.label, defect="x")
+    assert captions(record, "object") == captions(other, "object")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_dropout_is_the_share_of_object_captions(policy):
+    plain = captions(BAD, "object", epochs=1)[0]
+    share = captions(BAD, policy, dropout=0.3, epochs=1000).count(plain) / 1000
+    assert share == pytest.approx(1.0 if policy == "object" else 0.3, abs=0.05)
+
+
+def test_the_same_seed_epoch_and_image_give_the_same_caption():
+    assert captions(BAD, "sentence", 0.5) == captions(BAD, "sentence", 0.5)
+    assert captions(BAD, "sentence", 0.5) != captions(BAD, "sentence", 0.5, seed=1)

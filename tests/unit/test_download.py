@@ -1,0 +1,30 @@
+"""What the command's own test does not reach."""
+
+import hashlib
+import shutil
+
+import pytest
+
+from utils.download import check_sha256, fetch
+from utils.errors import UserError
+
+
+def test_a_file_that_is_there_is_checked_and_not_fetched(tmp_path):
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"abc")
+    sha256 = hashlib.sha256(b"abc").hexdigest()
+    assert fetch("http://127.0.0.1:9/x.bin", path, sha256=sha256[:8]) == path
+    with pytest.raises(UserError, match=f"x.bin: SHA-256 is {sha256}, expected beef"):
+        fetch("http://127.0.0.1:9/x.bin", path, sha256="beef")
+
+
+def test_upper_case_checksums_are_understood(tmp_path):
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"abc")
+    check_sha256(path, hashlib.sha256(b"abc").hexdigest().upper())
+
+
+def test_a_disk_that_is_too_full(tmp_path):
+    too_much = shutil.disk_usage(tmp_path).free * 2
+    with pytest.raises(UserError, match="bytes are free"):
+        fetch("http://127.0.0.1:9/x.bin", tmp_path / "x.bin", size=too_much)

@@ -1,0 +1,82 @@
+"""Layering rules and documentation duties, checked on the source itself."""
+
+import ast
+import inspect
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from models.classifiers import CLASSIFIERS
+from models.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
+from models.fusion import FUSIONS
+from models.methods import METHODS
+from models.objectives import OBJECTIVES
+from options import schema
+from utils.registry import options_of
+from utils.schedules import SCHEDULES
+
+MAY_IMPORT = {
+    "utils": {"utils"},
+    "datasets": {"datasets", "utils"},
+    "models": {"models", "utils"},
+    "options": {"options", "models", "datasets", "utils"},
+}
+FILES = [p for folder in MAY_IMPORT for p in sorted(Path(folder).rglob("*.py"))]
+TABLES = (CLASSIFIERS, FUSIONS, IMAGE_ENCODERS, METHODS, OBJECTIVES, SCHEDULES, TEXT_ENCODERS)
+ENTRIES = sorted({cls for table in TABLES for cls in table.values()}, key=lambda cls: cls.__name__)
+SECTIONS = (
+    schema.Augment,
+    schema.CaptionOptions,
+    schema.Dataset,
+    schema.Engine,
+    schema.Exp,
+    schema.Image,
+    schema.Misc,
+    schema.Run,
+    schema.Stage,
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_layers(path):
+    allowed = MAY_IMPORT[path.parts[0]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            top = name.split(".")[0]
+            assert top not in MAY_IMPORT or top in allowed, f"{path}:{node.lineno} imports {name}"
+
+
+def or_of_a_constant(source):
+    """Line numbers of conditions such as ``name == "a" or "b"``, which are always true."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.BoolOp)
+        and any(isinstance(v, ast.Compare) for v in node.values)
+        and any(isinstance(v, ast.Constant) for v in node.values)
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_no_comparison_or_constant(path):
+    assert or_of_a_constant(path.read_text()) == []
+
+
+def test_the_rule_sees_the_mistake():
+    assert or_of_a_constant('if o["name"] == "CNN" or "cnn":\n    pass') == [1]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda cls: cls.__name__)
+def test_every_option_is_described(entry):
+    described = set(re.findall(r"^    (\w+): ", inspect.getdoc(entry) or "", re.MULTILINE))
+    assert set(options_of(entry)) <= described
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda cls: cls.__name__)
+def test_every_field_is_described(section):
+    described = set(re.findall(r"^    (\w+): ", inspect.getdoc(section) or "", re.MULTILINE))
+    assert {f.name for f in fields(section)} == described

@@ -1,0 +1,403 @@
+"""What every fusion, encoder, network and objective must do."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.base import Output
+from models.classifiers import CLASSIFIERS
+from models.encoders import IMAGE_ENCODERS
+from models.encoders.clip_text import ClipTextEncoder
+from models.fusion import FUSIONS
+from models.methods import METHODS
+from models.objectives import OBJECTIVES
+from models.objectives.base import Learner, LiveTeacher
+from tests.fixtures import TINY_CLIP, random_batch, student_options, teacher_options
+from utils.batch import Batch
+from utils.registry import Component
+
+SIZE = (64, 96)
+SMALL = {"saf_released": {"dim": 32, "heads": 4}, "concat": {"out_dim": 24}}
+BLIND = ("saf_released",)  # the released defect, kept on purpose
+BUILDERS = {
+    "teacher": lambda: METHODS["teacher"](SIZE, True, **teacher_options()),
+    "teacher_concat": lambda: METHODS["teacher"](SIZE, True, **teacher_options("concat")),
+    "teacher_vit": lambda: METHODS["teacher"](
+        SIZE,
+        True,
+        **{**teacher_options(), "img_enc": Component("clip", {**TINY_CLIP, "arch": "tiny-ViT"})},
+    ),
+    "student": lambda: METHODS["student"](SIZE, True, **student_options()),
+    "student_mobilenet": lambda: METHODS["student"](
+        SIZE, True, **student_options(arch="mobilenet_v2")
+    ),
+    "student_clip": lambda: METHODS["student"](SIZE, True, **student_options("clip", "tiny-RN")),
+    "student_vit": lambda: METHODS["student"](SIZE, True, **student_options("clip", "tiny-ViT")),
+    "textonly": lambda: METHODS["textonly"](
+        SIZE,
+        True,
+        text_enc=Component("clip", TINY_CLIP),
+        classif=Component("mlp", {"hidden": 16}),
+    ),
+}
+
+
+def fusion(name, **options):
+    small = SMALL.get(name, {"dim": 32, "out_dim": 24, "heads": 4})
+    torch.manual_seed(0)
+    return FUSIONS[name](16, 16, **{**small, **options})
+
+
+def tokens(name, size=3, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    n, length = (1, 1) if FUSIONS[name].pooled else (6, 5)
+    image = torch.randn(size, n, 16, generator=random, requires_grad=True)
+    text = torch.randn(size, length, 16, generator=random, requires_grad=True)
+    mask = torch.ones(size, length, dtype=torch.bool)
+    if length > 1:
+        mask[0, 3:] = False
+    return image, text, mask
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("name", FUSIONS)
+def test_fusion_shape(name, size):
+    module = fusion(name).eval()
+    fused = module(*tokens(name, size))
+    assert fused.vector.shape == (size, module.out_dim)
+    assert fused.vector.isfinite().all()
+    assert torch.equal(fused.vector, module(*tokens(name, size)).vector)
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_both_inputs_of_a_fusion_matter(name):
+    image, text, mask = tokens(name)
+    fusion(name).eval()(image, text, mask).vector.square().sum().backward()
+    assert text.grad.abs().sum() > 1e-3
+    assert (image.grad.abs().sum() > 1e-3) == (name not in BLIND)
+
+
+def test_the_released_fusion_does_not_see_the_image():
+    module = fusion("saf_released").eval()
+    (image, text, mask), (other, _, _) = tokens("saf_released"), tokens("saf_released", seed=1)
+    assert torch.equal(module(image, text, mask).vector, module(other, text, mask).vector)
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_every_parameter_of_a_fusion_learns(name):
+    module = fusion(name)
+    module(*tokens(name)).vector.square().sum().backward()
+    still = {n.split(".")[0] for n, p in module.named_parameters() if not learned(p)}
+    assert still == ({"linear_q", "linear_k"} if name in BLIND else set())
+
+
+def learned(parameter):
+    return parameter.grad is not None and parameter.grad.abs().sum() > 1e-7
+
+
+@pytest.mark.parametrize("name", [n for n in FUSIONS if not FUSIONS[n].pooled])
+def test_padding_has_no_effect(name):
+    module = fusion(name).eval()
+    image, text, mask = tokens(name)
+    changed = text.detach().clone()
+    changed[0, 3:] = 99.0
+    torch.testing.assert_close(
+        module(image, text, mask).vector, module(image, changed, mask).vector, rtol=0, atol=0
+    )
+    cut = module(image[:1], text[:1, :3], mask[:1, :3]).vector
+    torch.testing.assert_close(module(image, text, mask).vector[:1], cut)
+
+
+@pytest.mark.parametrize("direction", ["image_to_text", "text_to_image", "both"])
+def test_cross_attention_layers_have_their_own_weights_and_return_their_maps(direction):
+    module = fusion("cross_attention", layers=3, direction=direction).eval()
+    one = fusion("cross_attention", layers=1, direction=direction)
+    count = sum(p.numel() for p in module.streams.parameters())
+    assert count == 3 * sum(p.numel() for p in one.streams.parameters())
+    image, text, mask = tokens("cross_attention")
+    maps = module(image, text, mask).attention
+    shapes = {"image_to_text": (3, 3, 4, 6, 5), "text_to_image": (3, 3, 4, 5, 6)}
+    wanted = list(shapes) if direction == "both" else [direction]
+    assert {name: tuple(m.shape) for name, m in maps.items()} == {n: shapes[n] for n in wanted}
+    for name, weights in maps.items():
+        torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights.sum(-1)))
+        if name == "image_to_text":
+            assert weights[0, ..., 3:].abs().max() == 0  # nobody looks at padding
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("cross_attention", {"heads": 5}, r"dim \(32\) must be a multiple of heads \(5\)"),
+        ("cross_attention", {"layers": 0}, "layers must be at least 1, got 0"),
+        ("saf_released", {"heads": 5}, r"dim \(32\) must be a multiple of heads \(5\)"),
+    ],
+)
+def test_fusion_options_are_checked(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        fusion(name, **options)
+
+
+def test_the_released_fusion_needs_embeddings_of_one_size():
+    with pytest.raises(ValueError, match="needs embeddings of one size, got 8 and 16"):
+        FUSIONS["saf_released"](8, 16)
+
+
+def test_cross_attention_refuses_a_single_token():
+    image, text, mask = tokens("cross_attention")
+    with pytest.raises(ValueError, match="needs sequences, got 6 image and 1 text tokens"):
+        fusion("cross_attention")(image, text[:, :1], mask[:, :1])
+
+
+def build(name):
+    torch.manual_seed(0)
+    model = BUILDERS[name]()
+    for parameter in model.parameters():  # CLIP's ResNet starts with dead residual branches
+        if parameter.abs().sum() == 0:
+            nn.init.normal_(parameter, std=0.1)
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.momentum = 1.0  # one look at the data: without it random networks fade to a constant
+    with torch.no_grad():
+        model.train()(random_batch(6, *SIZE))
+    return model
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_network_gives_logits_features_and_scores(name):
+    model, batch = build(name).eval(), random_batch(4, *SIZE)
+    with torch.no_grad():
+        output, again = model(batch), model(batch)
+        score = model.score(batch)
+    assert output.logits.shape == (4, 2)
+    assert output.features.shape == (4, model.feature_dim)
+    assert torch.equal(output.logits, again.logits)
+    torch.testing.assert_close(score, output.logits.softmax(-1)[:, 1])
+
+
+def pick(batch, places):
+    return Batch(
+        image=batch.image[places],
+        label=batch.label[places],
+        object=[batch.object[i] for i in places],
+        path=[batch.path[i] for i in places],
+        caption=[batch.caption[i] for i in places],
+    )
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_scores_do_not_depend_on_the_batch(name):
+    model, batch = build(name).eval(), random_batch(4, *SIZE)
+    with torch.no_grad():
+        together = model.score(batch)
+        alone = torch.cat([model.score(pick(batch, [i])) for i in range(4)])
+        mixed = model.score(pick(batch, [3, 1, 0, 2]))
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixed, together[[3, 1, 0, 2]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_parameter_of_a_network_learns(name):
+    model, batch = build(name).train(), random_batch(6, *SIZE)
+    model(batch).logits.square().sum().backward()
+    still = [n for n, p in model.named_parameters() if not learned(p)]
+    # A key bias shifts all scores of a query alike: it is there in every CLIP, without effect, but
+    # shares one tensor with query and value biases. Nothing else may stand still.
+    assert [n for n in still if not n.endswith("k_proj.bias")] == []
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_network_is_saved_and_loaded(name):
+    model, other, batch = build(name).eval(), BUILDERS[name]().eval(), random_batch(2, *SIZE)
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(model.score(batch), other.score(batch))
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_only_networks_that_read_text_are_moved_by_it(name):
+    model, batch = build(name).eval(), random_batch(4, *SIZE)
+    silent = Batch(batch.image, batch.label, batch.object, batch.path)
+    with torch.no_grad():
+        if not model.reads_text:
+            assert torch.equal(model.score(silent), model.score(batch))
+            return
+        other = Batch(batch.image, batch.label, batch.object, batch.path, ["burnt"] * 4)
+        assert not torch.allclose(model.score(other), model.score(batch), atol=1e-6)
+    with pytest.raises(ValueError, match="the batch has no captions"):
+        model(silent)
+
+
+@pytest.mark.parametrize("name", [n for n in BUILDERS if n != "textonly"])
+def test_every_network_but_textonly_is_moved_by_the_image(name):
+    model, batch = build(name).eval(), random_batch(4, *SIZE)
+    other = Batch(255 - batch.image, batch.label, batch.object, batch.path, batch.caption)
+    with torch.no_grad():
+        assert not torch.allclose(model.score(other), model.score(batch), atol=1e-6)
+
+
+def test_textonly_is_not_moved_by_the_image():
+    model, batch = build("textonly").eval(), random_batch(4, *SIZE)
+    other = Batch(255 - batch.image, batch.label, batch.object, batch.path, batch.caption)
+    with torch.no_grad():
+        assert torch.equal(model.score(other), model.score(batch))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("size", [1, 3])
+def test_classifiers(name, size):
+    head = CLASSIFIERS[name](8)
+    logits = head(torch.randn(size, 8))
+    assert logits.shape == (size, 2)
+    logits.square().sum().backward()
+    assert [n for n, p in head.named_parameters() if not learned(p)] == []
+
+
+ENCODERS = [
+    ("clip", {"arch": "tiny-RN", "pre_trained": "random"}, "visual.layer4"),
+    ("clip", {"arch": "tiny-ViT", "pre_trained": "random"}, "visual.transformer.resblocks.3"),
+    ("torchvision", {"arch": "resnet18", "pre_trained": "false"}, "trunk.7"),
+    ("torchvision", {"arch": "mobilenet_v2", "pre_trained": "false"}, "trunk.18"),
+]
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 64)])
+@pytest.mark.parametrize(("name", "options", "last"), ENCODERS)
+def test_image_encoders_take_any_size(name, options, last, size, pooled):
+    encoder = IMAGE_ENCODERS[name](size, pooled, True, **options).eval()
+    found = encoder(random_batch(2, *size).image)
+    assert found.shape[0] == 2
+    assert found.shape[2] == encoder.feature_dim
+    assert (found.shape[1] == 1) == pooled
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize(("name", "options", "last"), ENCODERS)
+def test_how_much_of_an_encoder_is_trained(name, options, last, pooled):
+    whole = IMAGE_ENCODERS[name]((64, 64), pooled, True, **options)
+    assert all(p.requires_grad for p in whole.parameters())
+    frozen = IMAGE_ENCODERS[name]((64, 64), pooled, True, **options, train="head").train()
+    assert not any(p.requires_grad for p in frozen.parameters())
+    assert not any(m.training for m in frozen.modules() if isinstance(m, nn.BatchNorm2d))
+    part = IMAGE_ENCODERS[name]((64, 64), pooled, True, **options, train="last_stage").train()
+    names = {n for n, p in part.named_parameters() if p.requires_grad}
+    assert any(n.startswith(last) for n in names)
+    assert len(names) < len(list(part.named_parameters()))
+    for module_name, module in part.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.training == module_name.startswith(last)
+
+
+def test_fixed_norms_keep_their_statistics():
+    options = {"arch": "resnet18", "pre_trained": "false", "batch_norm": "fixed"}
+    encoder = IMAGE_ENCODERS["torchvision"]((64, 64), True, True, **options).train()
+    before = {n: b.clone() for n, b in encoder.named_buffers()}
+    encoder(random_batch(4, 64, 64).image).sum().backward()
+    assert all(torch.equal(b, before[n]) for n, b in encoder.named_buffers())
+    assert learned(encoder.trunk[1].weight)  # scale and shift still learn
+
+
+@pytest.mark.parametrize(("batch_norm", "is_changed"), [("train", False), ("unfold", True)])
+def test_an_encoder_looks_at_images_if_asked_to(batch_norm, is_changed):
+    options = {"arch": "resnet18", "pre_trained": "false", "batch_norm": batch_norm}
+    encoder = IMAGE_ENCODERS["torchvision"]((64, 64), True, True, **options).eval()
+    image = random_batch(4, 64, 64).image
+    before, mean = encoder(image), encoder.trunk[1].running_mean.clone()
+    encoder.adapt(iter([image]))
+    assert torch.equal(encoder.trunk[1].running_mean, mean) != is_changed
+    torch.testing.assert_close(encoder(image), before, rtol=1e-3, atol=1e-4)
+
+
+def test_text_encoder_restricts_too():
+    frozen = ClipTextEncoder(False, True, **TINY_CLIP, train="head")
+    assert not any(p.requires_grad for p in frozen.parameters())
+    part = ClipTextEncoder(True, True, **TINY_CLIP, train="last_stage")
+    names = {n for n, p in part.named_parameters() if p.requires_grad}
+    assert "text.text_projection" in names
+    assert "text.token_embedding.weight" not in names
+
+
+def distiller(**options):
+    torch.manual_seed(0)
+    teacher = build("teacher")
+    student = build("student")
+    targets = LiveTeacher(teacher)
+    objective = OBJECTIVES["distillation"](student.feature_dim, targets, **options)
+    return teacher, Learner(student, objective)
+
+
+def guided(batch):
+    return Batch(batch.image, batch.label, batch.object, batch.path, guide=batch)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_gives_a_finite_loss_that_reaches_the_network(name):
+    student = build("student")
+    targets = LiveTeacher(build("teacher"))
+    learner = Learner(student, OBJECTIVES[name](student.feature_dim, targets)).train()
+    terms = learner(guided(random_batch(4, *SIZE)))
+    assert terms["loss"].ndim == 0
+    assert terms["loss"].isfinite()
+    terms["loss"].backward()
+    assert [n for n, p in learner.named_parameters() if not learned(p)] == []
+
+
+@pytest.mark.parametrize("feature_loss", ["mse", "cosine"])
+def test_the_loss_is_the_weighted_sum_of_its_terms(feature_loss):
+    weights = {"ce_weight": 0.1, "kl_weight": 0.5, "feature_weight": 0.8}
+    _, learner = distiller(**weights, feature_loss=feature_loss)
+    terms = learner.eval()(guided(random_batch(4, *SIZE)))
+    total = 0.1 * terms["ce"] + 0.5 * terms["kl"] + 0.8 * terms["feature"]
+    torch.testing.assert_close(terms["loss"], total)
+    terms["loss"].backward()
+    assert learned(learner.objective.project.weight)
+
+
+def test_the_teacher_is_frozen_and_not_part_of_what_is_trained_or_saved():
+    teacher, learner = distiller(feature_weight=1.0)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
+    for _ in range(2):
+        learner.train()
+        loss = learner(guided(random_batch(4, *SIZE)))["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert not any(module.training for module in teacher.modules())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    inside = {name.split(".")[0] for name in learner.state_dict()}
+    assert inside == {"model", "objective"}
+    assert {n for n in learner.state_dict() if n.startswith("objective")} == {
+        "objective.project.weight",
+        "objective.project.bias",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ce_weight": -1.0}, "weights must not be negative"),
+        ({"ce_weight": 0.0, "kl_weight": 0.0}, "must be > 0"),
+        ({"temperature": 0.0}, "temperature must be more than 0, got 0.0"),
+        ({"anomaly_weight": 0.0}, "anomaly_weight must be more than 0, got 0.0"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_objective_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        distiller(**options)
+
+
+def test_distillation_without_a_teacher():
+    with pytest.raises(ValueError, match="needs a teacher"):
+        OBJECTIVES["distillation"](8, None)
+
+
+def test_the_anomaly_weight_is_a_share_of_the_mean():
+    objective = OBJECTIVES["cross_entropy"](8, None, anomaly_weight=3.0)
+    logits = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
+    batch = Batch(torch.zeros(2), torch.tensor([0, 1]), ["a"] * 2, ["b"] * 2)
+    each = nn.functional.cross_entropy(logits, batch.label, reduction="none")
+    expected = (each[0] + 3 * each[1]) / 4
+    torch.testing.assert_close(objective(Output(logits, logits), batch)["loss"], expected)

@@ -1,0 +1,96 @@
+"""The loop: learning rates, means, what it stops at, and that the epoch decides on every draw."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+
+from utils.batch import Batch
+from utils.errors import UserError
+from utils.training import fit
+
+CPU = torch.device("cpu")
+
+
+class Source:
+    """Two batches of three and one image; their pixels are the numbers 1 to 4."""
+
+    num_images = 4
+
+    def __len__(self):
+        return 2
+
+    def epoch(self, number):
+        for values in ((1, 2, 3), (4,)):
+            image = torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1)
+            names = ["a"] * len(values)
+            yield Batch(image, torch.zeros(len(values), dtype=torch.long), names, names)
+
+
+class Learner(nn.Module):
+    """Its loss is the mean of a batch's pixels, whatever it has learned."""
+
+    def __init__(self, loss=lambda batch: batch.image.float().mean()):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.loss, self.seen, self.draws = loss, [], []
+
+    def forward(self, batch):
+        assert self.training
+        self.seen.append(optimizer_of[self].param_groups[0]["lr"])
+        self.draws.append(torch.rand(()).item())
+        loss = self.weight * 0 + self.loss(batch)
+        return {"loss": loss, "twice": 2 * loss}
+
+
+optimizer_of = {}
+
+
+def run(learner, epochs=range(2), schedule=lambda epoch: epoch + 1):
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
+    optimizer.param_groups[0]["initial_lr"] = 0.1
+    optimizer_of[learner] = optimizer
+    done = []
+    fit(
+        learner,
+        Source(),
+        optimizer,
+        schedule,
+        epochs=epochs,
+        seed=5,
+        device=CPU,
+        autocast=nullcontext,
+        on_epoch=done.append,
+        name="test",
+    )
+    return done
+
+
+def test_the_rate_follows_the_schedule_step_by_step():
+    learner = Learner()
+    done = run(learner)
+    assert learner.seen == pytest.approx([0.1, 0.15, 0.2, 0.25])
+    assert [epoch.lr for epoch in done] == pytest.approx([0.15, 0.25])
+
+
+def test_means_are_over_images_not_over_batches():
+    done = run(Learner())
+    assert [epoch.number for epoch in done] == [1, 2]
+    assert done[0].losses == {"loss": (2 * 3 + 4) / 4, "twice": 5.0}
+    assert done[0].images_per_second > 0
+
+
+def test_an_epoch_draws_the_same_whether_others_came_before_it_or_not():
+    both, second = Learner(), Learner()
+    run(both)
+    run(second, epochs=range(1, 2))
+    assert both.draws[2:] == second.draws
+    assert both.draws[:2] != both.draws[2:]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_names_its_step(bad):
+    learner = Learner(lambda batch: torch.tensor(bad if len(batch) == 1 else 1.0))
+    with pytest.raises(UserError, match=rf"the loss is {bad} in epoch 2, step 2; lower"):
+        run(learner, epochs=range(1, 2))

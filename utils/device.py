@@ -1,0 +1,73 @@
+"""Where to compute, and with how many digits."""
+
+import ctypes
+import sys
+from contextlib import AbstractContextManager
+
+import torch
+
+from utils.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu``, ``cuda`` or ``mps`` stands for here.
+
+    Raises:
+        UserError: If this machine has no such device.
+    """
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, is_there in has.items() if is_there))
+    if not has[name]:
+        there = ", ".join(kind for kind, is_there in has.items() if is_there)
+        raise UserError(f"misc.device: there is no {name} here; write auto, or one of: {there}")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type that ``auto``, ``fp32`` or ``bf16`` stands for on ``device``.
+
+    ``auto`` takes bf16 where it has matrix units of its own: on GPUs since Ampere, and on CPUs with
+    AMX. AVX-512 alone can make bf16 convolutions slower than fp32 (docs/method.md has figures).
+    """
+    if name != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
+    if device.type == "cuda":
+        is_fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        is_fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if is_fast else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """A context in which networks compute in ``dtype``; softmax, losses and norms stay fp32."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep the large buffers that it frees, where the C library is glibc.
+
+    By default glibc hands each of them back to the system, and the next training step faults every
+    page in again: about 1.6 times the time of a step on a CPU (docs/performance.md). Elsewhere this
+    does nothing.
+
+    Source:
+        https://man7.org/linux/man-pages/man3/mallopt.3.html; the numbers are those of ``malloc.h``.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, top_pad, mmap_max = -1, -2, -4
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, -1)
+        mallopt(top_pad, 256 << 20)
+
+
+def make_deterministic() -> None:
+    """Asks PyTorch for the same result every time, where it knows how.
+
+    A few operations have no such implementation on GPUs; PyTorch then warns and goes on.
+    """
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    torch.backends.cudnn.benchmark = False

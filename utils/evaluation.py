@@ -1,0 +1,75 @@
+"""From a scorer and data to a table, in two pure steps: score once, then group."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import pandas as pd
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+from utils.batch import Batch
+
+Scorer = Callable[[Batch], Tensor]
+METRICS = ("auroc", "aupr")
+
+
+@torch.inference_mode()
+def score_images(score: Scorer, batches: Iterable[Batch], device: torch.device) -> pd.DataFrame:
+    """One row per image, in the order of ``batches``.
+
+    Args:
+        score: Maps a batch of B images to B scores, higher is more anomalous.
+        batches: Data to score.
+        device: Where the batches go.
+
+    Returns:
+        Columns ``path``, ``object``, ``label`` (0 or 1) and ``score``.
+    """
+    rows: list[pd.DataFrame] = []
+    for batch in batches:
+        scores = score(batch.to(device)).double().cpu().numpy()
+        columns = {"path": batch.path, "object": batch.object, "label": batch.label.numpy()}
+        rows.append(pd.DataFrame({**columns, "score": scores}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def per_object(scores: pd.DataFrame) -> pd.DataFrame:
+    """AUROC and AUPR of each object, then their unweighted mean.
+
+    Args:
+        scores: As :func:`score_images` returns.
+
+    Returns:
+        Index: the objects in alphabetical order, then ``mean``. Columns: ``n`` images,
+        ``anomalies``, ``prevalence`` (their share, the AUPR of chance), ``auroc`` and ``aupr``; the
+        last three in percent. AUPR is average precision (a sum over steps, no trapezoids) with
+        "anomalous" as the positive class. An object with a single label has neither figure (NaN)
+        and is left out of their mean; ``mean``'s own ``n`` and ``anomalies`` are sums.
+    """
+    rows = {str(name): _figures(group) for name, group in scores.groupby("object", sort=True)}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    sums, means = table[["n", "anomalies"]].sum(), table[["prevalence", *METRICS]].mean()
+    table.loc["mean"] = {**sums, **means}
+    return table.astype({"n": int, "anomalies": int})
+
+
+def _figures(group: pd.DataFrame) -> dict[str, float]:
+    label, score = group["label"], group["score"]
+    figures: dict[str, float] = {
+        "n": len(group),
+        "anomalies": int(label.sum()),
+        "prevalence": 100 * float(label.mean()),
+    }
+    has_both = label.nunique() == 2
+    figures["auroc"] = 100 * float(roc_auc_score(label, score)) if has_both else float("nan")
+    figures["aupr"] = (
+        100 * float(average_precision_score(label, score)) if has_both else float("nan")
+    )
+    return figures
+
+
+def num_averaged(table: pd.DataFrame) -> tuple[int, Sequence[str]]:
+    """Over how many objects the means of :func:`per_object` are taken, and who is left out."""
+    objects = table.drop(index="mean")
+    left_out = objects.index[objects["auroc"].isna()]
+    return len(objects) - len(left_out), [str(name) for name in left_out]

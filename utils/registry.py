@@ -1,0 +1,55 @@
+"""A component named in YAML: one name from a table, plus its keyword-only arguments."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from utils.errors import UserError
+
+Table = Mapping[str, Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A table entry chosen by name, with the arguments written for it in YAML.
+
+    Attributes:
+        name: Key of the table the field was declared with.
+        options: Keyword-only arguments, already checked against the entry's signature and
+            completed with its defaults.
+        where: File, line and path it was written at, for error messages.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    where: str = field(default="code", compare=False)
+
+    def build(self, table: Table, *args: Any) -> Any:
+        """Calls ``table[name](*args, **options)``.
+
+        Args:
+            table: The table this component was checked against.
+            *args: What the program knows and the YAML does not (feature sizes, a teacher ...).
+
+        Raises:
+            UserError: If the entry rejects the options with a ``ValueError``.
+        """
+        try:
+            return table[self.name](*args, **self.options)
+        except ValueError as error:
+            raise UserError(f"{self.where}: {self.name}: {error}") from error
+
+
+def options_of(entry: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of ``entry``: the only ones YAML may set."""
+    parameters = inspect.signature(entry, eval_str=True).parameters.values()
+    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for an unknown ``word``: its closest match, else everything that is known."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"

@@ -1,0 +1,142 @@
+"""Learning-rate schedules: pure functions of the epoch, so that nothing has to be restored.
+
+A schedule is called with the progress of the training in epochs (2.5 is half-way through the third)
+and returns the factor on each parameter group's own learning rate.
+"""
+
+import math
+
+
+class WarmupStepDecay:
+    """The published schedule: linear warm-up by the epoch, a plateau, then steps down.
+
+    Source:
+        The released ``optimizers/lr_scheduler.py``: epochs 0-3 use ``linspace(0.5, 2.0, 4)``, the
+        last of which stays until epoch 10; then a factor 0.25 at epochs 10, 12, 14, ...
+
+    Args:
+        epochs: Length of the training; unused, every schedule is built the same way.
+        warmup_from: Factor in the first epoch.
+        warmup_to: Factor in the last epoch of the warm-up, and after it.
+        warmup_epochs: Length of the warm-up.
+        decay_from: First epoch, counted from 0, with a step down.
+        decay_until: Epoch from which on there are no more steps.
+        decay_every: Epochs between steps.
+        decay_rate: Factor of one step.
+    """
+
+    def __init__(
+        self,
+        epochs: int,
+        *,
+        warmup_from: float = 0.5,
+        warmup_to: float = 2.0,
+        warmup_epochs: int = 4,
+        decay_from: int = 10,
+        decay_until: int = 20,
+        decay_every: int = 2,
+        decay_rate: float = 0.25,
+    ) -> None:
+        if warmup_epochs < 1 or decay_every < 1:
+            raise ValueError("warmup_epochs and decay_every must be at least 1")
+        self.warmup = warmup_from, warmup_to, warmup_epochs
+        self.steps = range(decay_from, decay_until, decay_every)
+        self.decay_rate = decay_rate
+
+    def __call__(self, epoch: float) -> float:
+        """The factor at ``epoch``; constant within an epoch."""
+        first, last, length = self.warmup
+        number = math.floor(epoch)
+        share = min(number / (length - 1), 1.0) if length > 1 else 1.0
+        passed = sum(step <= number for step in self.steps)
+        return (first + (last - first) * share) * self.decay_rate**passed
+
+
+class OneCycle:
+    """Cosine up to the full rate, then cosine down to almost nothing.
+
+    Source:
+        Smith and Topin 2019, https://arxiv.org/abs/1708.07120; the numbers are those of
+        ``torch.optim.lr_scheduler.OneCycleLR`` with ``max_lr`` = the group's learning rate.
+
+    Args:
+        epochs: Length of the training.
+        warmup: Share of the training spent going up, in ``(0, 1)``.
+        start_divisor: The rate starts at ``lr / start_divisor``.
+        end_divisor: The rate ends at ``lr / (start_divisor * end_divisor)``.
+    """
+
+    def __init__(
+        self,
+        epochs: int,
+        *,
+        warmup: float = 0.3,
+        start_divisor: float = 25.0,
+        end_divisor: float = 1e4,
+    ) -> None:
+        if not 0 < warmup < 1:
+            raise ValueError(f"warmup must be between 0 and 1, got {warmup}")
+        if start_divisor < 1 or end_divisor < 1:
+            raise ValueError("start_divisor and end_divisor must be at least 1")
+        self.epochs, self.top = epochs, warmup * epochs
+        self.start, self.end = 1 / start_divisor, 1 / (start_divisor * end_divisor)
+
+    def __call__(self, epoch: float) -> float:
+        """The factor at ``epoch``, which may lie between two epochs."""
+        if epoch <= self.top:
+            return _cosine(self.start, 1.0, epoch / self.top)
+        return _cosine(1.0, self.end, min((epoch - self.top) / (self.epochs - self.top), 1.0))
+
+
+class Cosine:
+    """Linear warm-up, then a cosine down to a floor.
+
+    Source:
+        Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983, eq. 5, without restarts.
+
+    Args:
+        epochs: Length of the training.
+        warmup_epochs: Length of the warm-up.
+        floor: Factor at the end, in ``[0, 1]``.
+    """
+
+    def __init__(self, epochs: int, *, warmup_epochs: float = 1.0, floor: float = 0.0) -> None:
+        if not 0 <= floor <= 1:
+            raise ValueError(f"floor must be between 0 and 1, got {floor}")
+        if not 0 <= warmup_epochs < epochs:
+            raise ValueError(f"warmup_epochs ({warmup_epochs}) must be less than epochs ({epochs})")
+        self.epochs, self.warmup_epochs, self.floor = epochs, warmup_epochs, floor
+
+    def __call__(self, epoch: float) -> float:
+        """The factor at ``epoch``, which may lie between two epochs."""
+        if epoch < self.warmup_epochs:
+            return epoch / self.warmup_epochs
+        share = (epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
+        return _cosine(1.0, self.floor, min(share, 1.0))
+
+
+class Constant:
+    """The same rate from first to last.
+
+    Args:
+        epochs: Length of the training; unused, every schedule is built the same way.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        pass
+
+    def __call__(self, epoch: float) -> float:
+        """1 at any ``epoch``."""
+        return 1.0
+
+
+def _cosine(first: float, last: float, share: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+
+
+SCHEDULES = {
+    "warmup_step_decay": WarmupStepDecay,
+    "one_cycle": OneCycle,
+    "cosine": Cosine,
+    "constant": Constant,
+}

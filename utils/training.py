@@ -1,0 +1,155 @@
+"""The training loop: the only one, for teacher, student and trained baselines."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from utils.batch import Batch
+from utils.errors import UserError
+from utils.seeding import derive, seed_everything
+
+_LOOK_EVERY = 10  # steps between looks at the loss: each look waits for the device
+
+
+class Source(Protocol):
+    """Training data: the batches of any epoch."""
+
+    @property
+    def num_images(self) -> int:
+        """Images per epoch."""
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch ``number``, counted from 0."""
+
+
+class Learner(Protocol):
+    """What is trained: a network and its objective, ``batch -> {"loss": ..., other terms}``."""
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Switches to training mode."""
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch left behind.
+
+    Attributes:
+        number: Counted from 1.
+        lr: Learning rate of the first parameter group at the end.
+        losses: Mean of each term over the images.
+        seconds: Time spent training, validation not included.
+        images_per_second: Training speed.
+    """
+
+    number: int
+    lr: float
+    losses: dict[str, float]
+    seconds: float
+    images_per_second: float
+
+
+def fit(
+    learner: Learner,
+    batches: Source,
+    optimizer: Optimizer,
+    schedule: Callable[[float], float],
+    *,
+    epochs: Iterable[int],
+    seed: int,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[object]],
+    on_epoch: Callable[[Epoch], None],
+    name: str,
+) -> None:
+    """Minimises ``learner(batch)["loss"]``.
+
+    Each epoch starts from its own seed, so that a training that was cut off and goes on from a
+    checkpoint ends with the same weights.
+
+    Args:
+        learner: Trained in place.
+        batches: Training data.
+        optimizer: Holds the parameters to train; each group has an ``initial_lr``.
+        schedule: Factor on the learning rates, by progress in epochs.
+        epochs: Which epochs to train, counted from 0.
+        seed: Seeds each epoch.
+        device: Where the batches go.
+        autocast: Gives the context in which networks compute.
+        on_epoch: Called after each epoch; validates, logs and saves.
+        name: Shown beside the progress bar.
+
+    Raises:
+        UserError: If a loss is not finite.
+    """
+    for number in epochs:
+        seed_everything(derive(seed, "epoch", number))
+        learner.train()
+        started = time.perf_counter()
+        losses: list[dict[str, Tensor]] = []
+        sizes: list[int] = []
+        with tqdm(
+            total=batches.num_images, unit="img", desc=f"{name} {number + 1}", leave=False
+        ) as bar:
+            for step, raw in enumerate(batches.epoch(number)):
+                _set_rates(optimizer, schedule(number + step / len(batches)))
+                batch = raw.to(device)
+                with autocast():
+                    terms = learner(batch)
+                optimizer.zero_grad(set_to_none=True)
+                terms["loss"].backward()
+                optimizer.step()
+                losses.append({key: value.detach() for key, value in terms.items()})
+                sizes.append(len(batch))
+                if step % _LOOK_EVERY == 0:
+                    _check_finite(losses, number, first_step=step)
+                    bar.set_postfix(loss=f"{losses[-1]['loss'].item():.3f}", refresh=False)
+                bar.update(len(batch))
+        _check_finite(losses, number, first_step=0)
+        seconds = time.perf_counter() - started
+        on_epoch(
+            Epoch(
+                number=number + 1,
+                lr=optimizer.param_groups[0]["lr"],
+                losses=_means(losses, sizes),
+                seconds=seconds,
+                images_per_second=sum(sizes) / seconds,
+            )
+        )
+
+
+def _set_rates(optimizer: Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def _check_finite(losses: Sequence[dict[str, Tensor]], epoch: int, first_step: int) -> None:
+    values = torch.stack([terms["loss"].float() for terms in losses[first_step:]])
+    bad = torch.nonzero(~values.isfinite()).flatten()
+    if len(bad):
+        step = first_step + int(bad[0])
+        raise UserError(
+            f"the loss is {values[bad[0]].item()} in epoch {epoch + 1}, step {step + 1}; lower "
+            "optimizer.lr, or use misc.precision=fp32"
+        )
+
+
+def _means(losses: Sequence[dict[str, Tensor]], sizes: Sequence[int]) -> dict[str, float]:
+    """Mean of each term over images, not over batches."""
+    share = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
+    return {
+        key: float(torch.stack([terms[key].double().cpu() for terms in losses]) @ share)
+        for key in losses[0]
+    }

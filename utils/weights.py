@@ -1,0 +1,35 @@
+"""Reading a file of weights without running what it may contain."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from utils.errors import UserError
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """The state dict in a safetensors file or a PyTorch file, on the CPU.
+
+    A ``state_dict`` entry is unwrapped and the prefix ``module.`` of data-parallel training is cut.
+
+    Raises:
+        UserError: If the file cannot be read, or holds anything but tensors.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            state: Any = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{file}: cannot be read as weights ({first})") from error
+    if isinstance(state, dict) and "state_dict" in state:
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{file}: expected a state dict: names and tensors, nothing else")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
