@@ -72,5 +72,5 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     # Else every new buffer is filled with NaN first, to show reads of memory that nobody wrote: a
     # quarter of a training step on a CPU.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

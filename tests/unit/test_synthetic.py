@@ -10,6 +10,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from datasets import synthetic, visa
+from datasets.synthetic import files
+from datasets.synthetic.__main__ import main
 from utils.errors import UserError
 
 OBJECTS = ("candle", "pcb1")
@@ -106,7 +108,7 @@ def test_tables_are_written_as_in_visa(demo):
 )
 def test_split_counts(split, normals, anomalies, expected):
     samples = synthetic.plan("pcb1", normals, anomalies, 0)
-    counts = Counter((row[1], row[2]) for row in synthetic._split(samples, split, 0))
+    counts = Counter((row[1], row[2]) for row in files._split(samples, split, 0))
     sides = [(side, label) for side in ("train", "test") for label in ("normal", "anomaly")]
     assert tuple(counts[side] for side in sides) == expected
 
@@ -247,14 +249,14 @@ def test_other_folders_are_refused(tmp_path):
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
-    draw = synthetic._draw
+    draw = files._draw
 
     def stop_at_the_third(root, sample, size):
         if sample.image.endswith("002.JPG"):
             raise KeyboardInterrupt
         draw(root, sample, size)
 
-    monkeypatch.setattr(synthetic, "_draw", stop_at_the_third)
+    monkeypatch.setattr(files, "_draw", stop_at_the_third)
     root = tmp_path / "demo"
     root.mkdir()
     with pytest.raises(KeyboardInterrupt):
@@ -286,9 +288,9 @@ def test_command(tmp_path, capsys):
     root = tmp_path / "new" / "demo"
     small = ["--root", str(root), "--objects", "fryum", "--normals", "5", "--anomalies", "3"]
     small += ["--size", "32", "48"]
-    assert synthetic.main(small) == 0
+    assert main(small) == 0
     assert capsys.readouterr().out == f"wrote 8 images of fryum in {root}\n"
-    assert synthetic.main(small) == 0
+    assert main(small) == 0
     assert capsys.readouterr().out == f"already there: 8 images of fryum in {root}\n"
-    assert synthetic.main([*small, "--seed", "1"]) == 2
+    assert main([*small, "--seed", "1"]) == 2
     assert capsys.readouterr().err.startswith(f"{root}: was rendered with other arguments")
