@@ -79,7 +79,7 @@ class Augmentation:
         if not self.steps:
             return image
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the CPU's: nobody else's dropout
             for step in self.steps:
                 image = step(image)
         return image

@@ -54,9 +54,9 @@ class View:
         self.size, self.resize = size, resize
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """RGB bytes, shape ``(3, H, W)``, uint8; bicubic with antialiasing."""
+        """RGB bytes, shape ``(3, H, W)``, uint8, channels last; bicubic with antialiasing."""
         pixels = np.array(RESIZES[self.resize](image, self.size))
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _full(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -1,9 +1,7 @@
 """Images, what is said about them, and the batches they travel in."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -11,10 +9,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.augment import Augmentation
+from datasets.cache import Pixels, ResidentPixels
 from datasets.captions import Captions
-from datasets.image import View, read_image
 from datasets.record import Record
 from utils.batch import Batch
+from utils.device import num_cores
 from utils.errors import UserError
 from utils.seeding import derive, generator
 
@@ -25,7 +24,7 @@ T = TypeVar("T")
 class Guide:
     """What a teacher gets to see and read of the images that its student is trained on."""
 
-    view: View
+    pixels: Pixels
     captions: Captions
 
 
@@ -42,9 +41,8 @@ class ImageText(Dataset[_Sample | UserError]):
     """Images as a network sees them, captions where it reads them.
 
     Args:
-        root: Folder the records' paths are relative to.
+        pixels: The pixels of each record.
         records: The images, in order.
-        view: From picture to pixels.
         augmentation: Random changes; ``None``: none.
         captions: From record to caption; ``None`` for a network that reads none: then the
             records' texts are dropped here, and nobody further down can see them.
@@ -54,9 +52,8 @@ class ImageText(Dataset[_Sample | UserError]):
 
     def __init__(
         self,
-        root: Path,
+        pixels: Pixels,
         records: Sequence[Record],
-        view: View,
         *,
         augmentation: Augmentation | None = None,
         captions: Captions | None = None,
@@ -65,7 +62,7 @@ class ImageText(Dataset[_Sample | UserError]):
     ) -> None:
         reads_text = captions is not None or guide is not None
         self.records = [r if reads_text else r.without_text() for r in records]
-        self.root, self.view, self.augmentation = root, view, augmentation
+        self.pixels, self.augmentation = pixels, augmentation
         self.captions, self.guide, self.seed = captions, guide, seed
 
     def __len__(self) -> int:
@@ -81,17 +78,17 @@ class ImageText(Dataset[_Sample | UserError]):
         epoch, index = key
         record = self.records[index]
         try:
-            picture = read_image(self.root / record.path)
+            image = self.pixels(index)
+            guide_image = self.guide.pixels(index) if self.guide else None
         except UserError as error:
             return error
-        image = self.view(picture)
         if self.augmentation is not None:
             image = self.augmentation(image, derive(self.seed, "augment", epoch, record.path))
         sample = _Sample(record, image)
         if self.captions is not None:
             sample.caption = self.captions(record, epoch)
         if self.guide is not None:
-            sample.guide_image = self.guide.view(picture)
+            sample.guide_image = guide_image
             sample.guide_caption = self.guide.captions(record, epoch)
         return sample
 
@@ -102,7 +99,7 @@ def collate(samples: Sequence[_Sample | UserError]) -> Batch | UserError:
     if len(good) < len(samples):
         return next(sample for sample in samples if isinstance(sample, UserError))
     batch = Batch(
-        image=torch.stack([s.image for s in good]),
+        image=_stack([s.image for s in good]),
         label=torch.tensor([s.record.label for s in good]),
         object=[s.record.object for s in good],
         path=[s.record.path for s in good],
@@ -112,13 +109,18 @@ def collate(samples: Sequence[_Sample | UserError]) -> Batch | UserError:
     if views is None:
         return batch
     guide = Batch(
-        image=torch.stack(views),
+        image=_stack(views),
         label=batch.label,
         object=batch.object,
         path=batch.path,
         caption=_all(s.guide_caption for s in good),
     )
     return Batch(**{**vars(batch), "guide": guide})
+
+
+def _stack(images: Sequence[Tensor]) -> Tensor:
+    """``(B, 3, H, W)``, channels last in memory, as the images are."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 def _all(values: Iterable[T | None]) -> list[T] | None:
@@ -197,7 +199,7 @@ class Batches:
             drop_last=self.is_partial_dropped,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=device.type == "cuda",
+            pin_memory=device.type == "cuda" and not isinstance(data.pixels, ResidentPixels),
             collate_fn=collate,
         )
 
@@ -230,4 +232,4 @@ class Batches:
 
 def _useful_workers(device: torch.device) -> int:
     """Loader processes that make training faster: beside a CPU that trains they make it slower."""
-    return 0 if device.type == "cpu" else min(len(os.sched_getaffinity(0)), 16)
+    return 0 if device.type == "cpu" else min(num_cores(), 16)

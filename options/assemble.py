@@ -8,7 +8,8 @@ import torch
 
 from datasets import DATASETS
 from datasets.augment import Augmentation
-from datasets.captions import Captions, Policy
+from datasets.cache import DecodedPixels, Pixels, ResidentPixels, open_cache
+from datasets.captions import Captions
 from datasets.image import View
 from datasets.image_text import Batches, Guide, ImageText
 from datasets.record import Record, Splits, data_hash
@@ -115,55 +116,94 @@ def build_schedule(stage: Stage) -> Callable[[float], float]:
 def training_batches(
     run: Run, name: str, stage: Stage, data: Data, device: torch.device, teacher: Stage | None
 ) -> Batches:
-    """What a stage learns from; with what its teacher sees and reads, where there is one."""
+    """What a stage learns from; with what its teacher sees and reads, where one watches live."""
     seed = derive(run.misc.seed, name, "data")
-    captions = Captions(stage.captions.policy, stage.captions.dropout, seed)
+    captions = stage_captions(run, name, stage)
     is_reader = METHODS[stage.model.name].reads_text
+    size, crop = stage.image.height_width, stage.augment.crop
+    # Crops are cut out of a larger picture, so that the smallest one is still sharp.
+    scale = crop**-0.5
+    view = View((round(size[0] * scale), round(size[1] * scale)), stage.image.resize)
     images = ImageText(
-        data.root,
+        _pixels(run, stage, data.train, data.splits["train"], view, device),
         data.train,
-        _view(stage),
-        augmentation=Augmentation(stage.augment, stage.image.height_width),
+        augmentation=Augmentation(stage.augment, size),
         captions=captions if is_reader else None,
-        guide=Guide(_view(teacher), captions) if teacher else None,
+        guide=Guide(
+            _pixels(run, stage, data.train, data.splits["train"], _view(teacher), device), captions
+        )
+        if teacher
+        else None,
         seed=seed,
     )
-    return Batches(
-        images,
-        stage.engine.batch_size,
-        sampler=stage.engine.sampler,
-        num_workers=stage.engine.num_workers,
-        device=device,
-        seed=seed,
-    )
+    return _batches(images, stage, stage.engine.batch_size, stage.engine.sampler, device, seed)
+
+
+def stage_captions(run: Run, name: str, stage: Stage) -> Captions:
+    """What a teacher reads about the training images of a stage."""
+    seed = derive(run.misc.seed, name, "data")
+    return Captions(stage.captions.policy, stage.captions.dropout, seed)
 
 
 def evaluation_batches(
+    run: Run,
     stage: Stage,
-    root: Path,
     records: Sequence[Record],
+    of: Sequence[Record],
     device: torch.device,
-    policy: Policy = "object",
+    captions: Captions | None = None,
 ) -> Batches:
     """Images to score, each once, in order.
 
     Args:
+        run: Says where the images and their cache are.
         stage: Whose network scores them.
-        root: Folder the records' paths are relative to.
         records: The images.
+        of: The split they are taken from, which is decoded as a whole.
         device: Where the batches go.
-        policy: What a network that reads text is told: by default the object's name alone, which
+        captions: What a network that reads text is told: by default the object's name alone, which
             says nothing about the label. A network that reads none is told nothing.
     """
     is_reader = METHODS[stage.model.name].reads_text
-    captions = Captions(policy, 0.0, 0) if is_reader else None
-    return Batches(
-        ImageText(root, records, _view(stage), captions=captions),
-        stage.engine.eval_batch_size,
-        sampler=None,
-        num_workers=stage.engine.num_workers,
-        device=device,
+    images = ImageText(
+        _pixels(run, stage, records, of, _view(stage), device),
+        records,
+        captions=(captions or Captions("object", 0.0, 0)) if is_reader else None,
     )
+    return _batches(images, stage, stage.engine.eval_batch_size, None, device, 0)
+
+
+def _batches(
+    images: ImageText,
+    stage: Stage,
+    batch_size: int,
+    sampler: str | None,
+    device: torch.device,
+    seed: int,
+) -> Batches:
+    is_resident = isinstance(images.pixels, ResidentPixels)
+    workers = 0 if is_resident else stage.engine.num_workers
+    return Batches(
+        images, batch_size, sampler=sampler, num_workers=workers, device=device, seed=seed
+    )
+
+
+def _pixels(
+    run: Run,
+    stage: Stage,
+    records: Sequence[Record],
+    of: Sequence[Record],
+    view: View,
+    device: torch.device,
+) -> Pixels:
+    root, options = run.dataset.dir, run.dataset
+    pixels: Pixels = DecodedPixels(root, records, view)
+    if options.cache is not None:
+        limit = int(options.cache_gb * 1e9)
+        pixels = open_cache(options.cache, root, of, view, wanted=records, limit=limit)
+    if stage.engine.pixels_on_device:
+        pixels = ResidentPixels.of(pixels, len(records), device)
+    return pixels
 
 
 def _view(stage: Stage) -> View:

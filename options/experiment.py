@@ -3,23 +3,22 @@
 import itertools
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from datasets.captions import Policy
+from datasets.captions import Captions, Policy
 from datasets.image_text import Batches
 from datasets.record import Record, data_hash, to_meta
 from models.base import AnomalyModel
 from models.objectives import OBJECTIVES
-from models.objectives.base import Learner, LiveTeacher
+from models.objectives.base import Learner, LiveTeacher, Targets
 from options.assemble import (
     Data,
     build_learner,
@@ -35,15 +34,10 @@ from options.assemble import (
 from options.dump import dumps
 from options.folder import StageFolder
 from options.schema import STAGES, Run, Stage
+from options.targets import ask_once
 from utils.batch import Batch
 from utils.checkpoint import num_parameters, save_weights, write_bytes
-from utils.device import (
-    autocast,
-    choose_device,
-    choose_precision,
-    keep_freed_memory,
-    make_deterministic,
-)
+from utils.device import Machine
 from utils.download import sha256_of
 from utils.errors import UserError
 from utils.evaluation import METRICS, per_object, score_images
@@ -53,39 +47,6 @@ from utils.seeding import derive
 from utils.tables import write_tables
 from utils.training import Epoch, fit
 
-Network = TypeVar("Network", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where to compute, and in which type."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, run: Run) -> "Machine":
-        """What ``run`` asks for; raises UserError if it is not there."""
-        make_deterministic()
-        keep_freed_memory()
-        device = choose_device(run.misc.device)
-        return cls(device, choose_precision(run.misc.precision, device))
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """The context in which networks compute."""
-        return autocast(self.device, self.dtype)
-
-    def place(self, network: Network) -> Network:
-        """Moves a network here, with channels last: the layout that convolutions are fast in."""
-        # Typed as any: torch's stubs do not know this form of ``to``.
-        mover: Any = network
-        mover.to(device=self.device, memory_format=torch.channels_last)
-        return network
-
-    def __str__(self) -> str:
-        """As in "cpu, float32"."""
-        return f"{self.device.type}, {str(self.dtype).removeprefix('torch.')}"
-
 
 def train(run: Run) -> None:
     """Trains the stages of ``run`` that are not finished, teacher first.
@@ -93,7 +54,7 @@ def train(run: Run) -> None:
     Raises:
         UserError: If data, weights or folders are not as they should be.
     """
-    machine = Machine.of(run)
+    machine = Machine.choose(run.misc.device, run.misc.precision)
     data = read_data(run)
     for name in STAGES:
         stage = getattr(run, name)
@@ -118,11 +79,19 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
         _say(f"{name}: finished already: {folder.best}")
         return
 
-    guide, guide_stage, _ = load_model(guide_file) if guide_file else (None, None, None)
-    targets = LiveTeacher(machine.place(guide)) if guide else None
+    targets: Targets | None = None
+    live_stage = None  # the teacher's options, if it looks on while the student is trained
+    if guide_file is not None:
+        guide, guide_stage, _ = load_model(guide_file)
+        teacher = LiveTeacher(machine.place(guide))
+        if stage.engine.targets == "live":
+            targets, live_stage = teacher, guide_stage
+        else:
+            about_teacher = sha256_of(guide_file)
+            targets = ask_once(run, name, stage, data, machine, teacher, guide_stage, about_teacher)
     learner = machine.place(build_learner(run, name, stage, targets))
     optimizer = build_optimizer(stage, learner)
-    batches = training_batches(run, name, stage, data, machine.device, guide_stage)
+    batches = training_batches(run, name, stage, data, machine.device, live_stage)
     if state is None:
         _adapt(learner.model, batches, machine.device)
     else:
@@ -138,7 +107,7 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
         folder,
         learner,
         optimizer,
-        evaluation_batches(stage, data.root, data.val, machine.device),
+        evaluation_batches(run, stage, data.val, data.splits["train"], machine.device),
         machine,
         about={**about, "stage": name, "options": dumps(run)},
         best=tuple(state["best"]) if state else None,
@@ -270,7 +239,7 @@ def evaluate(run: Run, source: str, *, oracle_text: bool = False, untrained: boo
     Raises:
         UserError: If a stage is not trained, or was trained with other options.
     """
-    machine = Machine.of(run)
+    machine = Machine.choose(run.misc.device, run.misc.precision)
     splits = read_splits(run)
     shared = {
         "data": data_hash(splits),
@@ -329,8 +298,10 @@ class _Tester:
         title: str,
         policy: Policy = "object",
     ) -> None:
-        device, root = self.machine.device, self.run.dataset.dir
-        batches = evaluation_batches(stage, root, self.records, device, policy)
+        captions = Captions(policy, 0.0, 0)
+        batches = evaluation_batches(
+            self.run, stage, self.records, self.records, self.machine.device, captions
+        )
         scores = _score(self.machine.place(model), batches, self.machine)
         write_bytes(scores.to_csv(index=False).encode(), folder / "scores.csv")
         text = write_tables(folder, title, per_object(scores), self.about)

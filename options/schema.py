@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from datasets import DATASETS
 from datasets.augment import Augment
+from datasets.cache import FOLDER
 from datasets.captions import Policy
 from datasets.image import Resize
 from datasets.image_text import SAMPLERS
@@ -46,6 +47,9 @@ class Dataset:
         objects: Which objects; empty: all.
         val_fraction: Share of the training images put aside to choose the checkpoint, stratified
             by object and label.
+        cache: Folder for decoded images, which are made once and used by every epoch and run;
+            ``null``: decode each time. ``python -m datasets.cache`` lists and clears it.
+        cache_gb: Most gigabytes (10^9 bytes) kept there; the longest unused go first.
     """
 
     name: Annotated[str, DATASETS]
@@ -53,9 +57,13 @@ class Dataset:
     split: str = ""
     objects: tuple[str, ...] = ()
     val_fraction: float = 0.2
+    cache: Path | None = field(default=FOLDER, compare=False)
+    cache_gb: float = field(default=100.0, compare=False)
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
+        if self.cache_gb <= 0:
+            raise ValueError(f"cache_gb must be more than 0, got {self.cache_gb}")
         if not 0 < self.val_fraction < 1:
             raise ValueError(f"val_fraction must be between 0 and 1, got {self.val_fraction}")
 
@@ -115,6 +123,10 @@ class Engine:
         sampler: Order of the training images: ``shuffle``, or ``balanced``: both labels equally
             often.
         num_workers: Loader processes; 0: none, ``null``: as many as help.
+        pixels_on_device: Whether all decoded images are kept in the device's memory.
+        targets: What a teacher says about an image that guides a student. ``once``: asked once per
+            image, with one caption, before the training; ``live``: asked at every step, with the
+            caption of the epoch.
     """
 
     epochs: int = 15
@@ -122,6 +134,8 @@ class Engine:
     eval_batch_size: int = field(default=64, compare=False)
     sampler: Annotated[str, SAMPLERS] = "shuffle"
     num_workers: int | None = field(default=None, compare=False)
+    pixels_on_device: bool = field(default=False, compare=False)
+    targets: Literal["once", "live"] = "once"
 
     def __post_init__(self) -> None:
         """Checks the ranges."""

@@ -100,7 +100,8 @@ def random_batch(size: int = 4, height: int = 64, width: int = 96, seed: int = 0
 
 SMOKE = """
 exp: {{dir: {folder}/run}}
-dataset: {{name: visa, dir: {root}, split: 2cls_highshot, val_fraction: 0.3}}
+dataset:
+  {{name: visa, dir: {root}, split: 2cls_highshot, val_fraction: 0.3, cache: {folder}/cache}}
 misc: {{seed: 7, device: cpu, precision: fp32}}
 image: {{size: [32, 64]}}
 optimizer: {{name: AdamW, lr: 1e-3, head_lr: 5e-3}}

@@ -35,6 +35,15 @@ class Batch:
         """B."""
         return len(self.label)
 
+    def pin_memory(self) -> "Batch":
+        """The same batch in memory that a GPU copies from directly; called by the loader."""
+        return replace(
+            self,
+            image=self.image.pin_memory(),
+            label=self.label.pin_memory(),
+            guide=self.guide and self.guide.pin_memory(),
+        )
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on ``device``."""
         return replace(

@@ -1,12 +1,54 @@
 """Where to compute, and with how many digits."""
 
 import ctypes
+import os
 import sys
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from utils.errors import UserError
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to compute, and in which type."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def choose(cls, device: str, precision: str) -> "Machine":
+        """What is asked for, set up to be fast and to repeat itself.
+
+        Raises:
+            UserError: If it is not there.
+        """
+        make_deterministic()
+        keep_freed_memory()
+        chosen = choose_device(device)
+        return cls(chosen, choose_precision(precision, chosen))
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """A context in which networks compute; softmax, losses and norms stay fp32."""
+        is_low = self.dtype != torch.float32
+        return torch.autocast(self.device.type, self.dtype, enabled=is_low)
+
+    def place(self, network: Network) -> Network:
+        """Moves a network here, with channels last: the layout that convolutions are fast in."""
+        # Typed as any: torch's stubs do not know this form of ``to``.
+        mover: Any = network
+        mover.to(device=self.device, memory_format=torch.channels_last)
+        return network
+
+    def __str__(self) -> str:
+        """As in "cpu, float32"."""
+        return f"{self.device.type}, {str(self.dtype).removeprefix('torch.')}"
 
 
 def choose_device(name: str) -> torch.device:
@@ -39,9 +81,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if is_fast else torch.float32
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """A context in which networks compute in ``dtype``; softmax, losses and norms stay fp32."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

@@ -89,8 +89,8 @@ class ImageEncoder(Tower):
 
     def normalize(self, image: Tensor) -> Tensor:
         """Bytes ``(B, 3, H, W)`` to the numbers the weights were trained on, channels last."""
-        pixels = image.to(self.mean.dtype).div(255).sub(self.mean).div(self.std)
-        return pixels.contiguous(memory_format=torch.channels_last)
+        pixels = image.to(self.mean.dtype, memory_format=torch.channels_last, copy=True)
+        return pixels.div_(255).sub_(self.mean).div_(self.std)
 
     def forward(self, image: Tensor) -> Tensor:
         """Features of each image.

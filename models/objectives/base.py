@@ -1,6 +1,7 @@
 """What every training objective looks like from outside."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -37,12 +38,36 @@ class LiveTeacher:
         self.model = model.eval().requires_grad_(False)
         self.feature_dim = model.feature_dim
 
-    @torch.no_grad()
     def __call__(self, batch: Batch) -> Output:
         """Logits and features, as the teacher sees and reads the images."""
         if batch.guide is None:
             raise ValueError("the batch does not hold the teacher's view of its images")
-        return self.model(batch.guide)
+        return self.look(batch.guide)
+
+    @torch.no_grad()
+    def look(self, batch: Batch) -> Output:
+        """Logits and features of a batch in the teacher's own view."""
+        return self.model(batch)
+
+
+class TableTargets:
+    """What a teacher said once about each image.
+
+    Args:
+        paths: The images.
+        logits: Shape ``(N, 2)``.
+        features: Shape ``(N, D)``.
+    """
+
+    def __init__(self, paths: Sequence[str], logits: Tensor, features: Tensor) -> None:
+        self.row = {path: i for i, path in enumerate(paths)}
+        self.logits, self.features = logits, features
+        self.feature_dim = features.shape[1]
+
+    def __call__(self, batch: Batch) -> Output:
+        """Logits and features of the batch's images."""
+        rows = torch.tensor([self.row[path] for path in batch.path], device=self.logits.device)
+        return Output(self.logits[rows], self.features[rows])
 
 
 class Objective(nn.Module):

@@ -14,12 +14,16 @@ from safetensors import safe_open
 import run as run_py
 import test as test_py
 from datasets import captions
-from options.assemble import evaluation_batches, load_model, read_data
+from models.objectives.base import LiveTeacher
+from options.assemble import evaluation_batches, load_model, read_data, training_batches
 from options.experiment import train
 from options.load import load
+from options.targets import ask_once
 from tests.fixtures import write_smoke
 from utils import training
 from utils.checkpoint import load_state, read_about
+from utils.device import Machine
+from utils.download import sha256_of
 
 FILES = ("scores.csv", "table.md", "table.csv", "table.json")
 
@@ -334,5 +338,36 @@ def test_what_is_said_where_checkpoints_are_chosen(done, stage, said):
     data = read_data(run)
     anomalous = [record for record in data.val if record.label and record.object == "candle"][:1]
     options = getattr(run, stage)
-    batch = next(iter(evaluation_batches(options, data.root, anomalous, torch.device("cpu"))))
+    batches = evaluation_batches(run, options, anomalous, data.val, torch.device("cpu"))
+    batch = next(iter(batches))
     assert batch.caption == said
+
+
+def test_a_teacher_asked_once_says_what_it_would_say_live(done):
+    """With the same caption for an image, both ways give the same answers."""
+    run = load(done / "smoke.yaml")
+    machine = Machine.choose("cpu", "fp32")
+    data = read_data(run)
+    file = done / "run/teacher/best.safetensors"
+    model, teacher_stage, _ = load_model(file)
+    live = LiveTeacher(model)
+    once = ask_once(
+        run, "student", run.student, data, machine, live, teacher_stage, sha256_of(file)
+    )
+    batches = training_batches(run, "student", run.student, data, machine.device, teacher_stage)
+    for batch in batches.epoch(0):
+        wanted, got = live(batch), once(batch)
+        assert got.logits.numpy() == pytest.approx(wanted.logits.numpy(), abs=1e-5)
+        assert got.features.numpy() == pytest.approx(wanted.features.numpy(), abs=1e-5)
+
+
+def test_answers_are_asked_for_once_and_again_if_anything_differs(copy, monkeypatch):
+    calls = []
+    look = LiveTeacher.look
+    monkeypatch.setattr(LiveTeacher, "look", lambda *a: calls.append(1) or look(*a))
+    cache = f"dataset.cache={copy}/cache"
+    for i, changed in enumerate((["misc.seed=8"], ["misc.seed=8"], ["misc.seed=9"])):
+        folder = [f"exp.dir={copy}/student_{i}", f"teacher={copy}/run/teacher", cache]
+        calls.clear()
+        assert command(run_py, copy, *folder, *changed, "student.engine.epochs=1") == 0
+        assert bool(calls) == (i != 1)

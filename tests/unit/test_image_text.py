@@ -7,6 +7,7 @@ import torch
 
 from datasets import visa
 from datasets.augment import Augment, Augmentation
+from datasets.cache import DecodedPixels
 from datasets.captions import Captions
 from datasets.image import View
 from datasets.image_text import SAMPLERS, Batches, Guide, ImageText
@@ -53,7 +54,7 @@ def test_a_class_that_is_missing(normals, anomalies, message):
 
 def images(root, **options):
     splits = visa.read_visa(root, split="2cls_highshot")
-    return ImageText(root, splits["train"], VIEW, **options)
+    return ImageText(DecodedPixels(root, splits["train"], VIEW), splits["train"], **options)
 
 
 def paths(batches, epoch):
@@ -122,7 +123,9 @@ def test_a_network_that_reads_no_text_is_given_none(visa_root):
 
 
 def test_the_guide_sees_the_clean_picture_in_its_own_view(visa_root):
-    guide = Guide(View((8, 8), "center_crop"), Captions("label", 0.0, 0))
+    train = visa.read_visa(visa_root, split="2cls_highshot")["train"]
+    pixels = DecodedPixels(visa_root, train, View((8, 8), "center_crop"))
+    guide = Guide(pixels, Captions("label", 0.0, 0))
     augmentation = Augmentation(Augment(horizontal_flip=1.0), (16, 24))
     data = images(visa_root, guide=guide, augmentation=augmentation)
     batch = next(iter(Batches(data, 4, sampler=None, num_workers=0, device=CPU)))
