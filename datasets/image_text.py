@@ -15,6 +15,7 @@ from datasets.record import Record
 from utils.batch import Batch
 from utils.device import num_cores
 from utils.errors import UserError
+from utils.ranks import WHOLE, Share
 from utils.seeding import derive, generator
 
 T = TypeVar("T")
@@ -146,35 +147,50 @@ SAMPLERS: dict[str, Callable[[Tensor, torch.Generator], list[int]]] = {
 
 
 class _EpochSampler(Sampler[tuple[int, int]]):
-    """Yields ``(epoch, index)``, so that worker processes know the epoch too."""
+    """Yields ``(epoch, index)``, so that worker processes know the epoch too.
 
-    def __init__(self, labels: Tensor, sampler: str | None, seed: int) -> None:
+    Process r of R gets every R-th image, from the r-th on: of each batch in training an equal
+    share, so that all of them together see the batches that one process would see.
+    """
+
+    def __init__(
+        self, labels: Tensor, sampler: str | None, seed: int, count: int, part: Share
+    ) -> None:
         self.labels, self.sampler, self.seed = labels, sampler, seed
+        self.count, self.part = count, part
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(range(self.part.rank, self.count, self.part.world_size))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = list(range(len(self.labels)))
         if self.sampler is not None:
             random = generator(self.seed, "order", self.epoch)
             order = SAMPLERS[self.sampler](self.labels, random)
-        return ((self.epoch, index) for index in order)
+        mine = order[: self.count][self.part.rank :: self.part.world_size]
+        return ((self.epoch, index) for index in mine)
 
 
 class Batches:
     """The batches of an epoch; any epoch, in any order, always the same.
 
+    Attributes:
+        num_images: Images per epoch, over all processes.
+
     Args:
         data: The images.
-        batch_size: Images per batch.
+        batch_size: Images per batch, over all processes in training.
         sampler: Order of training images, a key of ``SAMPLERS``; ``None``: the order of the list,
             every image once, for evaluation. In training an incomplete last batch is left out:
             BatchNorm makes nothing good of one or two images.
         num_workers: Loader processes; 0: none, ``None``: as many as help.
         device: Where the batches will go.
         seed: The order follows from it and the epoch.
+        part: Which share of every batch is this process's.
+
+    Raises:
+        UserError: If a batch cannot be shared out evenly.
     """
 
     def __init__(
@@ -186,17 +202,25 @@ class Batches:
         num_workers: int | None,
         device: torch.device,
         seed: int = 0,
+        part: Share = WHOLE,
     ) -> None:
+        self.num_images = len(data)
+        if sampler is not None:
+            batch_size = min(batch_size, len(data))
+            if batch_size % part.world_size:
+                raise UserError(
+                    f"engine.batch_size: {batch_size} images cannot be shared out evenly among "
+                    f"{part.world_size} processes; take a multiple of {part.world_size}"
+                )
+            self.num_images -= len(data) % batch_size
+            batch_size //= part.world_size
         labels = torch.tensor([record.label for record in data.records])
-        self.order = _EpochSampler(labels, sampler, seed)
+        self.order = _EpochSampler(labels, sampler, seed, self.num_images, part)
         workers = _useful_workers(device) if num_workers is None else num_workers
-        self.is_partial_dropped = sampler is not None and len(data) >= batch_size
-        self.batch_size = batch_size
         self.loader: DataLoader[_Sample | UserError] = DataLoader(
             data,
             batch_size,
             sampler=self.order,
-            drop_last=self.is_partial_dropped,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda" and not isinstance(data.pixels, ResidentPixels),
@@ -206,12 +230,6 @@ class Batches:
     def __len__(self) -> int:
         """Batches per epoch."""
         return len(self.loader)
-
-    @property
-    def num_images(self) -> int:
-        """Images per epoch."""
-        total = len(self.order)
-        return len(self) * self.batch_size if self.is_partial_dropped else total
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch ``number``.

@@ -22,6 +22,7 @@ from options.load import loads
 from options.schema import Run, Stage
 from utils.checkpoint import load_weights, read_about
 from utils.optimizers import OPTIMIZERS
+from utils.ranks import share
 from utils.schedules import SCHEDULES
 from utils.seeding import derive, seed_everything
 
@@ -184,7 +185,13 @@ def _batches(
     is_resident = isinstance(images.pixels, ResidentPixels)
     workers = 0 if is_resident else stage.engine.num_workers
     return Batches(
-        images, batch_size, sampler=sampler, num_workers=workers, device=device, seed=seed
+        images,
+        batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        device=device,
+        seed=seed,
+        part=share(),
     )
 
 

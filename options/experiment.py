@@ -42,6 +42,15 @@ from utils.download import sha256_of
 from utils.errors import UserError
 from utils.evaluation import METRICS, per_object, score_images
 from utils.provenance import environment
+from utils.ranks import (
+    is_main,
+    joined,
+    main_first,
+    put_together,
+    share_statistics,
+    synchronized,
+    wait_for_all,
+)
 from utils.runlog import Row, RunLog
 from utils.seeding import derive
 from utils.tables import write_tables
@@ -56,10 +65,11 @@ def train(run: Run) -> None:
     """
     machine = Machine.choose(run.misc.device, run.misc.precision)
     data = read_data(run)
-    for name in STAGES:
-        stage = getattr(run, name)
-        if isinstance(stage, Stage):
-            _train_stage(run, name, stage, data, machine)
+    with joined(machine.device):
+        for name in STAGES:
+            stage = getattr(run, name)
+            if isinstance(stage, Stage):
+                _train_stage(run, name, stage, data, machine)
 
 
 def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine) -> None:
@@ -72,7 +82,9 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
         **environment(machine.device),
     }
     lists = to_meta({"train": data.train, "val": data.val, "test": data.splits["test"]})
-    folder.claim(run, about, lists)
+    with main_first():
+        if is_main():
+            folder.claim(run, about, lists)
     state = folder.load_state()
     history: list[Row] = state["history"] if state else []
     if len(history) >= stage.engine.epochs:
@@ -89,7 +101,9 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
         else:
             about_teacher = sha256_of(guide_file)
             targets = ask_once(run, name, stage, data, machine, teacher, guide_stage, about_teacher)
-    learner = machine.place(build_learner(run, name, stage, targets))
+    learner = build_learner(run, name, stage, targets)
+    share_statistics(learner, machine.device)
+    machine.place(learner)
     optimizer = build_optimizer(stage, learner)
     batches = training_batches(run, name, stage, data, machine.device, live_stage)
     if state is None:
@@ -111,11 +125,12 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
         machine,
         about={**about, "stage": name, "options": dumps(run)},
         best=tuple(state["best"]) if state else None,
-        log=RunLog(folder.path, history),
+        log=RunLog(folder.path, history) if is_main() else None,
+        history=history,
         epochs=stage.engine.epochs,
     )
     fit(
-        learner,
+        synchronized(learner, machine.device),
         batches,
         optimizer,
         build_schedule(stage),
@@ -126,15 +141,18 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
         on_epoch=keeper,
         name=name,
     )
-    keeper.log.close()
+    keeper.close()
     _say(f"{name}: done: {folder.best}")
 
 
 def _adapt(model: AnomalyModel, batches: Batches, device: torch.device) -> None:
-    """Lets encoders that ask for it look at a few hundred training images before the training."""
+    """Lets encoders that ask for it look at a few hundred training images before the training.
+
+    With several processes each shows its own; what the main one's have seen counts for all.
+    """
     for encoder in model.encoders():
-        first = itertools.islice(batches.epoch(0), max(256 // batches.batch_size, 1))
-        encoder.adapt(batch.image.to(device) for batch in first)
+        images = (batch.image.to(device) for batch in batches.epoch(0))
+        encoder.adapt(itertools.islice(images, max(256 * len(batches) // batches.num_images, 1)))
 
 
 def _guide_file(run: Run, stage: Stage) -> Path | None:
@@ -166,12 +184,13 @@ class _Keeper:
         *,
         about: dict[str, Any],
         best: tuple[float, ...] | None,
-        log: RunLog,
+        log: RunLog | None,
+        history: list[Row],
         epochs: int,
     ) -> None:
         self.folder, self.learner, self.optimizer = folder, learner, optimizer
         self.validation, self.machine, self.about = validation, machine, about
-        self.best, self.log, self.epochs = best, log, epochs
+        self.best, self.log, self.history, self.epochs = best, log, history, epochs
 
     def __call__(self, epoch: Epoch) -> None:
         """Validation AUPR decides on the best epoch; at a tie, the lower validation loss."""
@@ -180,8 +199,6 @@ class _Keeper:
         is_best = self.best is None or rank > self.best
         if is_best:
             self.best = rank
-            about = {**self.about, "epoch": epoch.number, **found}
-            save_weights(self.learner.model, self.folder.best, about)
         row: Row = {
             "epoch": epoch.number,
             "lr": epoch.lr,
@@ -190,20 +207,35 @@ class _Keeper:
             "seconds": epoch.seconds,
             "images_per_second": epoch.images_per_second,
         }
-        self.folder.save_state(
-            {
-                "learner": self.learner.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "history": [*self.log.history, row],
-                "best": list(self.best or ()),
-            }
-        )
-        self.log.add(row)
+        self.history.append(row)
+        if self.log is not None:
+            self.write(self.log, row, is_best=is_best)
         _say(
             f"{self.folder.stage} {epoch.number}/{self.epochs}: loss {epoch.losses['loss']:.4f}, "
             f"validation AUROC {found['val_auroc']:.1f} AUPR {found['val_aupr']:.1f}, "
             f"{epoch.images_per_second:.0f} images/s{' *' if is_best else ''}"
         )
+
+    def write(self, log: RunLog, row: Row, *, is_best: bool) -> None:
+        """Best weights, then the state, then the log; see above."""
+        if is_best:
+            about = {**self.about, **row}
+            save_weights(self.learner.model, self.folder.best, about)
+        self.folder.save_state(
+            {
+                "learner": self.learner.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "history": self.history,
+                "best": list(self.best or ()),
+            }
+        )
+        log.add(row)
+
+    def close(self) -> None:
+        """Closes the log, and waits until all of it is on disk."""
+        if self.log is not None:
+            self.log.close()
+        wait_for_all()
 
 
 def _validate(model: AnomalyModel, batches: Batches, machine: Machine) -> Row:
@@ -223,8 +255,8 @@ def _score(model: AnomalyModel, batches: Batches, machine: Machine) -> pd.DataFr
         with machine.autocast():
             return model.score(batch)
 
-    bar = tqdm(batches, desc="scoring", unit="batch", leave=False)
-    return score_images(score, bar, machine.device)
+    bar = tqdm(batches, desc="scoring", unit="batch", leave=False, disable=not is_main())
+    return put_together(score_images(score, bar, machine.device))
 
 
 def evaluate(run: Run, source: str, *, oracle_text: bool = False, untrained: bool = False) -> None:
@@ -251,11 +283,12 @@ def evaluate(run: Run, source: str, *, oracle_text: bool = False, untrained: boo
     }
     tester = _Tester(run, splits["test"], machine, shared)
     stages = [name for name in STAGES if isinstance(getattr(run, name), Stage)]
-    for name in stages:
-        if untrained:
-            tester.untrained(name)
-        else:
-            tester.trained(name, source, oracle_text=oracle_text)
+    with joined(machine.device):
+        for name in stages:
+            if untrained:
+                tester.untrained(name)
+            else:
+                tester.trained(name, source, oracle_text=oracle_text)
 
 
 @dataclass(frozen=True)
@@ -303,11 +336,15 @@ class _Tester:
             self.run, stage, self.records, self.records, self.machine.device, captions
         )
         scores = _score(self.machine.place(model), batches, self.machine)
+        if not is_main():
+            return
         write_bytes(scores.to_csv(index=False).encode(), folder / "scores.csv")
         text = write_tables(folder, title, per_object(scores), self.about)
         _say(f"\n{text}\n{folder}: scores.csv, table.md, table.csv, table.json")
 
 
 def _say(line: str) -> None:
+    if not is_main():
+        return
     tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()

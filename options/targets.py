@@ -1,19 +1,21 @@
 """What a teacher says about the training images of its student, asked once for all epochs."""
 
 import hashlib
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
+from torch import Tensor
 from tqdm import tqdm
 
 from datasets.cache import content_key
 from datasets.image import View
+from datasets.image_text import Batches
 from models.objectives.base import LiveTeacher, TableTargets
 from options.assemble import Data, evaluation_batches, stage_captions
 from options.schema import Run, Stage
 from utils.checkpoint import write_bytes
 from utils.device import Machine
+from utils.ranks import gathered, is_main
 
 
 def ask_once(
@@ -51,20 +53,31 @@ def ask_once(
     parts = [teacher_hash, str(machine), content_key(data.root, paths, view), *paths, *said]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     file = run.dataset.cache / f"{key}.targets" if run.dataset.cache else None
-    answers = _read(file) if file is not None else None
-    if answers is None:
-        bar = tqdm(batches, desc="asking the teacher", unit="batch", leave=False)
-        with machine.autocast():
-            outputs = [teacher.look(batch.to(machine.device)) for batch in bar]
-        answers = {
-            "logits": torch.cat([output.logits for output in outputs]).float(),
-            "features": torch.cat([output.features for output in outputs]).float(),
-        }
-        if file is not None:
-            write_bytes(save({k: v.cpu() for k, v in answers.items()}), file)
+    if file is not None and gathered(file.is_file())[0]:
+        answers = load_file(file)
+    else:
+        answers = _ask(teacher, batches, machine)
+        if file is not None and is_main():
+            write_bytes(save(answers), file)
     device = machine.device
     return TableTargets(paths, answers["logits"].to(device), answers["features"].to(device))
 
 
-def _read(file: Path) -> dict[str, torch.Tensor] | None:
-    return load_file(file) if file.is_file() else None
+def _ask(teacher: LiveTeacher, batches: Batches, machine: Machine) -> dict[str, Tensor]:
+    """Logits ``(N, 2)`` and features ``(N, D)`` of all images, in order, on the CPU."""
+    bar = tqdm(batches, desc="asking the teacher", unit="batch", leave=False, disable=not is_main())
+    with machine.autocast():
+        outputs = [teacher.look(batch.to(machine.device)) for batch in bar]
+    mine = {
+        "logits": torch.cat([output.logits for output in outputs]).float().cpu(),
+        "features": torch.cat([output.features for output in outputs]).float().cpu(),
+    }
+    parts = gathered(mine)
+    answers = {
+        key: torch.empty(sum(len(part[key]) for part in parts), *value.shape[1:])
+        for key, value in mine.items()
+    }
+    for rank, part in enumerate(parts):
+        for key, value in part.items():
+            answers[key][rank :: len(parts)] = value
+    return answers

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from utils.errors import UserError
+from utils.ranks import local_rank
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -32,6 +33,8 @@ class Machine:
         make_deterministic()
         keep_freed_memory()
         chosen = choose_device(device)
+        if chosen.type == "cuda":
+            chosen = torch.device("cuda", local_rank())
         return cls(chosen, choose_precision(precision, chosen))
 
     def autocast(self) -> AbstractContextManager[object]:

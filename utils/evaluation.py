@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -25,7 +26,8 @@ def score_images(score: Scorer, batches: Iterable[Batch], device: torch.device) 
     Returns:
         Columns ``path``, ``object``, ``label`` (0 or 1) and ``score``.
     """
-    rows: list[pd.DataFrame] = []
+    nothing = {"path": [], "object": [], "label": np.empty(0, int), "score": np.empty(0)}
+    rows = [pd.DataFrame(nothing)]
     for batch in batches:
         scores = score(batch.to(device)).double().cpu().numpy()
         columns = {"path": batch.path, "object": batch.object, "label": batch.label.numpy()}

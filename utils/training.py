@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from utils.batch import Batch
 from utils.errors import UserError
+from utils.ranks import mean_over_ranks, share
 from utils.seeding import derive, seed_everything
 
 _LOOK_EVERY = 10  # steps between looks at the loss: each look waits for the device
@@ -95,13 +96,19 @@ def fit(
         UserError: If a loss is not finite.
     """
     for number in epochs:
-        seed_everything(derive(seed, "epoch", number))
+        # The main process draws what a single one would draw; dropout differs in the others.
+        part = share()
+        seed_everything(derive(seed, "epoch", number, *([part.rank] if part.rank else [])))
         learner.train()
         started = time.perf_counter()
         losses: list[dict[str, Tensor]] = []
         sizes: list[int] = []
         with tqdm(
-            total=batches.num_images, unit="img", desc=f"{name} {number + 1}", leave=False
+            total=batches.num_images,
+            unit="img",
+            desc=f"{name} {number + 1}",
+            leave=False,
+            disable=part.rank > 0,
         ) as bar:
             for step, raw in enumerate(batches.epoch(number)):
                 _set_rates(optimizer, schedule(number + step / len(batches)))
@@ -116,7 +123,7 @@ def fit(
                 if step % _LOOK_EVERY == 0:
                     _check_finite(losses, number, first_step=step)
                     bar.set_postfix(loss=f"{losses[-1]['loss'].item():.3f}", refresh=False)
-                bar.update(len(batch))
+                bar.update(len(batch) * part.world_size)
         _check_finite(losses, number, first_step=0)
         seconds = time.perf_counter() - started
         on_epoch(
@@ -125,7 +132,7 @@ def fit(
                 lr=optimizer.param_groups[0]["lr"],
                 losses=_means(losses, sizes),
                 seconds=seconds,
-                images_per_second=sum(sizes) / seconds,
+                images_per_second=batches.num_images / seconds,
             )
         )
 
@@ -147,9 +154,11 @@ def _check_finite(losses: Sequence[dict[str, Tensor]], epoch: int, first_step: i
 
 
 def _means(losses: Sequence[dict[str, Tensor]], sizes: Sequence[int]) -> dict[str, float]:
-    """Mean of each term over images, not over batches."""
-    share = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
+    """Mean of each term over images, not over batches, and over all processes."""
+    part = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
     return {
-        key: float(torch.stack([terms[key].double().cpu() for terms in losses]) @ share)
+        key: float(
+            mean_over_ranks(torch.stack([terms[key] for terms in losses])).double().cpu() @ part
+        )
         for key in losses[0]
     }

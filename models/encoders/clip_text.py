@@ -1,11 +1,13 @@
 """The text tower of a CLIP."""
 
 from collections.abc import Sequence
+from typing import Any, Self
 
 import open_clip
 import torch
 from open_clip.transformer import TextTransformer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from models.encoders.clip import clip_model
 from models.encoders.tower import Tower, Train
@@ -15,7 +17,8 @@ class ClipTextEncoder(Tower):
     """A CLIP's text tower: one vector per word piece, or the embedding of the whole sentence.
 
     Each different caption is encoded once per batch, cut to the longest of them: attention is
-    causal and the sentence is read off its end-of-text token, so neither changes a result.
+    causal and the sentence is read off its end-of-text token, so neither changes a result. A tower
+    that is not trained encodes each caption once and remembers it.
 
     Args:
         pooled: ``False``: outputs of the text transformer up to and including end-of-text.
@@ -45,6 +48,7 @@ class ClipTextEncoder(Tower):
         train: Train = "all",
     ) -> None:
         super().__init__()
+        self._memory: dict[str, Tensor] = {}
         model = clip_model(
             arch, None, pre_trained=pre_trained, sha256=sha256, load_weights=load_weights
         )
@@ -70,19 +74,50 @@ class ClipTextEncoder(Tower):
             Features of shape ``(B, L, D)`` and a mask of shape ``(B, L)``, ``True`` where there is
             a word; L is 1 for sentence embeddings.
         """
-        different = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
-        ids = self.tokenize(list(different)).to(self.text.positional_embedding.device)
+        different = list(dict.fromkeys(captions))
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            features = self._encode(different)
+        else:
+            features = self._recall(different)
+        row = {caption: i for i, caption in enumerate(different)}
+        places = torch.tensor([row[caption] for caption in captions], device=features[0].device)
+        words = pad_sequence(features, batch_first=True)[places]
+        lengths = torch.tensor([len(f) for f in features], device=places.device)[places]
+        return words, torch.arange(words.shape[1], device=places.device) < lengths.unsqueeze(1)
+
+    def _recall(self, captions: Sequence[str]) -> list[Tensor]:
+        """Features of each caption; those of one it has met before are remembered.
+
+        Only for a tower that is not trained: its answers never change.
+        """
+        new = [caption for caption in captions if caption not in self._memory]
+        if new:
+            # What is met first while scoring must serve in training, too.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                self._memory |= zip(new, self._encode(new), strict=True)
+        return [self._memory[caption] for caption in captions]
+
+    def _encode(self, captions: Sequence[str]) -> list[Tensor]:
+        """Features of each caption, ``(L, D)`` at its own length L, or ``(1, D)`` if pooled."""
+        ids = self.tokenize(list(captions)).to(self.text.positional_embedding.device)
         end = ids.argmax(dim=-1)  # end-of-text has the highest id of all
-        ids = ids[:, : int(end.max()) + 1]
-        words = self._encode(ids)
-        places = torch.tensor([different[caption] for caption in captions], device=ids.device)
+        words = self._transform(ids[:, : int(end.max()) + 1])
         if self.pooled:
             sentence = words[torch.arange(len(ids)), end] @ self.text.text_projection
-            return sentence[places].unsqueeze(1), places.new_ones(len(places), 1, dtype=torch.bool)
-        mask = torch.arange(ids.shape[1], device=ids.device) <= end.unsqueeze(1)
-        return words[places], mask[places]
+            return list(sentence.unsqueeze(1))
+        return [row[: last + 1] for row, last in zip(words, end.tolist(), strict=True)]
 
-    def _encode(self, ids: Tensor) -> Tensor:
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        """Forgets what was computed elsewhere: on another device or in another type."""
+        self._memory.clear()
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Forgets what other weights said."""
+        self._memory.clear()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _transform(self, ids: Tensor) -> Tensor:
         """Word pieces ``(B, L)`` to features ``(B, L, D)``, at their own length L."""
         length = ids.shape[1]
         x = self.text.token_embedding(ids) + self.text.positional_embedding[:length]

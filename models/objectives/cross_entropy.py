@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from models.base import Output
 from models.objectives.base import Objective, Targets
 from utils.batch import Batch
+from utils.ranks import mean_over_ranks
 
 
 class CrossEntropy(Objective):
@@ -42,6 +43,8 @@ class CrossEntropy(Objective):
 class WeightedCrossEntropy(nn.Module):
     """The weighted mean of the images' cross-entropies, sum of weights in the denominator.
 
+    With several processes it is the sum over all of their images.
+
     Args:
         anomaly_weight: Weight of an anomalous image; a normal one weighs 1.
         label_smoothing: Share of each target spread over both classes.
@@ -63,6 +66,11 @@ class WeightedCrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Logits ``(B, 2)`` and labels ``(B,)`` to a scalar, in nats."""
-        return F.cross_entropy(
-            logits.float(), label, weight=self.weight, label_smoothing=self.label_smoothing
+        total = F.cross_entropy(
+            logits.float(),
+            label,
+            weight=self.weight,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
         )
+        return total / mean_over_ranks(self.weight[label].sum())

@@ -179,14 +179,39 @@ def test_sentences_are_open_clips():
 
 def test_a_caption_said_twice_is_encoded_once(monkeypatch):
     encoder = ClipTextEncoder(False, True, **TINY_CLIP).eval()
-    seen = []
-    encode = encoder._encode
-    monkeypatch.setattr(
-        encoder, "_encode", lambda ids: seen.append(tuple(ids.shape)) or encode(ids)
-    )
+    seen = watch(encoder, monkeypatch)
     words, _ = encoder([CAPTIONS[0], CAPTIONS[1], CAPTIONS[0], CAPTIONS[0]])
     assert seen == [(2, 11)]
     assert torch.equal(words[0], words[2])
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_frozen_tower_encodes_each_caption_once(monkeypatch, pooled):
+    torch.manual_seed(0)
+    free = ClipTextEncoder(pooled, True, **TINY_CLIP).eval()
+    frozen = ClipTextEncoder(pooled, True, **TINY_CLIP, train="head").eval()
+    frozen.load_state_dict(free.state_dict())
+    seen = watch(frozen, monkeypatch)
+    with torch.inference_mode():
+        frozen(CAPTIONS[:2])
+    found, mask = frozen(CAPTIONS)
+    expected, expected_mask = free(CAPTIONS)
+    assert [shape[0] for shape in seen] == [2, len(CAPTIONS) - 2]
+    assert torch.equal(mask, expected_mask)
+    torch.testing.assert_close(found[mask], expected[mask])
+    (found.sum() * torch.ones(1, requires_grad=True)).backward()  # usable in training
+    frozen.load_state_dict({k: 2 * v for k, v in free.state_dict().items()})
+    assert not torch.allclose(frozen(CAPTIONS)[0][mask], expected[mask])
+
+
+def watch(encoder, monkeypatch):
+    """The shapes of the word pieces that go through the transformer, as they come."""
+    seen = []
+    transform = encoder._transform
+    monkeypatch.setattr(
+        encoder, "_transform", lambda ids: seen.append(tuple(ids.shape)) or transform(ids)
+    )
+    return seen
 
 
 def test_vit_tower_against_a_loop():
