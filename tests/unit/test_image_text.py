@@ -14,6 +14,7 @@ from datasets.image_text import SAMPLERS, Batches, Guide, ImageText
 from datasets.record import Record
 from datasets.split import carve_validation
 from utils.errors import UserError
+from utils.ranks import Share
 
 CPU = torch.device("cpu")
 VIEW = View((16, 24), "full")
@@ -83,6 +84,27 @@ def test_training_order_follows_from_seed_and_epoch(visa_root):
 def test_fewer_images_than_a_batch_are_still_a_batch(visa_root):
     batches = Batches(images(visa_root), 64, sampler="shuffle", num_workers=0, device=CPU)
     assert len(paths(batches, 0)) == batches.num_images == 20
+
+
+@pytest.mark.parametrize("sampler", ["shuffle", None])
+def test_processes_share_out_the_batches_of_one(visa_root, sampler):
+    data = images(visa_root)
+
+    def batches(rank, size):
+        part = Share(rank, size)
+        return list(Batches(data, 6, sampler=sampler, num_workers=0, device=CPU, part=part))
+
+    whole = [path for batch in batches(0, 1) for path in batch.path]
+    parts = [[path for batch in batches(rank, 3) for path in batch.path] for rank in range(3)]
+    assert [parts[i % 3][i // 3] for i in range(len(whole))] == whole
+    if sampler:
+        assert {len(batch) for rank in range(3) for batch in batches(rank, 3)} == {2}
+
+
+def test_a_batch_that_cannot_be_shared_out(visa_root):
+    with pytest.raises(UserError, match="batch_size: 6 images cannot be shared out evenly among 4"):
+        data = images(visa_root)
+        Batches(data, 6, sampler="shuffle", num_workers=0, device=CPU, part=Share(0, 4))
 
 
 def test_balanced_draws_both_labels_equally_often():
