@@ -102,8 +102,8 @@ def test_processes_share_out_the_batches_of_one(visa_root, sampler):
 
 
 def test_a_batch_that_cannot_be_shared_out(visa_root):
+    data = images(visa_root)
     with pytest.raises(UserError, match="batch_size: 6 images cannot be shared out evenly among 4"):
-        data = images(visa_root)
         Batches(data, 6, sampler="shuffle", num_workers=0, device=CPU, part=Share(0, 4))
 
 
