@@ -22,7 +22,7 @@ check: lint test
 lint: $(VENV)/.installed
 	$(RUN) -m ruff format --config .ci/ruff.toml --check .
 	$(RUN) -m ruff check --config .ci/ruff.toml .
-	$(RUN) -m mypy --config-file .ci/mypy.ini utils datasets models options run.py test.py
+	$(RUN) -m mypy --config-file .ci/mypy.ini utils datasets models options benchmarks run.py test.py
 
 docs: $(VENV)/.installed
 	$(RUN) -m options.document > docs/options.md

@@ -1,0 +1,70 @@
+"""Scoring: pictures per second of the student, by network and way of computing.
+
+python -m benchmarks.inference [--quick]
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.common import RawText, alternated, report, seconds
+from models.student import Student
+from utils.batch import Batch
+from utils.device import Machine
+from utils.registry import Component
+
+BATCH = 32
+# As PyTorch does it by default; then as test.py does it.
+WAYS = {
+    "plain fp32": (torch.float32, torch.contiguous_format),
+    "fp32": (torch.float32, torch.channels_last),
+    "bf16": (torch.bfloat16, torch.channels_last),
+}
+
+
+def score(model: Student, batch: Batch, machine: Machine) -> torch.Tensor:
+    """Scores of one batch."""
+    with torch.inference_mode(), machine.autocast():
+        return model.score(batch)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=RawText)
+    parser.add_argument("--quick", action="store_true", help="under five minutes on two cores")
+    args = parser.parse_args(arguments)
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (BATCH, 224, 224, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    batch = Batch(pixels, torch.zeros(BATCH, dtype=torch.int64), [""] * BATCH, [""] * BATCH)
+    Machine.choose("cpu", "fp32")
+    lines = ["| network | way | images/s | x | largest difference of a score |"]
+    lines += ["|:--|:--|--:|--:|--:|"]
+    figures: dict[str, Any] = {}
+    for arch in ("resnet18", "resnet50", "mobilenet_v2"):
+        jobs, scores = {}, {}
+        for way, (dtype, layout) in WAYS.items():
+            torch.manual_seed(0)
+            encoder = Component("torchvision", {"arch": arch, "pre_trained": "false"})
+            model: Any = Student(
+                (224, 224), True, img_enc=encoder, classif=Component("linear", {})
+            ).eval()
+            model.to(memory_format=layout)
+            machine = Machine(torch.device("cpu"), dtype)
+            scores[way] = score(model, batch, machine)
+            jobs[way] = partial(seconds, partial(score, model, batch, machine))
+        times, _ = alternated(jobs, 3 if args.quick else 9)
+        for way, time in times.items():
+            ratio = times["plain fp32"] / time
+            difference = float((scores[way] - scores["plain fp32"]).abs().max())
+            figures[f"{arch}_{way.replace(' ', '_')}"] = BATCH / time
+            lines.append(
+                f"| {arch} | {way} | {BATCH / time:.0f} | {ratio:.2f} | {difference:.1e} |"
+            )
+    report(lines, {"images_per_second": figures})
+
+
+if __name__ == "__main__":
+    main()
