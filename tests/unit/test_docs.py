@@ -51,7 +51,8 @@ def test_options_files_that_are_named_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_commands_name_options_that_exist(page):
-    lines = re.findall(r"python (?:run|test)\.py([^`\n#]*)", page.read_text())
+    text = page.read_text().replace("\\\n", " ")
+    lines = re.findall(r"(?:python|=8) (?:run|test)\.py([^`\n#]*)", text)
     for line in lines:
         words = [word for word in line.split() if not word.startswith(("-", "FILE", "a.b"))]
         files = [word for word in words if word.endswith(".yaml")] or ["options/KDstudent.yaml"]
