@@ -104,6 +104,8 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
     learner = build_learner(run, name, stage, targets)
     share_statistics(learner, machine.device)
     machine.place(learner)
+    if stage.engine.compile:
+        learner.model.compile()
     optimizer = build_optimizer(stage, learner)
     batches = training_batches(run, name, stage, data, machine.device, live_stage)
     if state is None:

@@ -123,6 +123,8 @@ class Engine:
         sampler: Order of the training images: ``shuffle``, or ``balanced``: both labels equally
             often.
         num_workers: Loader processes; 0: none, ``null``: as many as help.
+        compile: Whether ``torch.compile`` translates the network first. It needs a C++ compiler, or
+            Triton on GPUs, and a minute; on CPUs it does not make a training step faster.
         pixels_on_device: Whether all decoded images are kept in the device's memory.
         targets: What a teacher says about an image that guides a student. ``once``: asked once per
             image, with one caption, before the training; ``live``: asked at every step, with the
@@ -134,6 +136,7 @@ class Engine:
     eval_batch_size: int = field(default=64, compare=False)
     sampler: Annotated[str, SAMPLERS] = "shuffle"
     num_workers: int | None = field(default=None, compare=False)
+    compile: bool = field(default=False, compare=False)
     pixels_on_device: bool = field(default=False, compare=False)
     targets: Literal["once", "live"] = "once"
 

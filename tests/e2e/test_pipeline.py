@@ -371,3 +371,15 @@ def test_answers_are_asked_for_once_and_again_if_anything_differs(copy, monkeypa
         calls.clear()
         assert command(run_py, copy, *folder, *changed, "student.engine.epochs=1") == 0
         assert bool(calls) == (i != 1)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(done, tmp_path):
+    write_smoke(tmp_path, done / "visa")
+    student = ["teacher=null", "student.objective=cross_entropy", "student.engine.epochs=1"]
+    logs = []
+    for compiled in ("false", "true"):
+        folder = f"exp.dir={tmp_path}/{compiled}"
+        assert command(run_py, tmp_path, *student, f"engine.compile={compiled}", folder) == 0
+        logs.append(pd.read_csv(tmp_path / compiled / "student/log.csv")["loss"].iloc[0])
+    assert logs[1] == pytest.approx(logs[0], rel=1e-3)
