@@ -52,9 +52,10 @@ def pictures(count: int) -> Iterator[Path]:
         yield root
 
 
-def default_recipe(root: Path, *overrides: str) -> Run:
+def default_recipe(root: Path, *overrides: str, is_cached: bool = True) -> Run:
     """``options/KDstudent.yaml`` on the pictures in ``root``, with random weights."""
-    fixed = [f"dataset.dir={root}", f"dataset.cache={root.parent}/cache", *RANDOM_WEIGHTS]
+    cache = root.parent / "cache" if is_cached else "null"
+    fixed = [f"dataset.dir={root}", f"dataset.cache={cache}", *RANDOM_WEIGHTS]
     return load(Path("options/KDstudent.yaml"), [*fixed, *overrides])
 
 

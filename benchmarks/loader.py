@@ -23,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jobs = {}
     with pictures(count) as root:
         for workers, cache in itertools.product(WORKERS, ("cached", "decoded")):
-            off = ["dataset.cache=null"] if cache == "decoded" else []
-            run = default_recipe(root, f"engine.num_workers={workers}", *off)
+            run = default_recipe(root, f"engine.num_workers={workers}", is_cached=cache == "cached")
             stage = run.student
             assert stage is not None
             data = read_data(run)

@@ -186,8 +186,12 @@ class Noting:
 def measure(variant: str, name: str, root: Path, steps: int) -> dict[str, Any]:
     """Seconds per image, seconds per image of what is prepared once, and the losses."""
     precision = "bf16" if variant == "bf16" else "fp32"
-    cache = ["dataset.cache=null"] if variant == "released" else []
-    run = default_recipe(root, "image.resize=center_crop", f"misc.precision={precision}", *cache)
+    run = default_recipe(
+        root,
+        "image.resize=center_crop",
+        f"misc.precision={precision}",
+        is_cached=variant != "released",
+    )
     data = read_data(run)
     stage: Stage = getattr(run, name)
     prepared: dict[str, float] = {}
