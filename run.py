@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from options.command import options_parser, run_from
-from options.experiment import train
+from options.training import train
 from utils.errors import run_command
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from options.command import options_parser, run_from
-from options.experiment import evaluate
+from options.testing import evaluate
 from utils.errors import run_command
 
 

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
 
 import pandas as pd
 import torch
@@ -37,36 +36,6 @@ from utils.errors import UserError, run_command
 
 FOLDER = Path("data/cache")
 _FORMAT = 1  # raise it when the same pictures give other bytes
-
-
-class Pixels(Protocol):
-    """The pictures of a list of records, as a network sees them."""
-
-    def __call__(self, index: int) -> Tensor:
-        """RGB bytes of one picture, shape ``(3, H, W)``, uint8, channels last in memory.
-
-        Raises:
-            UserError: If the picture cannot be read.
-        """
-
-
-@dataclass(frozen=True)
-class DecodedPixels:
-    """Decodes a picture each time it is asked for.
-
-    Attributes:
-        root: Folder the records' paths are relative to.
-        records: The pictures.
-        view: From picture to pixels.
-    """
-
-    root: Path
-    records: Sequence[Record]
-    view: View
-
-    def __call__(self, index: int) -> Tensor:
-        """As :class:`Pixels`."""
-        return self.view(read_image(self.root / self.records[index].path))
 
 
 @dataclass(frozen=True)
@@ -84,7 +53,7 @@ class CachedPixels:
     size: tuple[int, int]
 
     def __call__(self, index: int) -> Tensor:
-        """As :class:`Pixels`."""
+        """As :class:`datasets.pixels.Pixels`."""
         pixels = torch.empty(*self.size, 3, dtype=torch.uint8)
         # Opened each time, in microseconds: a handle's position is shared with forked processes.
         try:
@@ -94,30 +63,6 @@ class CachedPixels:
         except FileNotFoundError as error:
             raise UserError(f"{self.file}: was removed while in use; run it again") from error
         return pixels.permute(2, 0, 1)
-
-
-@dataclass(frozen=True)
-class ResidentPixels:
-    """All pictures in the memory of a device: no loading at all after the start.
-
-    Attributes:
-        pixels: Shape ``(N, H, W, 3)``, uint8.
-    """
-
-    pixels: Tensor
-
-    @classmethod
-    def of(cls, source: Pixels, count: int, device: torch.device) -> "ResidentPixels":
-        """Copies the first ``count`` pictures of ``source`` to ``device``."""
-        first = source(0).permute(1, 2, 0)
-        pixels = torch.empty(count, *first.shape, dtype=torch.uint8, device=device)
-        for i in range(count):
-            pixels[i] = source(i).permute(1, 2, 0)
-        return cls(pixels)
-
-    def __call__(self, index: int) -> Tensor:
-        """As :class:`Pixels`."""
-        return self.pixels[index].permute(2, 0, 1)
 
 
 def open_cache(

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.augment import Augmentation
-from datasets.cache import Pixels, ResidentPixels
 from datasets.captions import Captions
+from datasets.pixels import Pixels, ResidentPixels
 from datasets.record import Record
 from utils.batch import Batch
 from utils.device import num_cores

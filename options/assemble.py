@@ -8,10 +8,11 @@ import torch
 
 from datasets import DATASETS
 from datasets.augment import Augmentation
-from datasets.cache import DecodedPixels, Pixels, ResidentPixels, open_cache
+from datasets.cache import open_cache
 from datasets.captions import Captions
 from datasets.image import View
 from datasets.image_text import Batches, Guide, ImageText
+from datasets.pixels import DecodedPixels, Pixels, ResidentPixels
 from datasets.record import Record, Splits, data_hash
 from datasets.split import carve_validation
 from models.base import AnomalyModel

@@ -16,9 +16,9 @@ import test as test_py
 from datasets import captions
 from models.objectives.base import LiveTeacher
 from options.assemble import evaluation_batches, load_model, read_data, training_batches
-from options.experiment import train
 from options.load import load
 from options.targets import ask_once
+from options.training import train
 from tests.fixtures import write_smoke
 from utils import training
 from utils.checkpoint import load_state, read_about
@@ -154,7 +154,7 @@ class KilledError(Exception):
 
 
 MOMENTS = {
-    "before the first epoch is saved": ("options.experiment.save_weights", 0),
+    "before the first epoch is saved": ("options.training.save_weights", 0),
     "between best and last": ("options.folder.save_state", 1),
     "in the middle of an epoch": ("utils.training._set_rates", 7),
     "in the student's second epoch": ("options.folder.save_state", 4),
@@ -317,6 +317,8 @@ def test_a_damaged_checkpoint_is_one_clear_error(copy, capsys):
         ["student.model.img_enc={name: torchvision, arch: resnet18, pre_trained: false}"],
         ["misc.precision=bf16", "schedule=cosine", "student.model.img_enc.train=last_stage"],
         ["dataset.objects=[candle]", "optimizer=Adamax", "schedule=warmup_step_decay"],
+        ["dataset.cache=null", "student.engine.targets=live"],
+        ["engine.pixels_on_device=true", "student.augment.crop=0.5"],
     ],
     ids=lambda overrides: overrides[0],
 )

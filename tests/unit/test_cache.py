@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from datasets import cache, visa
-from datasets.cache import CachedPixels, DecodedPixels, ResidentPixels, list_caches, open_cache
+from datasets.cache import CachedPixels, list_caches, open_cache
 from datasets.image import RESIZES, View
+from datasets.pixels import DecodedPixels, ResidentPixels
 from utils.errors import UserError
 
 VIEW = View((16, 24), "full")

@@ -7,10 +7,10 @@ import torch
 
 from datasets import visa
 from datasets.augment import Augment, Augmentation
-from datasets.cache import DecodedPixels
 from datasets.captions import Captions
 from datasets.image import View
 from datasets.image_text import SAMPLERS, Batches, Guide, ImageText
+from datasets.pixels import DecodedPixels
 from datasets.record import Record
 from datasets.split import carve_validation
 from utils.errors import UserError

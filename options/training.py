@@ -1,59 +1,48 @@
-"""The two jobs: train what is missing, and score the test images."""
+"""The first job: train what is missing."""
 
 import itertools
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
-from datasets.captions import Captions, Policy
 from datasets.image_text import Batches
-from datasets.record import Record, data_hash, to_meta
+from datasets.record import to_meta
 from models.base import AnomalyModel
 from models.objectives import OBJECTIVES
 from models.objectives.base import Learner, LiveTeacher, Targets
 from options.assemble import (
     Data,
     build_learner,
-    build_model,
     build_optimizer,
     build_schedule,
     evaluation_batches,
     load_model,
     read_data,
-    read_splits,
     training_batches,
 )
 from options.dump import dumps
 from options.folder import StageFolder
 from options.schema import STAGES, Run, Stage
+from options.scoring import score_all
 from options.targets import ask_once
-from utils.batch import Batch
-from utils.checkpoint import num_parameters, save_weights, write_bytes
+from utils.checkpoint import num_parameters, save_weights
 from utils.device import Machine
 from utils.download import sha256_of
 from utils.errors import UserError
-from utils.evaluation import METRICS, per_object, score_images
+from utils.evaluation import METRICS, per_object
 from utils.provenance import environment
 from utils.ranks import (
     is_main,
     joined,
     main_first,
-    put_together,
     share_statistics,
     synchronized,
     wait_for_all,
 )
-from utils.runlog import Row, RunLog
+from utils.runlog import Row, RunLog, say
 from utils.seeding import derive
-from utils.tables import write_tables
 from utils.training import Epoch, fit
 
 
@@ -88,7 +77,7 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
     state = folder.load_state()
     history: list[Row] = state["history"] if state else []
     if len(history) >= stage.engine.epochs:
-        _say(f"{name}: finished already: {folder.best}")
+        say(f"{name}: finished already: {folder.best}")
         return
 
     targets: Targets | None = None
@@ -114,7 +103,7 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
         learner.load_state_dict(state["learner"])
         optimizer.load_state_dict(state["optimizer"])
     total, trained = num_parameters(learner.model)
-    _say(
+    say(
         f"{name}: {stage.model.name}, {total / 1e6:.1f} M parameters ({trained / 1e6:.1f} M "
         f"trained), {len(data.train)} images to learn from, {len(data.val)} to choose on, {machine}"
         + (f"; goes on after epoch {len(history)}" if history else "")
@@ -144,7 +133,7 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
         name=name,
     )
     keeper.close()
-    _say(f"{name}: done: {folder.best}")
+    say(f"{name}: done: {folder.best}")
 
 
 def _adapt(model: AnomalyModel, batches: Batches, device: torch.device) -> None:
@@ -212,7 +201,7 @@ class _Keeper:
         self.history.append(row)
         if self.log is not None:
             self.write(self.log, row, is_best=is_best)
-        _say(
+        say(
             f"{self.folder.stage} {epoch.number}/{self.epochs}: loss {epoch.losses['loss']:.4f}, "
             f"validation AUROC {found['val_auroc']:.1f} AUPR {found['val_aupr']:.1f}, "
             f"{epoch.images_per_second:.0f} images/s{' *' if is_best else ''}"
@@ -242,111 +231,9 @@ class _Keeper:
 
 def _validate(model: AnomalyModel, batches: Batches, machine: Machine) -> Row:
     """Mean AUROC and AUPR over objects, in percent, and the mean cross-entropy in nats."""
-    scores = _score(model, batches, machine)
+    scores = score_all(model, batches, machine)
     table = per_object(scores)
     auroc, aupr = (float(table[metric].iloc[-1]) for metric in METRICS)
     right = np.where(scores["label"] == 1, scores["score"], 1 - scores["score"])
     loss = float(-np.log(np.maximum(right, 1e-12)).mean())
     return {"val_auroc": auroc, "val_aupr": aupr, "val_loss": loss}
-
-
-def _score(model: AnomalyModel, batches: Batches, machine: Machine) -> pd.DataFrame:
-    model.eval()
-
-    def score(batch: Batch) -> Tensor:
-        with machine.autocast():
-            return model.score(batch)
-
-    bar = tqdm(batches, desc="scoring", unit="batch", leave=False, disable=not is_main())
-    return put_together(score_images(score, bar, machine.device))
-
-
-def evaluate(run: Run, source: str, *, oracle_text: bool = False, untrained: bool = False) -> None:
-    """Scores every test image once per network and writes scores and tables.
-
-    Args:
-        run: The experiment; its stages must be trained.
-        source: The options as the user wrote them, for the tables' captions.
-        oracle_text: Also score the teacher with the true captions, as an upper bound.
-        untrained: Score the networks as they are before their training instead.
-
-    Raises:
-        UserError: If a stage is not trained, or was trained with other options.
-    """
-    machine = Machine.choose(run.misc.device, run.misc.precision)
-    splits = read_splits(run)
-    shared = {
-        "data": data_hash(splits),
-        "split": f"{run.dataset.name} {run.dataset.split} test".replace("  ", " "),
-        "seed": run.misc.seed,
-        "options": source,
-        "precision": str(machine),
-        **environment(machine.device),
-    }
-    tester = _Tester(run, splits["test"], machine, shared)
-    stages = [name for name in STAGES if isinstance(getattr(run, name), Stage)]
-    with joined(machine.device):
-        for name in stages:
-            if untrained:
-                tester.untrained(name)
-            else:
-                tester.trained(name, source, oracle_text=oracle_text)
-
-
-@dataclass(frozen=True)
-class _Tester:
-    run: Run
-    records: Sequence[Record]
-    machine: Machine
-    about: dict[str, Any]
-
-    def untrained(self, name: str) -> None:
-        stage: Stage = getattr(self.run, name)
-        model = build_model(self.run, name, stage)
-        folder = self.run.exp.dir / name / "untrained"
-        self.report(model, stage, folder, f"{stage.model.name}, untrained")
-
-    def trained(self, name: str, source: str, *, oracle_text: bool) -> None:
-        folder = StageFolder(self.run.exp.dir / name, name)
-        if not folder.best.is_file():
-            raise UserError(f"{folder.path}: nothing is trained yet; first: python run.py {source}")
-        folder.check(self.run, self.about)
-        model, stage, _ = load_model(folder.best)
-        done = folder.num_epochs()
-        title = stage.model.name
-        if done < stage.engine.epochs:
-            title += f", UNFINISHED ({done} of {stage.engine.epochs} epochs)"
-        if not model.reads_text:
-            self.report(model, stage, folder.path, f"{title}, image only")
-            return
-        self.report(model, stage, folder.path, f"{title}, told the object's name only")
-        if oracle_text:
-            said = f"{title}, oracle text (told the truth: an upper bound, not a detector)"
-            policy = stage.captions.policy
-            self.report(model, stage, folder.path / "oracle_text", said, policy)
-
-    def report(
-        self,
-        model: AnomalyModel,
-        stage: Stage,
-        folder: Path,
-        title: str,
-        policy: Policy = "object",
-    ) -> None:
-        captions = Captions(policy, 0.0, 0)
-        batches = evaluation_batches(
-            self.run, stage, self.records, self.records, self.machine.device, captions
-        )
-        scores = _score(self.machine.place(model), batches, self.machine)
-        if not is_main():
-            return
-        write_bytes(scores.to_csv(index=False).encode(), folder / "scores.csv")
-        text = write_tables(folder, title, per_object(scores), self.about)
-        _say(f"\n{text}\n{folder}: scores.csv, table.md, table.csv, table.json")
-
-
-def _say(line: str) -> None:
-    if not is_main():
-        return
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
