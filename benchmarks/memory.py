@@ -2,15 +2,14 @@
 
     python -m benchmarks.memory [--quick]
 
-The long list names one small picture again and again under other names: reading and listing cost
-the same as for different ones.
+Both are made of copies of one small picture: reading and listing cost the same as for different
+ones.
 """
 
 import argparse
 import csv
 import itertools
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -27,20 +26,20 @@ STEPS = 20
 
 
 def multiply(root: Path, count: int) -> None:
-    """Adds hard links to the first training picture until about ``count`` pictures train."""
+    """Adds ``count`` copies of the first training picture."""
     table = root / "split_csv/2cls_highshot.csv"
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     first = next(row for row in rows if row["split"] == "train" and row["label"] == "normal")
     folder = root / "many"
     folder.mkdir()
-    links = [f"many/{i:06}.JPG" for i in range(count)]
-    for link in links:
-        os.link(root / first["image"], root / link)
-    rows += [{**first, "image": link} for link in links]
+    copies = [f"many/{i:06}.JPG" for i in range(count)]
+    for copy in copies:
+        shutil.copyfile(root / first["image"], root / copy)
+    rows += [{**first, "image": copy} for copy in copies]
     annotations = root / "fryum/image_anno.csv"
     with annotations.open("a", newline="") as file:
-        csv.writer(file).writerows([link, "normal", ""] for link in links)
+        csv.writer(file).writerows([copy, "normal", ""] for copy in copies)
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

@@ -13,6 +13,8 @@ from datasets.image_text import SAMPLERS, Batches, Guide, ImageText
 from datasets.pixels import DecodedPixels
 from datasets.record import Record
 from datasets.split import carve_validation
+from options.assemble import read_data, training_batches
+from options.load import load
 from utils.errors import UserError
 from utils.ranks import Share
 
@@ -179,6 +181,14 @@ def test_every_augmentation_changes_the_image_and_keeps_its_size(name):
     assert changed.dtype == torch.uint8
     assert not torch.equal(changed, image)
     assert torch.equal(changed, change(image, seed=5))
+
+
+def test_crops_are_cut_out_of_larger_pictures(smoke):
+    """The smallest crop is as large as what the network sees: nothing is blown up."""
+    run = load(smoke / "smoke.yaml", ["student.augment.crop=0.25"])
+    batches = training_batches(run, "student", run.student, read_data(run), CPU, None)
+    assert batches.loader.dataset.pixels.size == (64, 128)
+    assert next(batches.epoch(0)).image.shape == (4, 3, 32, 64)
 
 
 def test_no_augmentation_is_the_default():
