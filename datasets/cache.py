@@ -35,6 +35,7 @@ from utils.device import num_cores
 from utils.errors import UserError, run_command
 
 FOLDER = Path("data/cache")
+_ELSE = "name another folder with dataset.cache=FOLDER, or go without with dataset.cache=null"
 _FORMAT = 1  # raise it when the same pictures give other bytes
 
 
@@ -87,24 +88,29 @@ def open_cache(
         limit: Bytes that all caches may take together; the longest unused go first.
 
     Raises:
-        UserError: If a picture cannot be read, or the disk is too full.
+        UserError: If a picture cannot be read, or the folder cannot be written or is too full.
     """
     paths = sorted(record.path for record in records)
     file = folder / f"{content_key(root, paths, view)}.pixels"
     nbytes = len(paths) * view.size[0] * view.size[1] * 3
-    folder.mkdir(parents=True, exist_ok=True)
-    with _lock(file):
-        if not file.exists():
-            _make_room(folder, nbytes, limit)
-            about = {
-                "images": len(paths),
-                "size": list(view.size),
-                "resize": view.resize,
-                "root": str(root),
-            }
-            file.with_suffix(".json").write_text(json.dumps(about) + "\n")
-            _build(file, root, paths, view)
-        os.utime(file)  # says when it was last used
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(file):
+            if not file.exists():
+                _make_room(folder, nbytes, limit)
+                about = {
+                    "images": len(paths),
+                    "size": list(view.size),
+                    "resize": view.resize,
+                    "root": str(root),
+                }
+                file.with_suffix(".json").write_text(json.dumps(about) + "\n")
+                _build(file, root, paths, view)
+            os.utime(file)  # says when it was last used
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot keep decoded images ({error.strerror}); {_ELSE}"
+        ) from error
     row = {path: i for i, path in enumerate(paths)}
     return CachedPixels(file, [row[r.path] for r in wanted or records], view.size)
 
@@ -190,7 +196,7 @@ def _make_room(folder: Path, nbytes: int, limit: int | None) -> None:
     if free < nbytes:
         raise UserError(
             f"{folder}: the decoded images need {nbytes / 1e9:.1f} GB, {free / 1e9:.1f} are free; "
-            "name another folder with dataset.cache=FOLDER, or go without with dataset.cache=null"
+            f"{_ELSE}"
         )
 
 

@@ -151,6 +151,22 @@ def test_a_full_disk(visa_root, train, tmp_path, monkeypatch):
         open_cache(tmp_path, visa_root, train, VIEW)
 
 
+def test_a_folder_that_cannot_be_written(visa_root, train, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot keep decoded images \(Not a dir.*cache=null$"):
+        open_cache(tmp_path / "file" / "cache", visa_root, train, VIEW)
+
+
+def test_a_disk_that_is_full_before_its_time(visa_root, train, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(View, "__call__", full)
+    with pytest.raises(UserError, match=r"cannot keep decoded images \(No space left on device"):
+        open_cache(tmp_path, visa_root, train, VIEW)
+    assert not list(tmp_path.glob("*.p*"))
+
+
 def test_one_that_was_removed_meanwhile(tmp_path):
     with pytest.raises(UserError, match="was removed while in use"):
         CachedPixels(tmp_path / "gone.pixels", [0], (2, 2))(0)
