@@ -1,4 +1,4 @@
-"""Scoring: pictures per second of the student, by network and way of computing.
+"""Scoring: pictures per second of the student, by network and precision.
 
 python -m benchmarks.inference [--quick]
 """
@@ -17,12 +17,7 @@ from utils.device import Machine
 from utils.registry import Component
 
 BATCH = 32
-# As PyTorch does it by default; then as test.py does it.
-WAYS = {
-    "plain fp32": (torch.float32, torch.contiguous_format),
-    "fp32": (torch.float32, torch.channels_last),
-    "bf16": (torch.bfloat16, torch.channels_last),
-}
+WAYS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def logits(model: Student, batch: Batch, machine: Machine) -> torch.Tensor:
@@ -40,27 +35,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pixels = torch.randint(0, 256, (BATCH, 224, 224, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     batch = Batch(pixels, torch.zeros(BATCH, dtype=torch.int64), [""] * BATCH, [""] * BATCH)
     Machine.choose("cpu", "fp32")
-    lines = ["| network | way | images/s | x | largest difference of a logit, relative |"]
+    lines = ["| network | precision | images/s | x | largest difference of a logit, relative |"]
     lines += ["|:--|:--|--:|--:|--:|"]
     figures: dict[str, Any] = {}
     for arch in ("resnet18", "resnet50", "mobilenet_v2"):
         jobs, found = {}, {}
-        for way, (dtype, layout) in WAYS.items():
+        for way, dtype in WAYS.items():
             torch.manual_seed(0)
             encoder = Component("torchvision", {"arch": arch, "pre_trained": "false"})
             model: Any = Student(
                 (224, 224), True, img_enc=encoder, classif=Component("linear", {})
             ).eval()
-            model.to(memory_format=layout)
             machine = Machine(torch.device("cpu"), dtype)
+            machine.place(model)
             found[way] = logits(model, batch, machine)
             jobs[way] = partial(seconds, partial(logits, model, batch, machine))
         times, _ = alternated(jobs, 3 if args.quick else 9)
         for way, time in times.items():
-            ratio = times["plain fp32"] / time
-            exact = found["plain fp32"]
+            ratio = times["fp32"] / time
+            exact = found["fp32"]
             difference = float((found[way] - exact).abs().max() / exact.abs().max())
-            figures[f"{arch}_{way.replace(' ', '_')}"] = BATCH / time
+            figures[f"{arch}_{way}"] = BATCH / time
             lines.append(
                 f"| {arch} | {way} | {BATCH / time:.0f} | {ratio:.2f} | {difference:.1e} |"
             )

@@ -31,6 +31,7 @@ from benchmarks.floor import Step, matmul_peak
 from datasets.image import read_image
 from datasets.record import Record
 from models.encoders.clip_text import ClipTextEncoder
+from models.encoders.tower import ImageEncoder
 from models.objectives.base import LiveTeacher
 from options.assemble import (
     Data,
@@ -108,6 +109,11 @@ def whole_text(encoder: ClipTextEncoder, captions: Sequence[str]) -> tuple[Tenso
     return words, torch.arange(ids.shape[1]) <= ids.argmax(dim=-1).unsqueeze(1)
 
 
+def channels_first(encoder: ImageEncoder, image: Tensor) -> Tensor:
+    """Normalised pixels in PyTorch's own layout, in which all that follows then runs."""
+    return image.contiguous().float().div(255).sub(encoder.mean).div(encoder.std)
+
+
 # ------------------------------------------------------------------------------------ one variant
 
 
@@ -116,6 +122,9 @@ def released(run: Run, name: str, stage: Stage, data: Data) -> tuple[nn.Module, 
     targets = LiveTeacher(build_model(run, "teacher", run.teacher)) if name == "student" else None  # type: ignore[arg-type]
     learner = build_learner(run, name, stage, targets)
     for network in [learner.model, *([targets.model] if targets else [])]:
+        for encoder in network.encoders():
+            if isinstance(encoder, ImageEncoder):
+                encoder.normalize = partial(channels_first, encoder)  # type: ignore[method-assign]
         if network.reads_text:
             network.text_enc.forward = partial(whole_text, network.text_enc)  # type: ignore[union-attr,arg-type]
     captions = stage_captions(run, name, stage)

@@ -164,7 +164,7 @@ def test_a_disk_that_is_full_before_its_time(visa_root, train, tmp_path, monkeyp
     monkeypatch.setattr(View, "__call__", full)
     with pytest.raises(UserError, match=r"cannot keep decoded images \(No space left on device"):
         open_cache(tmp_path, visa_root, train, VIEW)
-    assert not list(tmp_path.glob("*.p*"))
+    assert not list(tmp_path.glob("*.pixels")) + list(tmp_path.glob("*.part"))
 
 
 def test_one_that_was_removed_meanwhile(tmp_path):
