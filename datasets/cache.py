@@ -112,7 +112,9 @@ def open_cache(
             f"{folder}: cannot keep decoded images ({error.strerror}); {_ELSE}"
         ) from error
     row = {path: i for i, path in enumerate(paths)}
-    return CachedPixels(file, [row[r.path] for r in wanted or records], view.size)
+    return CachedPixels(
+        file, [row[r.path] for r in (records if wanted is None else wanted)], view.size
+    )
 
 
 def content_key(root: Path, paths: Sequence[str], view: View) -> str:

@@ -11,7 +11,7 @@ from datasets.image_text import Batches
 from datasets.record import to_meta
 from models.base import AnomalyModel
 from models.objectives import OBJECTIVES
-from models.objectives.base import Learner, LiveTeacher, Targets
+from models.objectives.base import Learner, LiveTeacher, TableTargets, Targets
 from options.assemble import (
     Data,
     build_learner,
@@ -37,7 +37,6 @@ from utils.ranks import (
     is_main,
     joined,
     main_first,
-    share_statistics,
     synchronized,
     wait_for_all,
 )
@@ -64,9 +63,10 @@ def train(run: Run) -> None:
 def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine) -> None:
     folder = StageFolder(run.exp.dir / name, name)
     guide_file = _guide_file(run, stage)
+    guide_hash = sha256_of(guide_file) if guide_file else ""
     about = {
         "data": data.hash,
-        "teacher": sha256_of(guide_file)[:12] if guide_file else None,
+        "teacher": guide_hash[:12] or None,
         "precision": str(machine),
         **environment(machine.device),
     }
@@ -82,16 +82,12 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
 
     targets: Targets | None = None
     live_stage = None  # the teacher's options, if it looks on while the student is trained
-    if guide_file is not None:
-        guide, guide_stage, _ = load_model(guide_file)
-        teacher = LiveTeacher(machine.place(guide))
-        if stage.engine.targets == "live":
-            targets, live_stage = teacher, guide_stage
-        else:
-            about_teacher = sha256_of(guide_file)
-            targets = ask_once(run, name, stage, data, machine, teacher, guide_stage, about_teacher)
+    if guide_file is not None and stage.engine.targets == "live":
+        guide, live_stage, _ = load_model(guide_file)
+        targets = LiveTeacher(machine.place(guide))
+    elif guide_file is not None:
+        targets = _ask_once(run, name, stage, data, machine, guide_file, guide_hash)
     learner = build_learner(run, name, stage, targets)
-    share_statistics(learner, machine.device)
     machine.place(learner)
     if stage.engine.compile:
         learner.model.compile()
@@ -134,6 +130,15 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
     )
     keeper.close()
     say(f"{name}: done: {folder.best}")
+
+
+def _ask_once(
+    run: Run, name: str, stage: Stage, data: Data, machine: Machine, file: Path, sha256: str
+) -> TableTargets:
+    """What the teacher in ``file`` says; the teacher itself is gone when this returns."""
+    guide, guide_stage, _ = load_model(file)
+    teacher = LiveTeacher(machine.place(guide))
+    return ask_once(run, name, stage, data, machine, teacher, guide_stage, sha256)
 
 
 def _adapt(model: AnomalyModel, batches: Batches, device: torch.device) -> None:

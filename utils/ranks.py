@@ -105,16 +105,13 @@ def put_together(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def synchronized(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network, sharing its gradients with those of the other processes."""
+    """The network, sharing its gradients with those of the other processes.
+
+    On GPUs BatchNorm takes its statistics over all of them; PyTorch has no such thing for CPUs,
+    where each process keeps to its own images. To be called last: the norms are other modules then.
+    """
     if not distributed.is_initialized():
         return network
-    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
-
-
-def share_statistics(network: nn.Module, device: torch.device) -> None:
-    """Makes BatchNorm take its statistics over all processes.
-
-    On GPUs only: PyTorch has none for CPUs, where each process keeps to its own images.
-    """
-    if distributed.is_initialized() and device.type == "cuda":
+    if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)

@@ -1,5 +1,6 @@
 """What every pretrained network inside a model has in common: how much of it is trained."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Literal, Self
 
@@ -16,7 +17,7 @@ class Tower(nn.Module):
         super().__init__()
         self._train: Train = "all"
         self._last_stage: Sequence[nn.Module] = ()
-        self._fixed_norms: Sequence[nn.Module] = ()
+        self._fix_norms = False
 
     def restrict(
         self,
@@ -39,8 +40,7 @@ class Tower(nn.Module):
         if train == "last_stage" and not stage:
             raise ValueError("train: last_stage is not known for this arch; write all or head")
         self._train = train
-        norms = (m for m in self.modules() if isinstance(m, nn.BatchNorm2d))
-        self._fixed_norms = list(norms) if fix_norms else ()
+        self._fix_norms = fix_norms
         self._last_stage = [part for part in stage if isinstance(part, nn.Module)]
         if train == "all":
             return
@@ -61,8 +61,10 @@ class Tower(nn.Module):
         if self._train == "last_stage":
             for part in self._last_stage:
                 part.train(mode)
-        for norm in self._fixed_norms:
-            norm.eval()
+        # Looked up each time: several processes exchange them for synchronised ones.
+        for norm in self.modules() if self._fix_norms else ():
+            if isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+                norm.eval()
         self.training = mode
         return self
 
@@ -92,6 +94,7 @@ class ImageEncoder(Tower):
         pixels = image.to(self.mean.dtype, memory_format=torch.channels_last, copy=True)
         return pixels.div_(255).sub_(self.mean).div_(self.std)
 
+    @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
         """Features of each image.
 
@@ -101,7 +104,6 @@ class ImageEncoder(Tower):
         Returns:
             Shape ``(B, N, D)``; N is 1 where the encoder was asked for one vector per image.
         """
-        raise NotImplementedError
 
 
 def as_tokens(feature_map: Tensor) -> Tensor:
