@@ -1,4 +1,4 @@
-# make demo   set up, render the demo data, train teacher and student, print the tables
+# make demo   set up, render the demo data, train teacher, student and baselines, print the tables
 # make test   set up if needed, then the fast tests
 # make check  format, lint, types, tests: what CI runs
 
@@ -10,19 +10,23 @@ RUN := $(VENV)/bin/python
 
 demo: $(VENV)/.installed
 	$(RUN) -m datasets.synthetic --root data/demo
-	$(RUN) run.py options/demo.yaml
+	$(RUN) -m datasets.synthetic --root data/demo_auxiliary --normals 25 --anomalies 25 \
+		--objects capsules chewinggum macaroni1 macaroni2 pcb2 pcb3 pcb4 pipe_fryum
+	$(RUN) run.py --compare options/comparison/demo.yaml
 	$(RUN) test.py options/demo.yaml --untrained
 	$(RUN) test.py options/demo.yaml
+	$(RUN) test.py --compare options/comparison/demo.yaml
+	$(RUN) visualize.py options/demo.yaml
 
 test: $(VENV)/.installed
-	$(RUN) -m pytest -n 2 -c .ci/pytest.ini --rootdir .
+	$(RUN) -m pytest -n 2 --dist worksteal -c .ci/pytest.ini --rootdir .
 
 check: lint test
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff format --config .ci/ruff.toml --check .
 	$(RUN) -m ruff check --config .ci/ruff.toml .
-	$(RUN) -m mypy --config-file .ci/mypy.ini utils datasets models options benchmarks run.py test.py
+	$(RUN) -m mypy --config-file .ci/mypy.ini utils datasets models options benchmarks run.py test.py pretrain.py visualize.py
 
 docs: $(VENV)/.installed
 	$(RUN) -m options.document > docs/options.md

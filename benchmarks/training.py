@@ -30,7 +30,7 @@ from benchmarks.common import RawText, child, default_recipe, peak_memory, pictu
 from benchmarks.floor import Step, matmul_peak
 from datasets.image import read_image
 from datasets.record import Record
-from models.encoders.clip_text import ClipTextEncoder
+from models.encoders.clip_text import ClipTextEncoder, read_words
 from models.encoders.tower import ImageEncoder
 from models.objectives.base import LiveTeacher
 from options.assemble import (
@@ -105,7 +105,7 @@ class ReleasedBatches:
 def whole_text(encoder: ClipTextEncoder, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
     """All 77 positions of every caption, however often it comes."""
     ids = encoder.tokenize(list(captions))
-    words = encoder._transform(ids)
+    words = read_words(encoder.text, ids)
     return words, torch.arange(ids.shape[1]) <= ids.argmax(dim=-1).unsqueeze(1)
 
 

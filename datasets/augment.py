@@ -1,9 +1,11 @@
 """Random changes that a training image survives with its label."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 
@@ -21,6 +23,8 @@ class Augment:
         contrast: Largest relative change of contrast.
         saturation: Largest relative change of saturation.
         hue: Largest shift of hue, up to 0.5.
+        mosaic: Probability that four training images of the same object, half as large, take the
+            place of one; for networks that learn from masks.
     """
 
     horizontal_flip: float = 0.0
@@ -31,10 +35,12 @@ class Augment:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    mosaic: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        for name in ("horizontal_flip", "vertical_flip", "brightness", "contrast", "saturation"):
+        probabilities = ("horizontal_flip", "vertical_flip", "mosaic")
+        for name in (*probabilities, "brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.rotation <= 180:
@@ -74,15 +80,22 @@ class Augmentation:
         ]
         self.steps = [step for is_on, step in steps if is_on]
 
-    def __call__(self, image: Tensor, seed: int) -> Tensor:
-        """``(3, H, W)`` bytes, changed as ``seed`` says; the global random state stays."""
+    def __call__(
+        self, image: Tensor, seed: int, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """``(3, H, W)`` bytes, changed as ``seed`` says; the global random state stays.
+
+        A mask, ``(H, W)``, goes where its image goes.
+        """
         if not self.steps:
-            return image
+            return image, mask
+        sample: Any = (image, None if mask is None else tv_tensors.Mask(mask))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's: nobody else's dropout
             for step in self.steps:
-                image = step(image)
-        return image
+                sample = step(*sample)
+        image, mask = sample
+        return image, mask if mask is None else mask.as_subclass(Tensor)
 
 
 def _around(size: tuple[int, int]) -> tuple[float, float]:

@@ -29,14 +29,14 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.image import View, read_image
+from datasets.image import View, read_view
 from datasets.record import Record
 from utils.device import num_cores
 from utils.errors import UserError, run_command
 
 FOLDER = Path("data/cache")
 _ELSE = "name another folder with dataset.cache=FOLDER, or go without with dataset.cache=null"
-_FORMAT = 1  # raise it when the same pictures give other bytes
+_FORMAT = 2  # raise it when the same pictures give other bytes
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _build(file: Path, root: Path, paths: Sequence[str], view: View) -> None:
 
             def decode(i: int) -> None:
                 try:
-                    pixels = view(read_image(root / paths[i]))
+                    pixels = read_view(root / paths[i], view)
                 except UserError as error:
                     errors[i] = error
                     return
@@ -236,7 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--list", action="store_true", help="show the caches")
     what.add_argument(
-        "--clear", action="store_true", help="remove them all, and what teachers said"
+        "--clear",
+        action="store_true",
+        help="remove them all, what teachers said, and what checks found",
     )
     parser.add_argument("--dir", type=Path, default=FOLDER, help="folder of the caches")
     args = parser.parse_args(arguments)
@@ -245,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         caches = list_caches(args.dir)
         if args.clear:
             for file in chain.from_iterable(
-                map(args.dir.glob, ("*.pixels", "*.part", "*.targets"))
+                map(args.dir.glob, ("*.pixels", "*.part", "*.targets", "*.sqlite"))
             ):
                 _remove(file)
                 file.unlink(missing_ok=True)

@@ -1,9 +1,11 @@
 """What a training image is said to show: privileged information, never there at inspection."""
 
 import random
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Literal
 
-from datasets.record import Record
+from datasets.record import ANOMALY, Record
 from utils.seeding import derive
 
 Policy = Literal["label", "sentence", "object"]
@@ -71,10 +73,19 @@ POLICIES = {
 }
 
 
+def says_only_the_label(records: Iterable[Record]) -> bool:
+    """Whether all anomalous images of an object have the same text: its label in other words."""
+    texts = defaultdict(set)
+    for record in records:
+        if record.label:
+            texts[record.object].add(record.defect)
+    return all(len(found) == 1 for found in texts.values())
+
+
 def _enumerate(defect: str) -> str:
     """From "burnt,small scratches" to "burnt and small scratches"; three and more with commas."""
     parts = list(dict.fromkeys(part.strip().replace("_", " ") for part in defect.split(",")))
-    *first, last = [part for part in parts if part] or ["a defect"]
+    *first, last = [part for part in parts if part not in ("", ANOMALY)] or ["a defect"]
     return f"{', '.join(first)} and {last}" if first else last
 
 

@@ -1,43 +1,84 @@
 """From a file to pixels."""
 
+import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from utils.errors import UserError
 
-Resize = Literal["full", "pad", "center_crop"]
+Resize = Literal["full", "pad", "center_crop", "tiles"]
 
 # A truncated file is an error, whatever another library asked of Pillow.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+_TURNS = {  # EXIF's orientation: what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
-def read_image(path: Path) -> Image.Image:
-    """The picture in ``path`` as 8-bit RGB.
+def read_image(path: Path, *, at_least: int | None = None) -> Image.Image:
+    """The picture in ``path`` as 8-bit RGB, upright as its EXIF data say.
 
     Grey, palette, CMYK and RGBA pictures are converted (transparency is dropped); 16-bit ones are
     scaled from their full range.
+
+    Args:
+        path: The file.
+        at_least: Side in pixels that is enough: a JPEG may come out smaller by 2, 4 or 8, but no
+            smaller than this. All of the file is read and checked all the same.
 
     Raises:
         UserError: If the file is missing, empty, truncated, too large or no picture.
     """
     try:
         with Image.open(path) as image:
+            if at_least is not None:
+                image.draft(None, (at_least, at_least))
             image.load()
-            if image.mode in _SIXTEEN_BITS:
-                high_byte = np.clip(np.asarray(image), 0, 65535) // 256
+            upright = _upright(image)
+            if upright.mode in _SIXTEEN_BITS:
+                high_byte = np.clip(np.asarray(upright), 0, 65535) // 256
                 return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
-            return image.convert("RGB")
+            return upright.convert("RGB")
     except UnidentifiedImageError as error:
         size = path.stat().st_size
         raise UserError(f"{path}: is not a picture ({size} bytes); replace or remove it") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read as a picture ({error})") from error
+
+
+def read_view(path: Path, view: "View") -> Tensor:
+    """The picture in ``path`` as a network sees it.
+
+    Raises:
+        UserError: As :func:`read_image`, or if the picture does not go into the view.
+    """
+    try:
+        return view(read_image(path))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture as a viewer shows it.
+
+    Departure: Pillow's own ``exif_transpose`` also writes the rest of the EXIF data anew, and fails
+    where they are damaged.
+    """
+    orientation: Any = image.getexif().get(ExifTags.Base.Orientation)  # damaged ones are anything
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 class View:
@@ -47,7 +88,8 @@ class View:
         size: Height and width in pixels.
         resize: ``full``: all of the picture, stretched to the size. ``pad``: all of it in its own
             proportions, black borders. ``center_crop``: the released way, the shorter side fitted
-            and the rest cut off.
+            and the rest cut off. ``tiles``: as many squares side by side as fit the size, see
+            :func:`_tiles`.
     """
 
     def __init__(self, size: tuple[int, int], resize: Resize) -> None:
@@ -55,28 +97,60 @@ class View:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB bytes, shape ``(3, H, W)``, uint8, channels last; bicubic with antialiasing."""
-        pixels = np.array(RESIZES[self.resize](image, self.size))
+        pixels = np.array(RESIZES[self.resize](image, self.size, Image.Resampling.BICUBIC))
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
+    def mask(self, image: Image.Image) -> Tensor:
+        """The same for the one-channel ``image``: ``(H, W)``, uint8, each value a nearest one."""
+        return torch.from_numpy(
+            np.array(RESIZES[self.resize](image, self.size, Image.Resampling.NEAREST))
+        )
 
-def _full(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return image.resize(size[::-1], Image.Resampling.BICUBIC)
+
+def _full(image: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
+    return image.resize(size[::-1], how)
 
 
-def _pad(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _pad(image: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
     scale = min(size[0] / image.height, size[1] / image.width)
     inner = max(round(image.height * scale), 1), max(round(image.width * scale), 1)
-    canvas = Image.new("RGB", size[::-1])
-    canvas.paste(_full(image, inner), ((size[1] - inner[1]) // 2, (size[0] - inner[0]) // 2))
+    canvas = Image.new(image.mode, size[::-1])
+    canvas.paste(_full(image, inner, how), ((size[1] - inner[1]) // 2, (size[0] - inner[0]) // 2))
     return canvas
 
 
-def _center_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _center_crop(image: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
     scale = max(size[0] / image.height, size[1] / image.width)
-    height, width = size[0] / scale, size[1] / scale
+    # Rounding must not push the box over the border.
+    height, width = min(size[0] / scale, image.height), min(size[1] / scale, image.width)
     left, top = (image.width - width) / 2, (image.height - height) / 2
     box = (left, top, left + width, top + height)
-    return image.resize(size[::-1], Image.Resampling.BICUBIC, box=box)
+    return image.resize(size[::-1], how, box=box)
 
 
-RESIZES = {"full": _full, "pad": _pad, "center_crop": _center_crop}
+def _tiles(image: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
+    """Square tiles of the picture's shorter side, along the longer one, 0.8 of a side apart.
+
+    The last is flush with the border. Where ``size`` has room for more, it stays black.
+
+    Source:
+        mala-lab/WinCLIP, 4880fc4, for pictures that are not square.
+    """
+    height, width = size
+    side, length = sorted(image.size)
+    count = math.ceil((length / side - 1) / 0.8) + 1
+    if count > width // height:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels are {count} tiles; make room for them: "
+            f"image.size=[{height}, {count * height}]"
+        )
+    canvas = Image.new(image.mode, size[::-1])
+    for i in range(count):
+        start = min(round(0.8 * side * i), length - side)
+        x, y = (start, 0) if image.width >= image.height else (0, start)
+        tile = image.resize((height, height), how, box=(x, y, x + side, y + side))
+        canvas.paste(tile, (i * height, 0))
+    return canvas
+
+
+RESIZES = {"full": _full, "pad": _pad, "center_crop": _center_crop, "tiles": _tiles}

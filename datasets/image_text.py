@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
 
 from datasets.augment import Augmentation
 from datasets.captions import Captions
+from datasets.mask import Masks
 from datasets.pixels import Pixels, ResidentPixels
 from datasets.record import Record
 from utils.batch import Batch
@@ -34,6 +38,7 @@ class _Sample:
     record: Record
     image: Tensor
     caption: str | None = None
+    mask: Tensor | None = None
     guide_image: Tensor | None = None
     guide_caption: str | None = None
 
@@ -48,6 +53,8 @@ class ImageText(Dataset[_Sample | UserError]):
         captions: From record to caption; ``None`` for a network that reads none: then the
             records' texts are dropped here, and nobody further down can see them.
         guide: The teacher's view, where one guides the training.
+        masks: The mask of each record, where they are wanted.
+        mosaic: Probability that four images of an object take the place of one.
         seed: Every random change follows from it, the epoch and the image.
     """
 
@@ -59,12 +66,15 @@ class ImageText(Dataset[_Sample | UserError]):
         augmentation: Augmentation | None = None,
         captions: Captions | None = None,
         guide: Guide | None = None,
+        masks: Masks | None = None,
+        mosaic: float = 0.0,
         seed: int = 0,
     ) -> None:
         reads_text = captions is not None or guide is not None
         self.records = [r if reads_text else r.without_text() for r in records]
         self.pixels, self.augmentation = pixels, augmentation
-        self.captions, self.guide, self.seed = captions, guide, seed
+        self.captions, self.guide, self.masks, self.seed = captions, guide, masks, seed
+        self.mosaic = Mosaic(mosaic, self.records) if mosaic else None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -79,13 +89,18 @@ class ImageText(Dataset[_Sample | UserError]):
         epoch, index = key
         record = self.records[index]
         try:
-            image = self.pixels(index)
+            seed = derive(self.seed, "augment", epoch, record.path)
+            mask: Tensor | None
+            if self.mosaic is not None and self.masks is not None:
+                image, mask = self.mosaic(index, self.pixels, self.masks, seed)
+            else:
+                image, mask = self.pixels(index), self.masks(index) if self.masks else None
             guide_image = self.guide.pixels(index) if self.guide else None
         except UserError as error:
             return error
         if self.augmentation is not None:
-            image = self.augmentation(image, derive(self.seed, "augment", epoch, record.path))
-        sample = _Sample(record, image)
+            image, mask = self.augmentation(image, seed, mask)
+        sample = _Sample(record, image, mask=mask)
         if self.captions is not None:
             sample.caption = self.captions(record, epoch)
         if self.guide is not None:
@@ -94,17 +109,65 @@ class ImageText(Dataset[_Sample | UserError]):
         return sample
 
 
+class Mosaic:
+    """Four random images of one object in place of one, each half as large, with their masks.
+
+    Source:
+        The mosaic of VAND (ByChelsea/VAND-APRIL-GAN, f13b8a6): a folder of the object's images is
+        drawn first, good or with one kind of defect, then an image in it.
+
+    Args:
+        probability: Of a mosaic.
+        records: The images.
+    """
+
+    def __init__(self, probability: float, records: Sequence[Record]) -> None:
+        self.probability = probability
+        self.objects = [record.object for record in records]
+        self.folders: dict[str, dict[PurePosixPath, list[int]]] = {}
+        for i, record in enumerate(records):
+            folders = self.folders.setdefault(record.object, {})
+            folders.setdefault(PurePosixPath(record.path).parent, []).append(i)
+
+    def __call__(
+        self, index: int, pixels: Pixels, masks: Masks, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Image ``(3, H, W)`` and mask ``(H, W)`` in the place of ``index``."""
+        random = np.random.default_rng(seed)
+        if random.random() >= self.probability:
+            return pixels(index), masks(index)
+        folders = list(self.folders[self.objects[index]].values())
+        drawn = [folders[int(i)] for i in random.integers(len(folders), size=4)]
+        chosen = [folder[int(random.integers(len(folder)))] for folder in drawn]
+        pictures = [pixels(i) for i in chosen]
+        size = pictures[0].shape[-2:]  # that of all
+        image = _quarters(pictures)
+        mask = _quarters([masks(i).unsqueeze(0) for i in chosen])
+        nearest = v2.InterpolationMode.NEAREST
+        return v2.functional.resize(image, size, antialias=True), v2.functional.resize(
+            mask, size, interpolation=nearest
+        )[0]
+
+
+def _quarters(images: Sequence[Tensor]) -> Tensor:
+    """Four ``(C, H, W)`` as one ``(C, 2 H, 2 W)``, row by row."""
+    top, bottom = torch.cat(list(images[:2]), dim=2), torch.cat(list(images[2:]), dim=2)
+    return torch.cat([top, bottom], dim=1)
+
+
 def collate(samples: Sequence[_Sample | UserError]) -> Batch | UserError:
     """One batch of samples, or the first error among them."""
     good = [sample for sample in samples if isinstance(sample, _Sample)]
     if len(good) < len(samples):
         return next(sample for sample in samples if isinstance(sample, UserError))
+    masks = _all(s.mask for s in good)
     batch = Batch(
         image=_stack([s.image for s in good]),
         label=torch.tensor([s.record.label for s in good]),
         object=[s.record.object for s in good],
         path=[s.record.path for s in good],
         caption=_all(s.caption for s in good),
+        mask=None if masks is None else torch.stack(masks),
     )
     views = _all(s.guide_image for s in good)
     if views is None:

@@ -1,30 +1,27 @@
 """Any data set described by a ``meta.json``, as AnomalyCLIP and its kin write it."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.record import (
-    Record,
-    Splits,
-    check_files,
-    check_path,
-    check_unique,
-    choose_objects,
-)
+from datasets.record import ANOMALY, NORMAL, Record, Splits, check_path, checked
+from datasets.scan import BAD, GOOD
 from utils.errors import UserError
 
 _KEYS = ("img_path", "cls_name", "anomaly")
 
 
-def read_meta(root: Path, *, split: str, objects: Sequence[str] = ()) -> Splits:
+def read_meta(
+    root: Path, *, split: str = "", objects: tuple[str, ...] = (), file: Path | None = None
+) -> Splits:
     """The images listed in ``meta_<split>.json``, or in ``meta.json`` where ``split`` is empty.
 
     Args:
-        root: Folder that holds the file and to which its paths are relative.
+        root: Folder that holds the file and to which its paths are relative; absolute ones have to
+            lie in it.
         split: Which file.
         objects: Which objects; empty: all that are listed.
+        file: The file itself, where it lies elsewhere or has another name.
 
     Returns:
         ``train`` and ``test``; either may be empty.
@@ -32,45 +29,45 @@ def read_meta(root: Path, *, split: str, objects: Sequence[str] = ()) -> Splits:
     Raises:
         UserError: If files are missing, or the list says something it may not say.
     """
-    file = root / (f"meta_{split}.json" if split else "meta.json")
+    path = file or root / (f"meta_{split}.json" if split else "meta.json")
     try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
+        meta = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); see dataset.dir") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); see dataset.dir") from error
     except ValueError as error:
-        raise UserError(f"{file}: is not JSON ({error})") from error
+        raise UserError(f"{path}: is not JSON ({error})") from error
     if not isinstance(meta, dict) or not {"train", "test"} & meta.keys():
-        raise UserError(f"{file}: expected {{'train': ..., 'test': ...}}")
+        raise UserError(f"{path}: expected {{'train': ..., 'test': ...}}")
     splits: Splits = {
-        name: _records(meta.get(name, {}), f"{file}: {name}") for name in ("train", "test")
+        name: _records(meta.get(name, {}), f"{path}: {name}", root) for name in ("train", "test")
     }
-    splits = choose_objects(splits, objects, where=str(file))
-    everything = [record for records in splits.values() for record in records]
-    check_unique(everything, where=str(file))
-    check_files(root, everything, hint="mend the list, or dataset.dir")
-    return splits
+    hint = "mend the list, or dataset.dir"
+    return checked(root, splits, objects, where=str(path), hint=hint)
 
 
-def _records(objects: Any, where: str) -> list[Record]:
+def _records(objects: Any, where: str, root: Path) -> list[Record]:
     if not isinstance(objects, dict) or not all(isinstance(v, list) for v in objects.values()):
         raise UserError(f"{where}: expected {{object: [images]}}")
     return [
-        _record(entry, f"{where}.{name}[{i}]")
+        _record(entry, f"{where}.{name}[{i}]", root)
         for name, entries in objects.items()
         for i, entry in enumerate(entries)
     ]
 
 
-def _record(entry: Any, where: str) -> Record:
+def _record(entry: Any, where: str, root: Path) -> Record:
     if not isinstance(entry, dict) or any(key not in entry for key in _KEYS):
         raise UserError(f"{where}: expected an object with {', '.join(_KEYS)}")
     if entry["anomaly"] not in (0, 1):
         raise UserError(f"{where}: anomaly must be 0 or 1, got {entry['anomaly']!r}")
-    mask = str(entry.get("mask_path") or "")
+    mask, said = str(entry.get("mask_path") or ""), str(entry.get("specie_name") or "")
+    if said in ("", *GOOD, *BAD):  # projects spell it in many ways
+        said = ANOMALY if entry["anomaly"] else NORMAL
     return Record(
-        path=check_path(str(entry["img_path"]), where),
+        path=check_path(str(entry["img_path"]), where, root),
         object=str(entry["cls_name"]),
         label=int(entry["anomaly"]),
-        defect=str(entry.get("specie_name") or ("anomaly" if entry["anomaly"] else "normal")),
-        mask=check_path(mask, where) if mask else "",
+        defect=said,
+        mask=check_path(mask, where, root) if mask else "",
+        group=str(entry.get("group") or ""),
     )

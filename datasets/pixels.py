@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from datasets.image import View, read_image
+from datasets.image import View, read_view
 from datasets.record import Record
 
 
@@ -39,7 +39,7 @@ class DecodedPixels:
 
     def __call__(self, index: int) -> Tensor:
         """As :class:`Pixels`."""
-        return self.view(read_image(self.root / self.records[index].path))
+        return read_view(self.root / self.records[index].path, self.view)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,19 @@
-"""Validation images, carved out of the training images."""
+"""Test and validation images, drawn by a seed where nobody else has drawn them."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from datasets.record import Record
+from datasets.record import Record, Splits
 from utils.errors import UserError
+from utils.runlog import say
 from utils.seeding import generator
+
+Stratum = tuple[Hashable, ...]
 
 
 def carve_validation(
@@ -17,34 +23,189 @@ def carve_validation(
 
     Args:
         records: All training images.
-        fraction: Share to put aside, in ``(0, 1)``; of each object and label at least one image
-            where there are two or more.
+        fraction: Share to put aside, in ``[0, 1)``; of each object and label at least one image
+            where there are two or more, but none at all at 0.
         seed: Decides which.
 
     Returns:
-        Training and validation images, both in the order of ``records``.
+        Training and validation images, both in the order of ``records``; no group is parted.
 
     Raises:
         UserError: If no anomalous image is left on either side, so that nothing could be learned
             or no checkpoint chosen.
     """
-    strata: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for i, record in enumerate(records):
-        strata[record.object, record.label].append(i)
-    chosen: set[int] = set()
-    for (name, label), members in strata.items():
-        order = torch.randperm(len(members), generator=generator(seed, "validation", name, label))
-        count = max(round(fraction * len(members)), 1) if len(members) > 1 else 0
-        chosen.update(members[i] for i in order[:count].tolist())
-    train = [record for i, record in enumerate(records) if i not in chosen]
-    validation = [record for i, record in enumerate(records) if i in chosen]
-    for side, part in (("training", train), ("validation", validation)):
+    train, validation = _part(records, fraction, seed, "validation")
+    for side, part in (("training", train), ("validation", validation))[: 2 if fraction else 1]:
         if len({record.label for record in part}) < 2:
             raise UserError(
                 f"dataset: the {side} images hold no {_missing(part)} image; training needs at "
                 "least two normal and two anomalous ones of an object (VisA's split 1cls has none)"
             )
     return train, validation
+
+
+def draw_split(
+    root: Path, records: Sequence[Record], *, test_fraction: float, split_seed: int
+) -> Splits:
+    """Training and test images of a data set without a split, by object and label.
+
+    Copies of one file, byte by byte, stay on one side, and so do the images of a group.
+
+    Args:
+        root: Folder the records' paths are relative to.
+        records: All images; their files are there.
+        test_fraction: Share to put aside, in ``(0, 1)``.
+        split_seed: Decides which.
+
+    Raises:
+        ValueError: If ``test_fraction`` is out of range.
+        UserError: If one side holds no normal or no anomalous image.
+    """
+    check_fraction(test_fraction)
+    grouped = group_copies(root, records)
+    train, test = _part(grouped, test_fraction, split_seed, "test")
+    for side, part in (("training", train), ("testing", test)):
+        if len({record.label for record in part}) < 2:
+            raise UserError(
+                f"{root}: {len(records)} images, {sum(r.label for r in records)} of them anomalous,"
+                f" leave no {_missing(part)} one for {side}; there must be at least two of each, "
+                "and no group of images may hold them all"
+            )
+    say(
+        f"{root}: no split of its own: {len(test)} of {len(records)} images are put aside for the "
+        f"test (dataset.test_fraction {test_fraction:g}, dataset.split_seed {split_seed})"
+    )
+    return {"train": train, "test": test}
+
+
+def move_anomalies(splits: Splits, root: Path, *, test_fraction: float, split_seed: int) -> Splits:
+    """Gives the training some of the anomalous test images, of every defect of every object.
+
+    For data sets whose own training images are all normal. The normal images stay where they are.
+
+    Raises:
+        ValueError: If ``test_fraction``, the share that stays in the test, is out of range.
+    """
+    check_fraction(test_fraction)
+    anomalies = group_copies(root, [record for record in splits["test"] if record.label])
+    moved, _ = _part(
+        anomalies, test_fraction, split_seed, "test", lambda record: (record.object, record.defect)
+    )
+    paths = {record.path for record in moved}
+    say(
+        f"{root}: {len(moved)} of {len(anomalies)} anomalous test images are given to the training "
+        f"(dataset.test_fraction {test_fraction:g}, dataset.split_seed {split_seed})"
+    )
+    return {
+        "train": [*splits["train"], *moved],
+        "test": [record for record in splits["test"] if record.path not in paths],
+    }
+
+
+def check_fraction(fraction: float) -> None:
+    """Raises ValueError if ``fraction`` leaves nothing on one side."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"test_fraction must be between 0 and 1, got {fraction}")
+
+
+def group_copies(root: Path, records: Sequence[Record]) -> list[Record]:
+    """The records, with files that are equal byte by byte in one group.
+
+    Groups that share a copy become one. Only files of the same size are read.
+    """
+    sizes = defaultdict(list)
+    for i, record in enumerate(records):
+        sizes[(root / record.path).stat().st_size].append(i)
+    copies = defaultdict(list)
+    for members in (members for members in sizes.values() if len(members) > 1):
+        for i in members:
+            with (root / records[i].path).open("rb") as file:
+                copies[hashlib.file_digest(file, "sha256").hexdigest()[:12]].append(i)
+    names = {i: f"copy {key}" for key, found in copies.items() if len(found) > 1 for i in found}
+    groups = _Groups()
+    for i, record in enumerate(records):
+        groups.join(*(name for name in (record.group, names.get(i, "")) if name))
+    return [
+        replace(record, group=groups.leader(record.group or names[i]))
+        if record.group or i in names
+        else record
+        for i, record in enumerate(records)
+    ]
+
+
+class _Groups:
+    """Names that mean the same group."""
+
+    def __init__(self) -> None:
+        self.above: dict[str, str] = {}
+
+    def leader(self, name: str) -> str:
+        """The one name that stands for the group of ``name``."""
+        while (above := self.above.get(name, name)) != name:
+            name = above
+        return name
+
+    def join(self, *names: str) -> None:
+        """Makes one group of theirs."""
+        for name in names[1:]:
+            self.above[self.leader(name)] = self.leader(names[0])
+
+
+def _by_label(record: Record) -> Stratum:
+    return record.object, record.label
+
+
+def _part(
+    records: Sequence[Record],
+    fraction: float,
+    seed: int,
+    purpose: str,
+    stratum_of: Callable[[Record], Stratum] = _by_label,
+) -> tuple[list[Record], list[Record]]:
+    """The records that stay and ``fraction`` of them, of every stratum, both in their order."""
+    chosen = _choose(records, fraction, seed, purpose, stratum_of)
+    return (
+        [record for i, record in enumerate(records) if i not in chosen],
+        [record for i, record in enumerate(records) if i in chosen],
+    )
+
+
+def _choose(
+    records: Sequence[Record],
+    fraction: float,
+    seed: int,
+    purpose: str,
+    stratum_of: Callable[[Record], Stratum],
+) -> set[int]:
+    """Which records make up ``fraction``.
+
+    In random order an image is taken, with its group, if that brings the strata it is from nearer
+    to their share: alone until the share is full, with a group as far as it goes.
+    """
+    strata: dict[Stratum, list[int]] = defaultdict(list)
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for i, record in enumerate(records):
+        strata[stratum_of(record)].append(i)
+        groups[record.group or i].append(i)
+    wanted = {
+        stratum: max(round(fraction * len(members)), 1) if fraction and len(members) > 1 else 0
+        for stratum, members in strata.items()
+    }
+    chosen: set[int] = set()
+    for stratum, members in strata.items():
+        order = torch.randperm(len(members), generator=generator(seed, purpose, *stratum)).tolist()
+        for group in (groups[records[members[j]].group or members[j]] for j in order):
+            counts = Counter(stratum_of(records[i]) for i in group)
+            gain = sum(abs(wanted[s]) - abs(wanted[s] - count) for s, count in counts.items())
+            if gain > 0 and chosen.isdisjoint(group):
+                chosen.update(group)
+                for s, count in counts.items():
+                    wanted[s] -= count
+        if wanted[stratum] > 0 and chosen.isdisjoint(members):  # every group is too large
+            smallest = min((groups[records[i].group or i] for i in members), key=len)
+            if len(smallest) < len(members):
+                chosen.update(smallest)
+    return chosen
 
 
 def _missing(part: Sequence[Record]) -> str:

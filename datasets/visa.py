@@ -5,8 +5,6 @@ Source:
     The images are CC BY 4.0.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from datasets.record import (
     check_unique,
     choose_objects,
 )
+from datasets.table import read_rows
 from utils.errors import UserError
 from utils.registry import did_you_mean
 
@@ -42,7 +41,7 @@ OBJECTS = (
 _LABELS = {"normal": 0, "anomaly": 1}
 
 
-def read_visa(root: Path, *, split: str, objects: Sequence[str] = ()) -> Splits:
+def read_visa(root: Path, *, split: str, objects: tuple[str, ...] = ()) -> Splits:
     """The images of one official split.
 
     Args:
@@ -85,7 +84,7 @@ def read_visa(root: Path, *, split: str, objects: Sequence[str] = ()) -> Splits:
 
 def _read_split(table: Path) -> Splits:
     splits: Splits = {"train": [], "test": []}
-    for where, row in _rows(table, ("object", "split", "label", "image", "mask")):
+    for where, row in read_rows(table, ("object", "split", "label", "image", "mask")):
         if row["split"] not in splits:
             raise UserError(f"{where}: split must be train or test, got {row['split']!r}")
         if row["label"] not in _LABELS:
@@ -107,7 +106,7 @@ def _read_annotations(root: Path, objects: Sequence[str]) -> dict[str, str]:
     defects: dict[str, str] = {}
     for name in objects:
         table = root / name / "image_anno.csv"
-        for where, row in _rows(table, ("image", "label", "mask")):
+        for where, row in read_rows(table, ("image", "label", "mask")):
             defects[check_path(row["image"], where)] = row["label"]
     return defects
 
@@ -121,22 +120,3 @@ def _with_defect(record: Record, defects: dict[str, str], root: Path) -> Record:
         said = "normal" if record.label == 0 else "anomaly"
         raise UserError(f"{table}: {record.path} is {defect!r}, but the split file says {said}")
     return Record(**{**vars(record), "defect": defect})
-
-
-def _rows(table: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """``("file:line", {column: text})`` of each row; line ends may be of either kind."""
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{table}: cannot be read ({error})") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [column for column in columns if column not in (reader.fieldnames or ())]
-    if missing:
-        raise UserError(f"{table}:1: no column {missing[0]!r}; expected {','.join(columns)}")
-    rows = []
-    for row in reader:
-        where = f"{table}:{reader.line_num}"
-        if None in row or None in row.values():
-            raise UserError(f"{where}: expected {len(reader.fieldnames or ())} columns")
-        rows.append((where, {column: row[column].strip() for column in columns}))
-    return rows

@@ -41,7 +41,7 @@ def write_meta(root: Path, split: str, objects: Sequence[str], out: Path | None)
     Raises:
         UserError: If anything is missing or wrong; nothing is written then.
     """
-    splits = visa.read_visa(root, split=split, objects=objects)
+    splits = visa.read_visa(root, split=split, objects=tuple(objects))
     file = out or root / f"meta_{split}.json"
     write_bytes(json.dumps(to_meta(splits), indent=1).encode(), file)
     for name, records in splits.items():

@@ -12,16 +12,18 @@ from datasets.cache import open_cache
 from datasets.captions import Captions
 from datasets.image import View
 from datasets.image_text import Batches, Guide, ImageText
+from datasets.mask import Masks
 from datasets.pixels import DecodedPixels, Pixels, ResidentPixels
-from datasets.record import Record, Splits, data_hash
+from datasets.record import Record, Splits, data_hash, hold_out
 from datasets.split import carve_validation
 from models.base import AnomalyModel
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
 from models.objectives.base import Learner, Targets
 from options.load import loads
-from options.schema import Run, Stage
+from options.schema import Dataset, Run, Source, Stage
 from utils.checkpoint import load_weights, read_about
+from utils.errors import UserError
 from utils.optimizers import OPTIMIZERS
 from utils.ranks import share
 from utils.schedules import SCHEDULES
@@ -47,25 +49,46 @@ class Data:
     hash: str
 
 
-def read_splits(run: Run) -> Splits:
-    """The data set's own splits.
+def read_splits(options: Source) -> Splits:
+    """A data set's own splits, less the objects that are held out of the training.
 
     Raises:
-        UserError: As the reader.
+        UserError: As the reader and :func:`datasets.record.hold_out`.
     """
-    options = run.dataset
-    return DATASETS[options.name](options.dir, split=options.split, objects=options.objects)
+    splits: Splits = options.reader.build(DATASETS, options.dir)
+    if isinstance(options, Dataset) and options.hold_out:
+        return hold_out(splits, options.hold_out, "dataset.hold_out")
+    return splits
 
 
-def read_data(run: Run) -> Data:
-    """The splits, with validation images carved out of ``train``.
+def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> Data:
+    """What stage ``name`` learns from, with validation images carved out.
+
+    A baseline learns from the test images of ``dataset.auxiliary``, which have masks, and from
+    nothing else; they are not the test images of the run.
+
+    Args:
+        run: The experiment.
+        name: The stage.
+        splits: What :func:`read_splits` said of its data set, where that is known already.
 
     Raises:
         UserError: As the reader and :func:`datasets.split.carve_validation`.
     """
-    splits = read_splits(run)
+    options: Source = run.dataset
+    splits = splits or read_splits(options)
+    if name == "baseline" and run.dataset.auxiliary is not None:
+        tested = {record.path for record in splits["test"]}
+        is_same = run.dataset.auxiliary.dir.resolve() == options.dir.resolve()
+        options = run.dataset.auxiliary
+        splits = {"train": read_splits(options)["test"], "test": []}
+        if is_same and tested & {record.path for record in splits["train"]}:
+            raise UserError(
+                "dataset.auxiliary: holds images that are to be tested; name another data set, or "
+                "other objects of it"
+            )
     train, val = carve_validation(splits["train"], run.dataset.val_fraction, run.misc.seed)
-    return Data(run.dataset.dir, train, val, splits, data_hash(splits))
+    return Data(options.dir, train, val, splits, data_hash(splits))
 
 
 def build_model(run: Run, name: str, stage: Stage) -> AnomalyModel:
@@ -96,6 +119,7 @@ def build_learner(run: Run, name: str, stage: Stage, targets: Targets | None) ->
     """The network of a stage with its objective."""
     model = build_model(run, name, stage)
     seed_everything(derive(run.misc.seed, name, "objective"))
+    assert stage.objective is not None  # the schema sees to it
     objective = stage.objective.build(OBJECTIVES, model.feature_dim, targets)
     return Learner(model, objective)
 
@@ -105,12 +129,14 @@ def build_optimizer(stage: Stage, learner: Learner) -> torch.optim.Optimizer:
     encoders = [p for encoder in learner.model.encoders() for p in encoder.parameters()]
     inside = {id(p) for p in encoders}
     others = [p for p in learner.parameters() if id(p) not in inside]
+    assert stage.optimizer is not None
     made: torch.optim.Optimizer = stage.optimizer.build(OPTIMIZERS, encoders, others)
     return made
 
 
 def build_schedule(stage: Stage) -> Callable[[float], float]:
     """The learning-rate schedule of a stage."""
+    assert stage.schedule is not None
     made: Callable[[float], float] = stage.schedule.build(SCHEDULES, stage.engine.epochs)
     return made
 
@@ -127,18 +153,39 @@ def training_batches(
     scale = crop**-0.5
     view = View((round(size[0] * scale), round(size[1] * scale)), stage.image.resize)
     images = ImageText(
-        _pixels(run, stage, data.train, data.splits["train"], view, device),
+        _pixels(run, data.root, stage, data.train, data.splits["train"], view, device),
         data.train,
         augmentation=Augmentation(stage.augment, size),
         captions=captions if is_reader else None,
         guide=Guide(
-            _pixels(run, stage, data.train, data.splits["train"], _view(teacher), device), captions
+            _pixels(
+                run, data.root, stage, data.train, data.splits["train"], _view(teacher), device
+            ),
+            captions,
         )
         if teacher
         else None,
+        masks=_masks(data, view) if needs_masks(stage) else None,
+        mosaic=stage.augment.mosaic,
         seed=seed,
     )
     return _batches(images, stage, stage.engine.batch_size, stage.engine.sampler, device, seed)
+
+
+def needs_masks(stage: Stage) -> bool:
+    """Whether the stage's objective wants to know where the anomalies are."""
+    return stage.objective is not None and OBJECTIVES[stage.objective.name].needs_masks
+
+
+def _masks(data: Data, view: View) -> Masks:
+    missing = [record.path for record in data.train if record.label and not record.mask]
+    if missing:
+        raise UserError(
+            f"{data.root}: {len(missing)} anomalous images have no mask, the first is "
+            f"{missing[0]}; what is trained here learns from masks: leave them out, or take "
+            "another data set"
+        )
+    return Masks(data.root, data.train, view)
 
 
 def stage_captions(run: Run, name: str, stage: Stage) -> Captions:
@@ -154,6 +201,9 @@ def evaluation_batches(
     of: Sequence[Record],
     device: torch.device,
     captions: Captions | None = None,
+    *,
+    with_masks: bool = False,
+    root: Path | None = None,
 ) -> Batches:
     """Images to score, each once, in order.
 
@@ -165,12 +215,16 @@ def evaluation_batches(
         device: Where the batches go.
         captions: What a network that reads text is told: by default the object's name alone, which
             says nothing about the label. A network that reads none is told nothing.
+        with_masks: Whether the batches hold masks.
+        root: Folder of the images, where it is not the data set's.
     """
+    root = root or run.dataset.dir
     is_reader = METHODS[stage.model.name].reads_text
     images = ImageText(
-        _pixels(run, stage, records, of, _view(stage), device),
+        _pixels(run, root, stage, records, of, _view(stage), device),
         records,
         captions=(captions or Captions("object", 0.0, 0)) if is_reader else None,
+        masks=Masks(root, records, _view(stage)) if with_masks else None,
     )
     return _batches(images, stage, stage.engine.eval_batch_size, None, device, 0)
 
@@ -198,13 +252,14 @@ def _batches(
 
 def _pixels(
     run: Run,
+    root: Path,
     stage: Stage,
     records: Sequence[Record],
     of: Sequence[Record],
     view: View,
     device: torch.device,
 ) -> Pixels:
-    root, options = run.dataset.dir, run.dataset
+    options = run.dataset
     pixels: Pixels = DecodedPixels(root, records, view)
     if options.cache is not None:
         limit = int(options.cache_gb * 1e9)

@@ -1,13 +1,16 @@
 """The command line that all programs share: an options file and ``a.b=value`` arguments."""
 
 import argparse
+import shlex
 from pathlib import Path
 
+from options.comparison_file import Comparison, load_comparison
 from options.load import load
 from options.schema import Run
 from utils.errors import UserError
 
 DEFAULT = Path("options/KDstudent.yaml")
+DEFAULT_COMPARISON = Path("options/comparison/visa.yaml")
 
 
 def options_parser(description: str | None) -> argparse.ArgumentParser:
@@ -25,16 +28,48 @@ def options_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def run_from(args: argparse.Namespace) -> tuple[Run, str]:
-    """The run that a command line describes, and the options as they were written.
+def add_seeds(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--seeds N`` to a program that can do its job for several seeds."""
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="do it for misc.seed and the next N - 1, each in <exp.dir>/seed_<seed>",
+    )
+
+
+def file_and_overrides(args: argparse.Namespace, default: Path) -> tuple[Path, list[str]]:
+    """The file that a command line names, and the options that go over it.
 
     Raises:
-        UserError: If an option is wrong, or two files are named.
+        UserError: If two files are named.
     """
     overrides = [text for text in args.arguments if "=" in text]
     files = [Path(text) for text in args.arguments if "=" not in text]
     files += [args.config] if args.config else []
     if len(files) > 1:
         raise UserError(f"{files[1]}: one options file at a time, {files[0]} is named already")
-    file = files[0] if files else DEFAULT
-    return load(file, overrides), " ".join([str(file), *overrides])
+    return (files[0] if files else default), overrides
+
+
+def run_from(args: argparse.Namespace) -> tuple[Run, str]:
+    """The run that a command line describes, and the options as they were written.
+
+    Raises:
+        UserError: If an option is wrong, or two files are named.
+    """
+    file, overrides = file_and_overrides(args, DEFAULT)
+    return load(file, overrides), shlex.join([str(file), *overrides])
+
+
+def comparison_from(args: argparse.Namespace) -> tuple[Comparison, str]:
+    """The comparison that a command line describes, and the options as they were written.
+
+    ``--seeds N`` is the same as ``seeds=N``.
+
+    Raises:
+        UserError: If an option is wrong, or two files are named.
+    """
+    file, overrides = file_and_overrides(args, DEFAULT_COMPARISON)
+    overrides += [] if args.seeds is None else [f"seeds={args.seeds}"]
+    return load_comparison(file, overrides), shlex.join([str(file), *overrides])

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from options.comparison_file import Column, Comparison, ImageList
 from options.dump import plain
-from options.schema import Run, Stage
-from utils.registry import Component, options_of
+from options.schema import Run, Source, Stage
+from utils.registry import INLINE, Component, options_of, table_of
 
 _HEAD = """# Options
 
@@ -38,7 +39,16 @@ def document() -> str:
                 if is_dataclass(part) and part not in (Stage, Component):
                     sections += [f"## `{name}`\n", _section(part)]  # type: ignore[arg-type]
         if cls is Run:
-            sections += ["## A stage: `teacher` or `student`\n", _section(Stage)]
+            sections += ["## A stage: `teacher`, `student` or `baseline`\n", _section(Stage)]
+    sections += [
+        "## A comparison\n\nA file for `test.py --compare`, see [comparing.md](comparing.md).\n",
+        _section(Comparison),
+        "### `dataset` of a comparison\n",
+        _section(ImageList),
+        "### A column: an entry of `columns`\n",
+        _section(Column),
+    ]
+    _collect({"dataset.name": get_type_hints(Source, include_extras=True)["reader"]}, tables)
     _collect(get_type_hints(Stage, include_extras=True), tables)
     for name, table in tables.items():
         sections += [f"## Choices of `{name}`\n", *(_entry(*item) for item in table.items())]
@@ -48,8 +58,8 @@ def document() -> str:
 def _collect(hints: Mapping[str, Any], tables: dict[str, Any]) -> None:
     """All tables that components are chosen from, outermost first."""
     for name, kind in hints.items():
-        if get_origin(kind) is Annotated and get_args(kind)[0] is Component and name not in tables:
-            table = tables[name] = get_args(kind)[1]
+        if (table := table_of(kind)) is not None and name not in tables:
+            tables[name] = table
             for entry in table.values():
                 _collect({k: p.annotation for k, p in options_of(entry).items()}, tables)
 
@@ -58,7 +68,10 @@ def _section(cls: type[Any]) -> str:
     hints = get_type_hints(cls, include_extras=True)
     known: list[Field[Any]] = list(fields(cls))
     texts = _described(cls)
-    return _table((f.name, hints[f.name], _default_of(f), texts[f.name]) for f in known)
+    return _table(
+        ("name" if f.metadata == INLINE else f.name, hints[f.name], _default_of(f), texts[f.name])
+        for f in known
+    )
 
 
 def _default_of(field: Field[Any]) -> Any:
@@ -69,7 +82,7 @@ def _default_of(field: Field[Any]) -> Any:
 
 def _entry(name: str, entry: Callable[..., Any]) -> str:
     options, texts = options_of(entry), _described(entry)
-    first = (inspect.getdoc(entry) or "").splitlines()[0]
+    first = (inspect.getdoc(entry) or "").splitlines()[0].replace("``", "`")
     rows = [
         (
             key,
@@ -112,10 +125,12 @@ def _type(kind: Any) -> str:
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return " or ".join("`null`" if part is NoneType else _type(part) for part in args)
-    if origin is Annotated and args[0] is Component:
-        return "a choice"
+    if table_of(kind) is not None:
+        return "a choice" if args[0] is Component else "a choice or `null`"
     if origin is Annotated or origin is Literal:
         return ", ".join(f"`{choice}`" for choice in (args[1] if origin is Annotated else args))
+    if origin is dict:
+        return f"block of names, each {_type(args[1])}"
     if origin is tuple:
         count = "" if args[-1] is Ellipsis else f" of {len(args)}"
         return f"list{count}: {_type(args[0])}"

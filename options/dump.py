@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from options.schema import Run
-from utils.registry import Component
+from utils.registry import INLINE, Component
 
 
 def dumps(run: Run) -> str:
@@ -19,7 +19,11 @@ def dumps(run: Run) -> str:
 def plain(value: Any) -> Any:
     """``value`` as YAML has it: dicts, lists, numbers and text."""
     if is_dataclass(value) and not isinstance(value, Component):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        shown: dict[str, Any] = {}
+        for f in fields(value):
+            part = plain(getattr(value, f.name))
+            shown |= part if f.metadata == INLINE else {f.name: part}
+        return shown
     if isinstance(value, Component):
         return {"name": value.name, **{k: plain(v) for k, v in value.options.items()}}
     if isinstance(value, tuple):
@@ -36,12 +40,16 @@ def flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield f"{path}.name", value.name
         parts = list(value.options.items())
     elif is_dataclass(value):
-        parts = [(f.name, getattr(value, f.name)) for f in fields(value) if f.compare]
+        parts = [
+            ("" if f.metadata == INLINE else f.name, getattr(value, f.name))
+            for f in fields(value)
+            if f.compare
+        ]
     else:
         yield path, str(plain(value))
         return
     for name, part in parts:
-        yield from flatten(part, f"{path}.{name}" if path else name)
+        yield from flatten(part, ".".join(filter(None, (path, name))))
 
 
 def first_difference(now: Run, before: Run, sections: Iterable[str]) -> str | None:
@@ -50,10 +58,13 @@ def first_difference(now: Run, before: Run, sections: Iterable[str]) -> str | No
     Args:
         now: One run.
         before: The other.
-        sections: The sections to compare.
+        sections: The sections to compare, such as ``student`` or ``dataset.auxiliary``.
     """
+    sections = tuple(sections)
     new, old = dict(flatten(now)), dict(flatten(before))
     for name in [*new, *old]:
-        if name.split(".")[0] in sections and new.get(name) != old.get(name):
+        if name.startswith(tuple(f"{section}." for section in sections)) and new.get(
+            name
+        ) != old.get(name):
             return f"{name} is {new.get(name, 'absent')}, was {old.get(name, 'absent')}"
     return None

@@ -1,6 +1,7 @@
 """The folder of one stage: whose it is, how far it got, and whether it may be gone on with."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ class StageFolder:
 
     Attributes:
         path: The folder.
-        stage: ``teacher`` or ``student``.
+        stage: ``teacher``, ``student`` or ``baseline``.
     """
 
     path: Path
@@ -67,12 +68,15 @@ class StageFolder:
         write_bytes(json.dumps(about, indent=1).encode(), self.about)
         write_bytes(dumps(run).encode(), self.options)  # last: without it the folder is nobody's
 
-    def check(self, run: Run, about: dict[str, Any]) -> None:
+    def check(self, run: Run, about: Mapping[str, Any]) -> None:
         """Raises UserError, naming the first difference, if another experiment made the folder."""
         if run.exp.resume == "any_options":
             return
         before = loads(self.options.read_text(encoding="utf-8"), str(self.options))
-        change = first_difference(run, before, ("dataset", "misc", self.stage))
+        sections = ("dataset", "misc", self.stage)
+        if self.stage == "baseline":  # it never saw the data set, and may be tested on any
+            sections = ("dataset.auxiliary", "misc", self.stage)
+        change = first_difference(run, before, sections)
         known = json.loads(self.about.read_text(encoding="utf-8"))
         for key in ("data", "teacher"):
             if change is None and key in about and about[key] != known.get(key):

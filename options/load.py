@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from options.schema import STAGES, Run, Stage
 from options.tree import Block, Leaf, Mistake, Place, from_overrides, parse, read, spread
 from utils.errors import UserError
-from utils.registry import Component, Table, did_you_mean, options_of
+from utils.registry import INLINE, Component, Table, did_you_mean, options_of, table_of
 
 T = TypeVar("T")
+_NULL = ("", "null", "~")
 _SPELLED = {
     int: "a whole number",
     float: "a number",
@@ -60,7 +61,7 @@ def from_tree(cls: type[T], tree: Block, mistakes: list[Mistake]) -> T:
     Raises:
         UserError: With all mistakes, sorted by file and line.
     """
-    reader = _Reader(mistakes)
+    reader = _Reader(mistakes, _STAGE_OPTIONS if cls is Run else {})
     result = reader.dataclass(cls, tree)
     if mistakes or result is None:
         unique = sorted(set(mistakes))
@@ -71,8 +72,8 @@ def from_tree(cls: type[T], tree: Block, mistakes: list[Mistake]) -> T:
 class _Reader:
     """Turns nodes into values and collects every mistake instead of stopping at the first."""
 
-    def __init__(self, mistakes: list[Mistake]) -> None:
-        self.mistakes = mistakes
+    def __init__(self, mistakes: list[Mistake], spread_options: Mapping[str, str]) -> None:
+        self.mistakes, self.spread_options = mistakes, spread_options
 
     def fail(self, where: Place, path: str, message: str) -> Any:
         self.mistakes.append(Mistake(where, f"{path}: {message}" if path else message))
@@ -84,8 +85,13 @@ class _Reader:
         before = len(self.mistakes)
         known: dict[str, Field[Any]] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
         hints = get_type_hints(cls, include_extras=True)
-        self.unknown_keys(node, known)
+        inline = [name for name, spec in known.items() if spec.metadata == INLINE]
+        known = {name: spec for name, spec in known.items() if name not in inline}
         values = {key: self.value(hints[key], node[key]) for key in known if key in node}
+        for name in inline:
+            values[name] = self.component(get_args(hints[name])[1], node, beside=known)
+        if not inline:
+            self.unknown_keys(node, known)
         for name, spec in known.items():
             if name not in node and spec.default is MISSING and spec.default_factory is MISSING:
                 self.fail(node.where, node.path, f"missing option {name!r}")
@@ -96,7 +102,9 @@ class _Reader:
         except ValueError as error:  # raised by the dataclass's own __post_init__
             return self.fail(node.where, node.path, str(error))
 
-    def component(self, table: Table, node: Leaf | Block) -> Component | None:
+    def component(
+        self, table: Table, node: Leaf | Block, beside: Iterable[str] = ()
+    ) -> Component | None:
         block = node if isinstance(node, Block) else Block(node.where, node.path)
         name = block.get("name") if isinstance(node, Block) else node
         if not isinstance(name, Leaf) or not name.text:
@@ -105,7 +113,7 @@ class _Reader:
             hint = did_you_mean(name.text, table)
             return self.fail(name.where, name.path, f"unknown {name.text!r}; {hint}")
         known = options_of(table[name.text])
-        self.unknown_keys(block, [*known, "name"])
+        self.unknown_keys(block, [*known, "name", *beside])
         options = {}
         for key, parameter in known.items():
             if key in block:
@@ -117,23 +125,28 @@ class _Reader:
         return Component(name.text, options, f"{block.where}: {block.path}")
 
     def unknown_keys(self, node: Block, known: Iterable[str]) -> None:
-        sections = [] if node.path else [f.name for f in fields(Stage)]
+        top = {} if node.path else self.spread_options
+        sections = [f.name for f in fields(Stage)] if top else []
         for key in node.keys() - set(known):
             hint = did_you_mean(key, [*known, *sections])
-            if not node.path and key in _STAGE_OPTIONS:  # lr=1e-4 instead of optimizer.lr=1e-4
-                hint = f"did you mean {_STAGE_OPTIONS[key]!r}?"
+            if key in top:  # lr=1e-4 instead of optimizer.lr=1e-4
+                hint = f"did you mean {top[key]!r}?"
             self.fail(node[key].where, node.path, f"unknown option {key!r}; {hint}")
 
     def value(self, kind: Any, node: Leaf | Block) -> Any:
         origin, args = get_origin(kind), get_args(kind)
         if origin in (types.UnionType, Union):
             return self.union(args, node)
-        if origin is Annotated and args[0] is Component:
-            return self.component(args[1], node)
+        if (table := table_of(kind)) is not None:
+            optional = args[0] is not Component
+            is_null = isinstance(node, Leaf) and node.text in _NULL and node.items is None
+            return None if optional and is_null else self.component(table, node)
         if origin is Annotated:
             return self.choice(args[1], node)
         if is_dataclass(kind):
             return self.dataclass(kind, node)  # type: ignore[arg-type]
+        if origin is dict and isinstance(node, Block):
+            return {key: self.value(args[1], part) for key, part in node.items()}
         if isinstance(node, Block):
             return self.fail(node.where, node.path, f"expected {_spell(kind)}, got a block")
         if origin is tuple:
@@ -145,7 +158,7 @@ class _Reader:
         return self.scalar(kind, node)
 
     def union(self, kinds: Sequence[Any], node: Leaf | Block) -> Any:
-        if type(None) in kinds and isinstance(node, Leaf) and node.text in ("", "null", "~"):
+        if type(None) in kinds and isinstance(node, Leaf) and node.text in _NULL:
             return None
         for kind in kinds:
             if kind is not type(None) and _shape(kind) == _shape_of(node):
@@ -198,7 +211,7 @@ _STAGE_OPTIONS = _stage_options()
 
 def _shape(kind: Any) -> str:
     """What a value of this type is written as: a block, a list or one plain value."""
-    if is_dataclass(kind) or get_origin(kind) is Annotated:
+    if is_dataclass(kind) or get_origin(kind) in (Annotated, dict):
         return "block"
     return "list" if get_origin(kind) is tuple else "plain"
 

@@ -13,10 +13,10 @@ from datasets.image_text import SAMPLERS
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
 from utils.optimizers import OPTIMIZERS
-from utils.registry import Component
+from utils.registry import INLINE, Component
 from utils.schedules import SCHEDULES
 
-STAGES = ("teacher", "student")
+STAGES = ("teacher", "student", "baseline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,35 +37,69 @@ class Exp:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
+class Source:
+    """A data set.
+
+    Attributes:
+        reader: Which reader; its options stand beside it.
+        dir: Folder with the data.
+    """
+
+    reader: Annotated[Component, DATASETS] = field(metadata=INLINE)
+    dir: Path = field(compare=False)
+
+    @property
+    def name(self) -> str:
+        """The reader's name."""
+        return self.reader.name
+
+    @property
+    def split(self) -> str:
+        """Which of the data set's splits; empty where it has but one."""
+        return str(self.reader.options.get("split", ""))
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Which objects; empty: all."""
+        chosen: tuple[str, ...] = self.reader.options["objects"]
+        return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Source):
     """Which images.
 
     Attributes:
-        name: Which reader.
+        reader: Which reader; its options stand beside it.
         dir: Folder with the data.
-        split: Which of its splits; for VisA ``2cls_highshot``, ``2cls_fewshot`` or ``1cls``.
-        objects: Which objects; empty: all.
+        per_object: Whether each object gets networks of its own, in ``<exp.dir>/<object>``.
+        hold_out: Objects that are not trained on; they alone are tested then.
         val_fraction: Share of the training images put aside to choose the checkpoint, stratified
-            by object and label.
+            by object and label; 0: none, where ``engine.keep`` is ``last``.
+        auxiliary: What a baseline is trained on; none of its images is ever tested here.
         cache: Folder for decoded images, which are made once and used by every epoch and run;
             ``null``: decode each time. ``python -m datasets.cache`` lists and clears it.
         cache_gb: Most gigabytes (10^9 bytes) kept there; the longest unused go first.
+        allow_leak: Images whose copies may be in train and in test: paths as the finding of
+            ``python -m datasets.check`` names them, patterns with ``*``, or ``all``.
     """
 
-    name: Annotated[str, DATASETS]
-    dir: Path = field(compare=False)
-    split: str = ""
-    objects: tuple[str, ...] = ()
+    per_object: bool = False
+    hold_out: tuple[str, ...] = ()
     val_fraction: float = 0.2
+    auxiliary: Source | None = None
     cache: Path | None = field(default=FOLDER, compare=False)
     cache_gb: float = field(default=100.0, compare=False)
+    allow_leak: Literal["all"] | tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
+        if self.per_object and self.hold_out:
+            raise ValueError("per_object: a network of one object sees no other; drop hold_out")
         if self.cache_gb <= 0:
             raise ValueError(f"cache_gb must be more than 0, got {self.cache_gb}")
-        if not 0 < self.val_fraction < 1:
-            raise ValueError(f"val_fraction must be between 0 and 1, got {self.val_fraction}")
+        if not 0 <= self.val_fraction < 1:
+            raise ValueError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +109,8 @@ class Image:
     Attributes:
         size: Side in pixels, or ``[height, width]``.
         resize: ``full``: all of the picture, stretched; ``pad``: all of it in its own proportions;
-            ``center_crop``: the released way, which cuts the sides off.
+            ``center_crop``: the released way, which cuts the sides off; ``tiles``: overlapping
+            squares side by side, for ``winclip``.
     """
 
     size: int | tuple[int, int] = 224
@@ -122,6 +157,7 @@ class Engine:
         eval_batch_size: Images per step where nothing is learned; changes no score.
         sampler: Order of the training images: ``shuffle``, or ``balanced``: both labels equally
             often.
+        keep: Which epoch's weights: ``best`` on the validation images, or the ``last``.
         num_workers: Loader processes; 0: none, ``null``: as many as help.
         compile: Whether ``torch.compile`` translates the network first. It needs a C++ compiler, or
             Triton on GPUs, and a minute; on CPUs it does not make a training step faster.
@@ -135,6 +171,7 @@ class Engine:
     batch_size: int = 24
     eval_batch_size: int = field(default=64, compare=False)
     sampler: Annotated[str, SAMPLERS] = "shuffle"
+    keep: Literal["best", "last"] = "best"
     num_workers: int | None = field(default=None, compare=False)
     compile: bool = field(default=False, compare=False)
     pixels_on_device: bool = field(default=False, compare=False)
@@ -169,6 +206,8 @@ class Misc:
 class Stage:
     """One network and its training. A section at the top of a file is the default of each stage.
 
+    What needs no training needs no objective, optimiser and schedule.
+
     Attributes:
         model: Which network, with its options.
         image: What it sees of a picture.
@@ -181,13 +220,27 @@ class Stage:
     """
 
     model: Annotated[Component, METHODS]
-    objective: Annotated[Component, OBJECTIVES]
-    optimizer: Annotated[Component, OPTIMIZERS]
-    schedule: Annotated[Component, SCHEDULES]
+    objective: Annotated[Component | None, OBJECTIVES] = None
+    optimizer: Annotated[Component | None, OPTIMIZERS] = None
+    schedule: Annotated[Component | None, SCHEDULES] = None
     image: Image = field(default_factory=Image)
     augment: Augment = field(default_factory=Augment)
     captions: CaptionOptions = field(default_factory=CaptionOptions)
     engine: Engine = field(default_factory=Engine)
+
+    def __post_init__(self) -> None:
+        """Checks that a training is described where one is needed."""
+        for name in ("objective", "optimizer", "schedule") if self.needs_training else ():
+            if getattr(self, name) is None:
+                raise ValueError(f"missing option {name!r}; {self.model.name} is to be trained")
+        masks = self.objective is not None and OBJECTIVES[self.objective.name].needs_masks
+        if self.augment.mosaic and not masks:
+            raise ValueError("augment.mosaic: only for an objective that learns from masks")
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether the network is of use only after a training."""
+        return METHODS[self.model.name].needs_training(self.model.options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +253,7 @@ class Run:
         misc: Seed, device, precision.
         teacher: The teacher to train, or the folder of a trained one; ``null``: none.
         student: The student to train, after the teacher; ``null``: none.
+        baseline: A published method to compare with; ``null``: none.
     """
 
     exp: Exp
@@ -207,15 +261,37 @@ class Run:
     misc: Misc = field(default_factory=Misc)
     teacher: Stage | Path | None = None
     student: Stage | None = None
+    baseline: Stage | None = None
 
     def __post_init__(self) -> None:
-        """Checks that there is something to do."""
-        if self.student is None and not isinstance(self.teacher, Stage):
-            raise ValueError("nothing to train: write a section 'teacher' or 'student'")
+        """Checks that there is something to do, and that it can be done."""
+        if not self.stages:
+            raise ValueError("nothing to do: write a section 'teacher', 'student' or 'baseline'")
         if self.student is not None and self.teacher is None:
             objective = self.student.objective
-            if OBJECTIVES[objective.name].needs_teacher:
+            if objective is not None and OBJECTIVES[objective.name].needs_teacher:
                 raise ValueError(
                     f"student.objective: {objective.name} needs a teacher: write a section "
                     "'teacher', or teacher: FOLDER of a trained one"
                 )
+        trained = self.baseline is not None and self.baseline.needs_training
+        if trained and self.dataset.auxiliary is None:
+            raise ValueError(
+                "baseline: is trained on another data set: write a section dataset.auxiliary"
+            )
+        for name, stage in self.stages.items():
+            if (
+                stage.needs_training
+                and stage.engine.keep == "best"
+                and not self.dataset.val_fraction
+            ):
+                raise ValueError(
+                    f"{name}: without validation images no epoch is the best: write "
+                    "dataset.val_fraction, or engine.keep: last"
+                )
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """The networks this run trains or tests, by name, in this order."""
+        found = {name: getattr(self, name) for name in STAGES}
+        return {name: stage for name, stage in found.items() if isinstance(stage, Stage)}

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from datasets.captions import says_only_the_label
 from datasets.image_text import Batches
-from datasets.record import to_meta
+from datasets.record import Splits, to_meta
 from models.base import AnomalyModel
+from models.methods import METHODS
 from models.objectives import OBJECTIVES
 from models.objectives.base import Learner, LiveTeacher, TableTargets, Targets
 from options.assemble import (
@@ -20,11 +22,14 @@ from options.assemble import (
     evaluation_batches,
     load_model,
     read_data,
+    read_splits,
     training_batches,
 )
+from options.checking import check_data
 from options.dump import dumps
 from options.folder import StageFolder
-from options.schema import STAGES, Run, Stage
+from options.parts import keep_list, parts_of
+from options.schema import Run, Stage
 from options.scoring import score_all
 from options.targets import ask_once
 from utils.checkpoint import num_parameters, save_weights
@@ -52,15 +57,27 @@ def train(run: Run) -> None:
         UserError: If data, weights or folders are not as they should be.
     """
     machine = Machine.choose(run.misc.device, run.misc.precision)
-    data = read_data(run)
+    stages = {name: stage for name, stage in run.stages.items() if stage.needs_training}
+    if not stages:
+        say("nothing to train: these networks are used as they are; next: test.py")
+    parts = parts_of(run, read_splits(run.dataset)) if stages else []
+    # First: mistakes in the data cost no training.
+    jobs = [
+        (part, name, read_data(part, name, splits), splits)
+        for part, splits in parts
+        for name in stages
+    ]
     with joined(machine.device):
-        for name in STAGES:
-            stage = getattr(run, name)
-            if isinstance(stage, Stage):
-                _train_stage(run, name, stage, data, machine)
+        check_data(run, [data for _, _, data, _ in jobs])
+        for part, name, data, splits in jobs:
+            if run.dataset.per_object:
+                say(f"\n{', '.join(part.dataset.objects)}")
+            _train_stage(part, name, stages[name], data, splits, machine)
 
 
-def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine) -> None:
+def _train_stage(
+    run: Run, name: str, stage: Stage, data: Data, splits: Splits, machine: Machine
+) -> None:
     folder = StageFolder(run.exp.dir / name, name)
     guide_file = _guide_file(run, stage)
     guide_hash = sha256_of(guide_file) if guide_file else ""
@@ -74,12 +91,14 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
     with main_first():
         if is_main():
             folder.claim(run, about, lists)
+            keep_list(run, splits)
     state = folder.load_state()
     history: list[Row] = state["history"] if state else []
     if len(history) >= stage.engine.epochs:
         say(f"{name}: finished already: {folder.best}")
         return
 
+    _judge_text(name, stage, data)
     targets: Targets | None = None
     live_stage = None  # the teacher's options, if it looks on while the student is trained
     if guide_file is not None and stage.engine.targets == "live":
@@ -108,13 +127,18 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
         folder,
         learner,
         optimizer,
-        evaluation_batches(run, stage, data.val, data.splits["train"], machine.device),
+        evaluation_batches(
+            run, stage, data.val, data.splits["train"], machine.device, root=data.root
+        )
+        if data.val
+        else None,
         machine,
         about={**about, "stage": name, "options": dumps(run)},
         best=tuple(state["best"]) if state else None,
         log=RunLog(folder.path, history) if is_main() else None,
         history=history,
         epochs=stage.engine.epochs,
+        keep=stage.engine.keep,
     )
     fit(
         synchronized(learner, machine.device),
@@ -130,6 +154,18 @@ def _train_stage(run: Run, name: str, stage: Stage, data: Data, machine: Machine
     )
     keeper.close()
     say(f"{name}: done: {folder.best}")
+
+
+def _judge_text(name: str, stage: Stage, data: Data) -> None:
+    """Says so if a network is about to read nothing but the labels."""
+    reads_labels = METHODS[stage.model.name].reads_text and stage.captions.policy != "object"
+    if reads_labels and says_only_the_label(data.train):
+        text = next(record.defect for record in data.train if record.label)
+        say(
+            f"{name}: warning: the text of these images says nothing but their label (that of an "
+            f"anomalous one is always {text!r}): there is nothing to learn from it that the label "
+            "does not say; captions.dropout, or captions.policy=object, makes it look at the image"
+        )
 
 
 def _ask_once(
@@ -153,7 +189,8 @@ def _adapt(model: AnomalyModel, batches: Batches, device: torch.device) -> None:
 
 def _guide_file(run: Run, stage: Stage) -> Path | None:
     """The checkpoint of the teacher that guides ``stage``; ``None`` if its objective needs none."""
-    if not OBJECTIVES[stage.objective.name].needs_teacher or run.teacher is None:
+    objective = stage.objective
+    if objective is None or not OBJECTIVES[objective.name].needs_teacher or run.teacher is None:
         return None
     path = run.teacher if isinstance(run.teacher, Path) else run.exp.dir / "teacher"
     folder = StageFolder(path, "teacher")
@@ -175,7 +212,7 @@ class _Keeper:
         folder: StageFolder,
         learner: Learner,
         optimizer: torch.optim.Optimizer,
-        validation: Batches,
+        validation: Batches | None,
         machine: Machine,
         *,
         about: dict[str, Any],
@@ -183,16 +220,20 @@ class _Keeper:
         log: RunLog | None,
         history: list[Row],
         epochs: int,
+        keep: str,
     ) -> None:
         self.folder, self.learner, self.optimizer = folder, learner, optimizer
         self.validation, self.machine, self.about = validation, machine, about
         self.best, self.log, self.history, self.epochs = best, log, history, epochs
+        self.keep = keep
 
     def __call__(self, epoch: Epoch) -> None:
         """Validation AUPR decides on the best epoch; at a tie, the lower validation loss."""
-        found = _validate(self.learner.model, self.validation, self.machine)
-        rank = (found["val_aupr"], -found["val_loss"])
-        is_best = self.best is None or rank > self.best
+        found, rank = {}, None
+        if self.validation is not None:
+            found = _validate(self.learner.model, self.validation, self.machine)
+            rank = (found["val_aupr"], -found["val_loss"])
+        is_best = rank is None or self.keep == "last" or self.best is None or rank > self.best
         if is_best:
             self.best = rank
         row: Row = {
@@ -208,8 +249,12 @@ class _Keeper:
             self.write(self.log, row, is_best=is_best)
         say(
             f"{self.folder.stage} {epoch.number}/{self.epochs}: loss {epoch.losses['loss']:.4f}, "
-            f"validation AUROC {found['val_auroc']:.1f} AUPR {found['val_aupr']:.1f}, "
-            f"{epoch.images_per_second:.0f} images/s{' *' if is_best else ''}"
+            + (
+                f"validation AUROC {found['val_auroc']:.1f} AUPR {found['val_aupr']:.1f}, "
+                if found
+                else ""
+            )
+            + f"{epoch.images_per_second:.0f} images/s{' *' if is_best else ''}"
         )
 
     def write(self, log: RunLog, row: Row, *, is_best: bool) -> None:

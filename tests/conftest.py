@@ -1,13 +1,16 @@
 """Small things that many tests need."""
 
+import functools
 import os
 
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # tiny networks: more threads only wait for each other
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 
@@ -16,6 +19,14 @@ import test as test_py
 from tests.fixtures import write_smoke, write_visa
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_tokenizer() -> Iterator[None]:
+    """Reading a vocabulary takes longer than all that a small tower does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(open_clip, "get_tokenizer", functools.cache(open_clip.get_tokenizer))
+        yield
 
 
 @pytest.fixture

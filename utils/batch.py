@@ -7,6 +7,8 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+UNKNOWN = 255  # in a mask: nobody said whether this pixel is anomalous
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -21,6 +23,9 @@ class Batch:
         object: Object class of each image.
         path: Image path of each image, relative to the data set's root.
         caption: What a text-reading model is told about each image; ``None`` for all others.
+        mask: What is anomalous in each image, shape ``(B, H, W)``, uint8: 1 where it is, 0 where it
+            is not, :data:`UNKNOWN` all over an anomalous image that has no mask. ``None`` where
+            nobody asked.
         guide: The same images as the teacher sees them, where a teacher guides the training.
     """
 
@@ -29,6 +34,7 @@ class Batch:
     object: Sequence[str]
     path: Sequence[str]
     caption: Sequence[str] | None = None
+    mask: Tensor | None = None
     guide: Optional["Batch"] = None
 
     def __len__(self) -> int:
@@ -41,6 +47,7 @@ class Batch:
             self,
             image=self.image.pin_memory(),
             label=self.label.pin_memory(),
+            mask=self.mask if self.mask is None else self.mask.pin_memory(),
             guide=self.guide and self.guide.pin_memory(),
         )
 
@@ -50,5 +57,6 @@ class Batch:
             self,
             image=self.image.to(device, non_blocking=True),
             label=self.label.to(device, non_blocking=True),
+            mask=self.mask if self.mask is None else self.mask.to(device, non_blocking=True),
             guide=self.guide and self.guide.to(device),
         )

@@ -1,5 +1,6 @@
 """Files that are either whole or not there: weights to ship, and the state of a training."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -62,6 +63,18 @@ def read_about(path: Path) -> dict[str, Any]:
             return {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{path}: is not a checkpoint of this program ({error})") from error
+
+
+def state_hash(model: nn.Module) -> str:
+    """A name for the weights of a network, wherever they came from: SHA-256, 64 hex digits.
+
+    It covers every parameter and buffer, also those that a checkpoint leaves out.
+    """
+    found = hashlib.sha256()
+    for name, value in sorted([*model.named_parameters(), *model.named_buffers()]):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -47,9 +47,10 @@ def fetch(url: str, path: Path, *, sha256: str = "", size: int | None = None) ->
         _download(url, part)
     except (OSError, http.client.HTTPException) as error:
         kept = f"; {part.stat().st_size:,} bytes are kept in {part}" if part.exists() else ""
+        known = f" (SHA-256 {sha256[:16]}...)" if sha256 else ""
         raise UserError(
             f"{url}: cannot be downloaded ({_reason(error)}){kept}; run the command again to go "
-            f"on, or put the file at {path} by other means"
+            f"on, or put the file{known} at {path} by other means"
         ) from error
     try:
         check_sha256(part, sha256)

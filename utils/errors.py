@@ -12,6 +12,10 @@ class UserError(Exception):
     """
 
 
+class NothingToShowError(ValueError):
+    """A network has not got what a picture would show; the message says what."""
+
+
 def run_command(command: Callable[[], None]) -> int:
     """Exit status of ``command``: 0 done, 2 something the user can fix, 130 interrupted."""
     try:

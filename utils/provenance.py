@@ -1,11 +1,14 @@
 """Where a figure comes from: which code, on what machine."""
 
+import hashlib
 import platform
 import subprocess
 from pathlib import Path
 
 import torch
 import torchvision
+
+_PACKAGES = ("utils", "datasets", "models", "options")
 
 
 def commit() -> str:
@@ -17,6 +20,15 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"  # unpacked from an archive, or no git here
     return done.stdout.strip()
+
+
+def code_hash() -> str:
+    """A short name for the program as it stands on disk, committed or not: 12 hex digits."""
+    root = Path(__file__).resolve().parent.parent
+    found = hashlib.sha256()
+    for file in sorted(p for name in _PACKAGES for p in (root / name).rglob("*.py")):
+        found.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def environment(device: torch.device) -> dict[str, str]:

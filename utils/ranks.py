@@ -51,8 +51,11 @@ def local_rank() -> int:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Joins the other processes; if one fails, torchrun ends them all."""
-    if share().world_size == 1:
+    """Joins the other processes, once: inside another ``joined`` nothing happens.
+
+    If one fails, torchrun ends them all.
+    """
+    if share().world_size == 1 or distributed.is_initialized():
         yield
         return
     if device.type == "cuda":

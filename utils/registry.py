@@ -4,11 +4,14 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from utils.errors import UserError
 
 Table = Mapping[str, Callable[..., Any]]
+# Metadata of a dataclass's field: the component's name and options stand among the other fields
+# in YAML, instead of in a block of their own.
+INLINE = {"inline": True}
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,14 @@ def options_of(entry: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The keyword-only parameters of ``entry``: the only ones YAML may set."""
     parameters = inspect.signature(entry, eval_str=True).parameters.values()
     return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def table_of(kind: Any) -> Table | None:
+    """The table that a field of this type picks a component from; ``None`` if it picks none."""
+    if get_origin(kind) is not Annotated:
+        return None
+    what, table = get_args(kind)[:2]
+    return table if what is Component or Component in get_args(what) else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

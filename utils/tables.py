@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from utils.checkpoint import write_bytes
-from utils.evaluation import num_averaged
+from utils.evaluation import METRICS, num_averaged
+from utils.pixel_evaluation import FPR_LIMIT, PIXEL_METRICS
 
 _HEADS = {
     "n": "n",
@@ -16,17 +17,29 @@ _HEADS = {
     "prevalence": "prevalence",
     "auroc": "AUROC",
     "aupr": "AUPR",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
 }
-_PERCENT = ("prevalence", "auroc", "aupr")
+_FIGURES = (*METRICS, *PIXEL_METRICS)
+_PERCENT = ("prevalence", *_FIGURES)
 
 
-def pipe_table(table: pd.DataFrame) -> str:
-    """The result of ``per_object`` in Markdown: percent, one decimal, ``-`` where there is none."""
+def pipe_table(table: pd.DataFrame, spread: pd.DataFrame | None = None) -> str:
+    """The result of ``per_object`` in Markdown: percent, one decimal, ``-`` where there is none.
+
+    Args:
+        table: The figures.
+        spread: What stands behind the ``±`` of the columns that it has, row by row.
+    """
     shown = pd.DataFrame({"object": table.index})
-    for column, head in _HEADS.items():
+    heads = {column: head for column, head in _HEADS.items() if column in table}
+    for column, head in heads.items():
         spell = _percent if column in _PERCENT else str
-        shown[head] = [spell(value) for value in table[column].to_list()]
-    align = ("left", *("right" for _ in _HEADS))
+        cells = [spell(value) for value in table[column].to_list()]
+        if spread is not None and column in spread:
+            cells = [f"{a} ± {_percent(b)}" for a, b in zip(cells, spread[column], strict=True)]
+        shown[head] = cells
+    align = ("left", *("right" for _ in heads))
     return shown.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
@@ -43,7 +56,21 @@ def caption(title: str, table: pd.DataFrame, about: Mapping[str, Any]) -> str:
         mean += f" (a single label only: {', '.join(left_out)})"
     facts = ", ".join(f"{key} {value}" for key, value in about.items() if value not in (None, ""))
     images = f"{objects['n'].sum()} images, {objects['anomalies'].sum()} anomalous"
-    return f"{title}: {images}. {mean}. Percent; AUPR of chance = prevalence. {facts}."
+    percent = f"Percent; AUPR of chance = prevalence. {_masks(objects)}"
+    return f"{title}: {images}. {mean}. {percent}{facts}."
+
+
+def _masks(objects: pd.DataFrame) -> str:
+    """What pixel figures were taken on; empty where there are none."""
+    if "masks" not in objects:
+        return ""
+    counts = ", ".join(f"{name} {count}" for name, count in objects["masks"].items())
+    without = int(objects["without_mask"].sum())
+    left_out = f"; {without} anomalous images without a mask are left out" if without else ""
+    return (
+        f"Pixel figures at the size of the maps, AUPRO up to {FPR_LIMIT:.0%} false positives; "
+        f"images with a mask: {counts}{left_out}. "
+    )
 
 
 def write_tables(folder: Path, title: str, table: pd.DataFrame, about: Mapping[str, Any]) -> str:
@@ -62,7 +89,51 @@ def write_tables(folder: Path, title: str, table: pd.DataFrame, about: Mapping[s
     csv = table.rename_axis("object").to_csv(float_format="%.4f")
     write_bytes(text.encode(), folder / "table.md")
     write_bytes(csv.encode(), folder / "table.csv")
-    rows = json.loads(table.rename_axis("object").reset_index().to_json(orient="records"))
-    document = {"title": title, "about": dict(about), "objects": rows}
+    document = {"title": title, "about": dict(about), "objects": _rows(table)}
     write_bytes(f"{json.dumps(document, indent=1)}\n".encode(), folder / "table.json")
     return text
+
+
+def write_seed_tables(
+    stem: Path, title: str, tables: Mapping[int, pd.DataFrame], about: Mapping[str, Any]
+) -> str:
+    """Writes ``<stem>.md``, ``.csv`` and ``.json``: mean and spread over seeds.
+
+    The spread is the standard deviation with n - 1 in the denominator. That of the row ``mean`` is
+    taken over the seeds' means, not over objects.
+
+    Args:
+        stem: Where, without the suffix.
+        title: What is shown.
+        tables: The result of ``per_object`` by seed, all of the same images.
+        about: Where the figures come from.
+
+    Returns:
+        The text of ``<stem>.md``.
+    """
+    first, *_ = tables.values()
+    figures = [name for name in first if name in _FIGURES]
+    seeds = pd.concat({seed: table[figures] for seed, table in tables.items()})
+    means, spreads = (seeds.groupby(level=1, sort=False).agg(f) for f in ("mean", "std"))
+    table = first.drop(columns=figures).join(means)
+    over = f"Mean ± standard deviation (n - 1) over {len(tables)} seeds."
+    text = f"{pipe_table(table, spreads)}\n\n{caption(title, table, about)} {over}\n"
+    summary = table.join(spreads.add_suffix("_spread"))
+    csv = summary.rename_axis("object").to_csv(float_format="%.4f")
+    write_bytes(text.encode(), stem.with_suffix(".md"))
+    write_bytes(csv.encode(), stem.with_suffix(".csv"))
+    document = {
+        "title": title,
+        "about": dict(about),
+        "objects": _rows(summary),
+        "seeds": [{"seed": seed, "objects": _rows(table)} for seed, table in tables.items()],
+    }
+    write_bytes(f"{json.dumps(document, indent=1)}\n".encode(), stem.with_suffix(".json"))
+    return text
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(
+        table.rename_axis("object").reset_index().to_json(orient="records")
+    )
+    return rows

@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from tqdm import tqdm
 
 from utils.batch import Batch
@@ -43,6 +42,20 @@ class Learner(Protocol):
         """The terms of the loss."""
 
 
+class Steps(Protocol):
+    """What moves the parameters: an optimiser of torch, or several that act as one."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Parameters and their rates."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets the gradients."""
+
+    def step(self) -> object:
+        """One step along them."""
+
+
 @dataclass(frozen=True)
 class Epoch:
     """What one epoch left behind.
@@ -65,7 +78,7 @@ class Epoch:
 def fit(
     learner: Learner,
     batches: Source,
-    optimizer: Optimizer,
+    optimizer: Steps,
     schedule: Callable[[float], float],
     *,
     epochs: Iterable[int],
@@ -137,7 +150,7 @@ def fit(
         )
 
 
-def _set_rates(optimizer: Optimizer, factor: float) -> None:
+def _set_rates(optimizer: Steps, factor: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
 

@@ -12,10 +12,14 @@ from torch import Tensor
 from utils.errors import UserError
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
+def read_state(file: Path, key: str = "state_dict") -> dict[str, Tensor]:
     """The state dict in a safetensors file or a PyTorch file, on the CPU.
 
-    A ``state_dict`` entry is unwrapped and the prefix ``module.`` of data-parallel training is cut.
+    The prefix ``module.`` of data-parallel training is cut.
+
+    Args:
+        file: The file.
+        key: An entry that holds the state dict, where the file has one.
 
     Raises:
         UserError: If the file cannot be read, or holds anything but tensors.
@@ -28,8 +32,8 @@ def read_state(file: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file}: cannot be read as weights ({first})") from error
-    if isinstance(state, dict) and "state_dict" in state:
-        state = state["state_dict"]
+    if isinstance(state, dict) and key in state:
+        state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{file}: expected a state dict: names and tensors, nothing else")
     return {str(name).removeprefix("module."): value for name, value in state.items()}

@@ -1,7 +1,7 @@
 """One photograph of an object, flawless or not."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -34,18 +34,33 @@ def render(
     product = OBJECTS.get(object_name)
     if product is None:
         raise ValueError(f"unknown object {object_name!r}; known: {', '.join(OBJECTS)}")
-    seeds = rng.integers(2**63, size=3)
-    scene, damage, camera = (np.random.default_rng(int(seed)) for seed in seeds)
-    surface = product.draw(*_pose(product, scene, size), scene)
     for name in defects:
         if name not in defects_of(object_name):
             known = ", ".join(defects_of(object_name))
             raise ValueError(f"{object_name}: unknown defect {name!r}; known: {known}")
+    labels = VOCABULARY[object_name]
+    return render_product(product, {name: labels.index(name) + 1 for name in defects}, rng, size)
+
+
+def render_product(
+    product: Product, defects: Mapping[str, int], rng: np.random.Generator, size: tuple[int, int]
+) -> tuple[Pixels, Pixels]:
+    """As :func:`render`, for a product of any make.
+
+    Args:
+        product: What to photograph.
+        defects: Keys of :data:`DEFECTS`, and the number that marks each of them in the mask.
+        rng: Where all chance comes from.
+        size: Height and width in pixels.
+    """
+    seeds = rng.integers(2**63, size=3)
+    scene, damage, camera = (np.random.default_rng(int(seed)) for seed in seeds)
+    surface = product.draw(*_pose(product, scene, size), scene)
+    for name, number in defects.items():
         # A defect that came to lie outside the frame is drawn again.
         while not surface.cover.any():
             DEFECTS[name](surface, damage)
-        flawed = surface.cover > 0.5 * surface.cover.max()
-        surface.mask[flawed] = VOCABULARY[object_name].index(name) + 1
+        surface.mask[surface.cover > 0.5 * surface.cover.max()] = number
         surface.cover[:] = 0
     return _photograph(surface, product, camera), surface.mask
 

@@ -11,6 +11,7 @@ import open_clip
 import torch
 from open_clip.model import CustomTextCLIP, convert_to_custom_text_state_dict, resize_pos_embed
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +22,13 @@ from utils.weights import read_state
 open_clip.add_model_config(Path(__file__).with_name("architectures"))
 
 RANDOM = "random"
+# Weights that lie in this repository, by architecture and tag: their file and its SHA-256.
+OWN_WEIGHTS = {
+    ("demo-ViT", "demo"): (
+        Path(__file__).parent / "weights" / "demo_clip.safetensors",
+        "57e111e5fea7a5f91c22c8d44246223916fd30fbd3b237301047cd8b6f5f3ee0",
+    ),
+}
 CACHE = Path.home() / ".cache" / "clip"  # where OpenAI's own package and open_clip keep theirs
 _OPENAI_CONSTANTS = ("input_resolution", "context_length", "vocab_size")
 
@@ -32,6 +40,7 @@ def clip_model(
     pre_trained: str,
     sha256: str = "",
     load_weights: bool = True,
+    positions: str = "bicubic",
 ) -> CustomTextCLIP:
     """A CLIP in float32, with its ``visual`` and ``text`` towers apart.
 
@@ -44,10 +53,13 @@ def clip_model(
             decides on the activation: OpenAI's weights belong to the ``-quickgelu`` ones.
         image_size: Height and width in pixels that the image tower will see; positional
             embeddings are interpolated to it. ``None``: the architecture's own.
-        pre_trained: A tag of open_clip (``openai``, ``laion400m_e31`` ...), a file (OpenAI's
-            TorchScript archive, a state dict, safetensors), or ``random`` in so many words.
+        pre_trained: A tag of open_clip (``openai``, ``laion400m_e31`` ...) or one of
+            :data:`OWN_WEIGHTS`; a file (OpenAI's TorchScript archive, a state dict, safetensors);
+            or ``random`` in so many words.
         sha256: What the SHA-256 of the file must start with; for tags it is known.
         load_weights: ``False`` where the weights come from a checkpoint of ours right after.
+        positions: How positional embeddings of a ViT are interpolated: ``bicubic``, antialiased, or
+            ``bilinear``.
 
     Raises:
         ValueError: If the architecture or tag is unknown, if weights and architecture do not
@@ -62,7 +74,8 @@ def clip_model(
         file = _weights_file(arch, pre_trained, sha256, quick_gelu=config.get("quick_gelu", False))
         state = _state_dict(file, arch, quick_gelu=config.get("quick_gelu", False))
     convolutional = isinstance(config["vision_cfg"].get("layers"), list)
-    size = None if convolutional or "timm_model_name" in config["vision_cfg"] else image_size
+    later = convolutional or "timm_model_name" in config["vision_cfg"] or positions != "bicubic"
+    size = None if later else image_size
     try:
         with _without_warnings():
             model = open_clip.create_model(
@@ -73,7 +86,7 @@ def clip_model(
     if state is not None:
         _load(model, state, name=f"{arch} from {pre_trained}")
     if image_size is not None:
-        _fit_image_size(model.visual, image_size)
+        _fit_image_size(model.visual, image_size, positions)
     return model
 
 
@@ -98,11 +111,16 @@ def image_statistics(arch: str, pre_trained: str) -> tuple[tuple[float, ...], tu
 
 
 def _weights_file(arch: str, pre_trained: str, sha256: str, *, quick_gelu: bool) -> Path:
+    if (arch, pre_trained) in OWN_WEIGHTS:
+        file, known = OWN_WEIGHTS[arch, pre_trained]
+        check_sha256(file, sha256 or known)
+        return file
     tag = open_clip.get_pretrained_cfg(arch, pre_trained)
     if not tag:
         file = Path(pre_trained).expanduser()
         if not file.is_file():
-            tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)) or "none"
+            own = [tag for name, tag in OWN_WEIGHTS if name == arch]
+            tags = ", ".join(own + open_clip.list_pretrained_tags_by_model(arch)) or "none"
             raise ValueError(
                 f"pre_trained: {pre_trained!r} is neither a file nor a tag of {arch} "
                 f"(tags: {tags}); write random for random weights"
@@ -170,7 +188,7 @@ def _load(model: CustomTextCLIP, state: dict[str, Tensor], *, name: str) -> None
         raise ValueError(f"{name}: the weights do not fit the architecture: {first}") from error
 
 
-def _fit_image_size(visual: Any, image_size: tuple[int, int]) -> None:
+def _fit_image_size(visual: Any, image_size: tuple[int, int], positions: str) -> None:
     """Makes ``visual`` accept ``image_size``; refuses a size that would lose a border."""
     patch = (
         (32, 32) if isinstance(visual, ModifiedResNet) else getattr(visual, "patch_size", (1, 1))
@@ -180,18 +198,24 @@ def _fit_image_size(visual: Any, image_size: tuple[int, int]) -> None:
             f"image.size {list(image_size)} must be a multiple of {patch[0]} x {patch[1]} pixels"
         )
     if isinstance(visual, ModifiedResNet):
-        positions = visual.attnpool.positional_embedding
-        grid = (image_size[0] // 32, image_size[1] // 32)
-        positions.data = _interpolate(positions.data, grid)
+        at = visual.attnpool.positional_embedding
+        at.data = _interpolate(at.data, (image_size[0] // 32, image_size[1] // 32), positions)
+    elif isinstance(visual, VisionTransformer) and tuple(visual.image_size) != image_size:
+        visual.image_size = image_size
+        visual.grid_size = (image_size[0] // patch[0], image_size[1] // patch[1])
+        at = visual.positional_embedding
+        at.data = _interpolate(at.data, visual.grid_size, positions)
     elif hasattr(visual, "set_input_size"):
         visual.set_input_size(image_size)
 
 
-def _interpolate(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+def _interpolate(positions: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
     """Positional embeddings ``(1 + side * side, D)`` on another grid: ``(1 + h * w, D)``."""
     side = round((len(positions) - 1) ** 0.5)
     if (side, side) == grid:
         return positions
     square = positions[1:].T.reshape(1, -1, side, side)
-    resized = F.interpolate(square, grid, mode="bicubic", antialias=True, align_corners=False)
+    resized = F.interpolate(
+        square, grid, mode=mode, antialias=mode == "bicubic", align_corners=False
+    )
     return torch.cat([positions[:1], resized[0].flatten(1).T])

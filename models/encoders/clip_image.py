@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from models.encoders.clip import clip_model, image_statistics
 from models.encoders.tower import ImageEncoder, Train, as_tokens
+from utils.errors import NothingToShowError
 
 
 class ClipImageEncoder(ImageEncoder):
@@ -61,6 +62,24 @@ class ClipImageEncoder(ImageEncoder):
             pixels, indices=1, normalize_intermediates=True, intermediates_only=True
         )
         return as_tokens(found["image_intermediates"][-1])
+
+    def cam_layer(self) -> nn.Module:
+        """The last stage of a ResNet; of a ViT the first norm of its last block.
+
+        The embedding of a ViT is read off the class token: what the patch tokens become in the last
+        block reaches nobody, and has no gradient.
+        """
+        if isinstance(self.visual, ModifiedResNet):
+            return self.visual.layer4
+        if isinstance(self.visual, VisionTransformer):
+            return self.visual.transformer.resblocks[-1].ln_1
+        raise NothingToShowError("Grad-CAM is known for CLIP's ResNets and ViTs, not for this arch")
+
+    def cam_reshape(self, output: Tensor) -> Tensor:
+        """Drops the class token of a ViT and puts the patches where they came from."""
+        if isinstance(self.visual, ModifiedResNet):
+            return output
+        return output[:, 1:].transpose(1, 2).unflatten(2, self.visual.grid_size)
 
 
 def _token_dim(visual: Any) -> int:

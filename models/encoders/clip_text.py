@@ -1,16 +1,18 @@
 """The text tower of a CLIP."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import open_clip
 import torch
+from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import TextTransformer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from models.encoders.clip import clip_model
 from models.encoders.tower import Tower, Train
+from utils.errors import NothingToShowError
 
 
 class ClipTextEncoder(Tower):
@@ -53,9 +55,7 @@ class ClipTextEncoder(Tower):
             arch, None, pre_trained=pre_trained, sha256=sha256, load_weights=load_weights
         )
         text = model.text
-        causal = isinstance(text, TextTransformer) and text.attn_mask is not None
-        if not causal or text.pool_type != "argmax" or text.cls_emb is not None:
-            raise ValueError(f"the text tower of {arch} is not CLIP's own; choose another arch")
+        check_causal(text, arch)
         self.pooled, self.text = pooled, text
         if not pooled:
             text.text_projection = None
@@ -85,6 +85,28 @@ class ClipTextEncoder(Tower):
         lengths = torch.tensor([len(f) for f in features], device=places.device)[places]
         return words, torch.arange(words.shape[1], device=places.device) < lengths.unsqueeze(1)
 
+    def words(self, caption: str) -> list[tuple[str, slice]]:
+        """The words of a caption, and which of the L vectors belong to each.
+
+        A word may have several pieces; start and end of the text are no words.
+
+        Raises:
+            NothingToShowError: If the tokenizer of this architecture cannot say what a piece means.
+        """
+        is_known = isinstance(self.tokenize, SimpleTokenizer)
+        if not is_known:
+            raise NothingToShowError(
+                "the words of a caption are known for CLIP's own tokenizer only"
+            )
+        ids = self.tokenize([caption])[0]
+        words, start, text = [], 1, ""
+        for place in range(1, int(ids.argmax())):
+            text += self.tokenize.decode([int(ids[place])])
+            if text.endswith(" "):  # the last piece of a word
+                words.append((text.strip(), slice(start, place + 1)))
+                start, text = place + 1, ""
+        return words
+
     def _recall(self, captions: Sequence[str]) -> list[Tensor]:
         """Features of each caption; those of one it has met before are remembered.
 
@@ -101,7 +123,7 @@ class ClipTextEncoder(Tower):
         """Features of each caption, ``(L, D)`` at its own length L, or ``(1, D)`` if pooled."""
         ids = self.tokenize(list(captions)).to(self.text.positional_embedding.device)
         end = ids.argmax(dim=-1)  # end-of-text has the highest id of all
-        words = self._transform(ids[:, : int(end.max()) + 1])
+        words = read_words(self.text, ids[:, : int(end.max()) + 1])
         if self.pooled:
             sentence = words[torch.arange(len(ids)), end] @ self.text.text_projection
             return list(sentence.unsqueeze(1))
@@ -117,9 +139,30 @@ class ClipTextEncoder(Tower):
         self._memory.clear()
         super()._load_from_state_dict(*args, **kwargs)
 
-    def _transform(self, ids: Tensor) -> Tensor:
-        """Word pieces ``(B, L)`` to features ``(B, L, D)``, at their own length L."""
-        length = ids.shape[1]
-        x = self.text.token_embedding(ids) + self.text.positional_embedding[:length]
-        x = self.text.transformer(x, attn_mask=self.text.attn_mask[:length, :length])
-        return self.text.ln_final(x)
+
+def read_words(text: TextTransformer, ids: Tensor) -> Tensor:
+    """Word pieces ``(B, L)`` to features ``(B, L, D)``, at their own length L."""
+    length = ids.shape[1]
+    x = text.token_embedding(ids) + text.positional_embedding[:length]
+    x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
+    return text.ln_final(x)
+
+
+def embed_sentences(
+    text: TextTransformer, tokenize: Callable[[list[str]], Tensor], sentences: Sequence[str]
+) -> Tensor:
+    """The embedding of each of N sentences, ``(N, D)``; a hundred at a time."""
+    found = []
+    for start in range(0, len(sentences), 100):
+        ids = tokenize(list(sentences[start : start + 100])).to(text.positional_embedding.device)
+        end = ids.argmax(dim=-1)  # end-of-text has the highest id of all
+        words = read_words(text, ids[:, : int(end.max()) + 1])
+        found.append(words[torch.arange(len(ids)), end] @ text.text_projection)
+    return torch.cat(found)
+
+
+def check_causal(text: Any, arch: str) -> None:
+    """Raises ValueError unless ``text`` is CLIP's own: causal, read off its end-of-text."""
+    causal = isinstance(text, TextTransformer) and text.attn_mask is not None
+    if not causal or text.pool_type != "argmax" or text.cls_emb is not None:
+        raise ValueError(f"the text tower of {arch} is not CLIP's own; choose another arch")

@@ -84,6 +84,10 @@ class TorchvisionImageEncoder(ImageEncoder):
         tokens = as_tokens(self.trunk(self.normalize(image)))
         return tokens.mean(dim=1, keepdim=True) if self.pooled else tokens
 
+    def cam_layer(self) -> nn.Module:
+        """The last stage."""
+        return self.trunk[-1]
+
 
 @torch.no_grad()
 def unfold(network: nn.Module, inputs: Iterable[Tensor]) -> None:

@@ -91,8 +91,7 @@ class ImageEncoder(Tower):
 
     def normalize(self, image: Tensor) -> Tensor:
         """Bytes ``(B, 3, H, W)`` to the numbers the weights were trained on, channels last."""
-        pixels = image.to(self.mean.dtype, memory_format=torch.channels_last, copy=True)
-        return pixels.div_(255).sub_(self.mean).div_(self.std)
+        return normalize(image, self.mean, self.std)
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
@@ -104,6 +103,24 @@ class ImageEncoder(Tower):
         Returns:
             Shape ``(B, N, D)``; N is 1 where the encoder was asked for one vector per image.
         """
+
+    @abstractmethod
+    def cam_layer(self) -> nn.Module:
+        """The last layer that still has places and decides about the features: for Grad-CAM.
+
+        Raises:
+            NothingToShowError: If it is not known for this network.
+        """
+
+    def cam_reshape(self, output: Tensor) -> Tensor:
+        """What :meth:`cam_layer` puts out, as a map ``(B, D, h, w)``."""
+        return output
+
+
+def normalize(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Bytes ``(B, 3, H, W)`` as numbers, channels last; ``mean``, ``std`` of pixels in [0, 1]."""
+    pixels = image.to(mean.dtype, memory_format=torch.channels_last, copy=True)
+    return pixels.div_(255).sub_(mean).div_(std)
 
 
 def as_tokens(feature_map: Tensor) -> Tensor:

@@ -1,16 +1,11 @@
 """Stacked cross-attention between image tokens and word tokens."""
 
-from typing import Literal, cast
-
-import torch
 from torch import Tensor, nn
 
-from models.fusion.base import Fused, Fusion, mean_over
-
-Direction = Literal["image_to_text", "text_to_image", "both"]
+from models.fusion.stacked import Direction, StackedAttention, feed_forward
 
 
-class CrossAttentionFusion(Fusion):
+class CrossAttentionFusion(StackedAttention):
     """One modality's tokens ask, the other's answer; ``layers`` times, each with its own weights.
 
     Source:
@@ -45,56 +40,17 @@ class CrossAttentionFusion(Fusion):
         dropout: float = 0.0,
         direction: Direction = "both",
     ) -> None:
-        super().__init__()
-        if layers < 1:
-            raise ValueError(f"layers must be at least 1, got {layers}")
         if dim % heads:
             raise ValueError(f"dim ({dim}) must be a multiple of heads ({heads})")
-        self.out_dim = out_dim
-        self.from_image = nn.Sequential(nn.Linear(image_dim, dim), nn.LayerNorm(dim))
-        self.from_text = nn.Sequential(nn.Linear(text_dim, dim), nn.LayerNorm(dim))
-        asks = ["image_to_text", "text_to_image"] if direction == "both" else [direction]
-        self.streams = nn.ModuleDict(
-            {
-                name: nn.ModuleList(_Layer(dim, heads, dropout) for _ in range(layers))
-                for name in asks
-            }
+        super().__init__(
+            image_dim,
+            text_dim,
+            dim,
+            out_dim,
+            layers,
+            direction,
+            lambda: _Layer(dim, heads, dropout),
         )
-        self.norm = nn.LayerNorm(dim * len(asks))
-        self.project = nn.Linear(dim * len(asks), out_dim)
-
-    def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
-        """Fuses two sequences into one vector; see :meth:`Fusion.forward`.
-
-        Returns:
-            The fused vector ``(B, out_dim)`` and, per direction, the attention weights
-            ``(B, layers, heads, asking tokens, answering tokens)``; they sum to 1 over the last.
-
-        Raises:
-            ValueError: If either side has a single token: its softmax would be 1 whatever the
-                other side says.
-        """
-        if image.shape[1] < 2 or text.shape[1] < 2:
-            raise ValueError(
-                f"cross_attention needs sequences, got {image.shape[1]} image and "
-                f"{text.shape[1]} text tokens"
-            )
-        places, words = self.from_image(image), self.from_text(text)
-        everywhere = torch.ones(places.shape[:2], dtype=torch.bool, device=places.device)
-        sides = {
-            "image_to_text": (places, everywhere, words, text_mask),
-            "text_to_image": (words, text_mask, places, everywhere),
-        }
-        pooled, attention = [], {}
-        for name, layers in self.streams.items():
-            x, x_mask, memory, memory_mask = sides[name]
-            maps = []
-            for layer in cast("nn.ModuleList", layers):
-                x, weights = layer(x, memory, memory_mask)
-                maps.append(weights)
-            pooled.append(mean_over(x, x_mask))
-            attention[name] = torch.stack(maps, dim=1)
-        return Fused(self.project(self.norm(torch.cat(pooled, dim=-1))), attention)
 
 
 class _Layer(nn.Module):
@@ -104,12 +60,7 @@ class _Layer(nn.Module):
         super().__init__()
         self.ask, self.answer = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(dim),
-            nn.Linear(dim, 2 * dim),
-            nn.GELU(),
-            nn.Linear(2 * dim, dim),
-        )
+        self.mlp = feed_forward(dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -78,9 +78,11 @@ class Objective(nn.Module):
 
     Attributes:
         needs_teacher: Whether it makes sense without one.
+        needs_masks: Whether it wants to know where in an image the anomaly is.
     """
 
     needs_teacher: bool = False
+    needs_masks: bool = False
 
     @abstractmethod
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The programs as a user starts them: exit status, what is said, no traceback."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,3 +88,55 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(smoke, tmp_path, capsy
     assert f"goes on after epoch {before}" in capsys.readouterr().out
     assert test_py.main([str(options)]) == 0
     assert scores(tmp_path) == scores(smoke)
+
+
+COMPARISON = """
+dir: {folder}/out
+dataset: {{name: visa, dir: {root}, split: 2cls_highshot, cache: {folder}/cache}}
+misc: {{seed: 7, device: cpu, precision: fp32}}
+columns:
+  clip: {{title: CLIP, options: options/baselines/clip.yaml, stage: baseline, overrides: [
+    baseline.model.arch=tiny-ViT, baseline.model.pre_trained=random, baseline.image.size=64,
+    "baseline.model.prompt_cache=null"]}}
+  later: {{title: Later, options: {folder}/smoke.yaml, overrides: ["exp.dir={folder}/a b"]}}
+  winclip: {{title: WinCLIP, options: options/baselines/winclip.yaml, stage: baseline}}
+"""
+
+
+def test_a_comparison_says_in_footnotes_what_it_lacks(smoke, tmp_path, capsys):
+    """One column runs, one is not trained, one has no weights and no network to fetch them from."""
+    write_smoke(tmp_path, smoke / "visa")
+    comparison = tmp_path / "compare.yaml"
+    comparison.write_text(COMPARISON.format(folder=tmp_path, root=smoke / "visa"))
+    nowhere = {"HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9"}
+    done = cli("test.py", comparison, "--compare", env={**os.environ, **nowhere})
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    row = next(line for line in done.stdout.splitlines() if line.startswith("| mean"))
+    assert re.fullmatch(r"\| mean +\| +\([\d.]+, [\d.]+\) +\| +-¹ +\| +-² +\|", row), row
+    assert f"¹ Later: {tmp_path}/a b/student: nothing is trained yet; first: python run.py" in (
+        done.stdout
+    )
+    assert f"{tmp_path}/smoke.yaml 'exp.dir={tmp_path}/a b'\n" in done.stdout
+    assert re.search(r"² WinCLIP: https://\S+laion400m_e31-8fb26589.pt: cannot be do", done.stdout)
+    assert "put the file (SHA-256 8fb26589...) at " in done.stdout
+    assert f"at {tmp_path}/.cache/clip/vit_b_16_plus_240-laion400m_e31-8fb26589.pt" in done.stdout
+    assert test_py.main(["--compare", str(comparison), "columns.winclip=null"]) == 0
+    again = capsys.readouterr().out
+    assert again.startswith(f"CLIP: the scores in {tmp_path}/out/clip are used again")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("columns.winclip.stge=baseline", "columns.winclip: unknown option 'stge'; did you mean"),
+        ("dataset.split=3cls", "dataset.split: unknown split '3cls' of VisA"),
+        ("published=nothing.csv", "nothing.csv: cannot be read as a table"),
+    ],
+)
+def test_a_comparison_that_is_wrong(smoke, tmp_path, capsys, text, said):
+    comparison = tmp_path / "compare.yaml"
+    comparison.write_text(COMPARISON.format(folder=tmp_path, root=smoke / "visa"))
+    assert test_py.main(["--compare", str(comparison), text]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

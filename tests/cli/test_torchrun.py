@@ -71,6 +71,17 @@ def test_two_processes_train_the_same_weights_and_print_the_same_table(smoke, on
     assert (one / "run/student/table.csv").read_bytes() == before
 
 
+def test_two_processes_score_seed_after_seed(smoke, tmp_path):
+    write_smoke(tmp_path, smoke / "visa")
+    arguments = ("--untrained", "--seeds", "2", *EXACT)
+    status, said = torchrun("test.py", tmp_path, *arguments)
+    assert status == 0, said
+    table = tmp_path / "run/student_untrained_seeds.csv"
+    found = table.read_bytes()
+    alone(test_py, tmp_path, *arguments)
+    assert table.read_bytes() == found
+
+
 CUT = """
 import sys
 import run

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch.nn import functional as F
 
+from models.encoders import clip_text
 from models.encoders.clip import _interpolate
 from models.encoders.clip_image import ClipImageEncoder
 from models.encoders.clip_text import ClipTextEncoder
@@ -179,7 +180,7 @@ def test_sentences_are_open_clips():
 
 def test_a_caption_said_twice_is_encoded_once(monkeypatch):
     encoder = ClipTextEncoder(False, True, **TINY_CLIP).eval()
-    seen = watch(encoder, monkeypatch)
+    seen = watch(monkeypatch)
     words, _ = encoder([CAPTIONS[0], CAPTIONS[1], CAPTIONS[0], CAPTIONS[0]])
     assert seen == [(2, 11)]
     assert torch.equal(words[0], words[2])
@@ -191,12 +192,12 @@ def test_a_frozen_tower_encodes_each_caption_once(monkeypatch, pooled):
     free = ClipTextEncoder(pooled, True, **TINY_CLIP).eval()
     frozen = ClipTextEncoder(pooled, True, **TINY_CLIP, train="head").eval()
     frozen.load_state_dict(free.state_dict())
-    seen = watch(frozen, monkeypatch)
+    seen = watch(monkeypatch)
     with torch.inference_mode():
         frozen(CAPTIONS[:2])
     found, mask = frozen(CAPTIONS)
-    expected, expected_mask = free(CAPTIONS)
     assert [shape[0] for shape in seen] == [2, len(CAPTIONS) - 2]
+    expected, expected_mask = free(CAPTIONS)
     assert torch.equal(mask, expected_mask)
     torch.testing.assert_close(found[mask], expected[mask])
     (found.sum() * torch.ones(1, requires_grad=True)).backward()  # usable in training
@@ -204,12 +205,11 @@ def test_a_frozen_tower_encodes_each_caption_once(monkeypatch, pooled):
     assert not torch.allclose(frozen(CAPTIONS)[0][mask], expected[mask])
 
 
-def watch(encoder, monkeypatch):
+def watch(monkeypatch):
     """The shapes of the word pieces that go through the transformer, as they come."""
-    seen = []
-    transform = encoder._transform
+    seen, read = [], clip_text.read_words
     monkeypatch.setattr(
-        encoder, "_transform", lambda ids: seen.append(tuple(ids.shape)) or transform(ids)
+        clip_text, "read_words", lambda text, ids: seen.append(tuple(ids.shape)) or read(text, ids)
     )
     return seen
 
@@ -245,7 +245,7 @@ def test_resnet_tokens_are_the_map_before_the_attention_pool():
 
 def test_positions_are_interpolated_between_their_neighbours():
     ramp = torch.arange(4.0).repeat(4, 1).flatten().unsqueeze(1)  # grows to the right
-    wide = _interpolate(torch.cat([torch.full((1, 1), 9.0), ramp]), (4, 8))
+    wide = _interpolate(torch.cat([torch.full((1, 1), 9.0), ramp]), (4, 8), "bicubic")
     assert wide.shape == (33, 1)
     assert wide[0] == 9.0
     rows = wide[1:].view(4, 8)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets.captions import POLICIES, Captions
+from datasets.captions import POLICIES, Captions, says_only_the_label
 from datasets.record import Record
 
 BAD = Record(path="a.JPG", object="pipe_fryum", label=1, defect="burnt,small scratches,other")
@@ -34,8 +34,9 @@ def test_two_defects_are_joined_by_and():
     )
 
 
-def test_an_empty_defect_is_still_a_sentence():
-    record = Record(path="a", object="fryum", label=1)
+@pytest.mark.parametrize("defect", ["", "anomaly"])
+def test_a_defect_without_a_name_is_still_a_sentence(defect):
+    record = Record(path="a", object="fryum", label=1, defect=defect)
     assert "a photo of a fryum with a defect" in captions(record, "sentence")
 
 
@@ -64,3 +65,13 @@ def test_dropout_is_the_share_of_object_captions(policy):
 def test_the_same_seed_epoch_and_image_give_the_same_caption():
     assert captions(BAD, "sentence", 0.5) == captions(BAD, "sentence", 0.5)
     assert captions(BAD, "sentence", 0.5) != captions(BAD, "sentence", 0.5, seed=1)
+
+
+def test_text_that_says_only_the_label_is_noticed():
+    def records(*texts):
+        said = [Record(path="x", object=name, label=1, defect=text) for name, text in texts]
+        return [GOOD, *said]
+
+    assert says_only_the_label(records(("brain", "tumor"), ("brain", "tumor")))
+    assert says_only_the_label(records(("brain", "tumor"), ("chest", "COVID-19")))
+    assert not says_only_the_label(records(("brain", "tumor"), ("brain", "a large tumor")))

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from models.fusion import FUSIONS
+from options.command import DEFAULT, DEFAULT_COMPARISON
+from options.comparison_file import load_comparison
 from options.document import document
 from options.load import load
 
@@ -52,12 +54,14 @@ def test_options_files_that_are_named_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_commands_name_options_that_exist(page):
     text = page.read_text().replace("\\\n", " ")
-    lines = re.findall(r"(?:python|=8) (?:run|test)\.py([^`\n#]*)", text)
+    lines = re.findall(r"(?:python|=8) (?:run|test|visualize)\.py([^`\n#]*)", text)
     for line in lines:
         words = [word for word in line.split() if not word.startswith(("-", "FILE", "a.b"))]
-        files = [word for word in words if word.endswith(".yaml")] or ["options/KDstudent.yaml"]
+        compares = "--compare" in line
+        files = [Path(word) for word in words if word.endswith(".yaml")]
+        file = files[0] if files else DEFAULT_COMPARISON if compares else DEFAULT
         plain = [word for word in words if "=" in word and "$" not in word and "gated" not in word]
-        load(Path(files[0]), plain)
+        (load_comparison if compares else load)(file, plain)
 
 
 def test_the_tree_in_the_readme_is_the_tree():

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from datasets import DATASETS
 from models.classifiers import CLASSIFIERS
 from models.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from models.fusion import FUSIONS
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
-from options import schema
+from options import comparison_file, schema
 from utils.registry import options_of
 from utils.schedules import SCHEDULES
 
@@ -23,10 +24,24 @@ MAY_IMPORT = {
     "models": {"models", "utils"},
     "options": {"options", "models", "datasets", "utils"},
 }
+# A program like run.py that stands where its subject is: nothing else may import it.
+PROGRAMS = {Path("datasets/check/__main__.py"): {"options"}}
 FILES = [p for folder in MAY_IMPORT for p in sorted(Path(folder).rglob("*.py"))]
-TABLES = (CLASSIFIERS, FUSIONS, IMAGE_ENCODERS, METHODS, OBJECTIVES, SCHEDULES, TEXT_ENCODERS)
+TABLES = (
+    CLASSIFIERS,
+    DATASETS,
+    FUSIONS,
+    IMAGE_ENCODERS,
+    METHODS,
+    OBJECTIVES,
+    SCHEDULES,
+    TEXT_ENCODERS,
+)
 ENTRIES = sorted({cls for table in TABLES for cls in table.values()}, key=lambda cls: cls.__name__)
 SECTIONS = (
+    comparison_file.Column,
+    comparison_file.Comparison,
+    comparison_file.ImageList,
     schema.Augment,
     schema.CaptionOptions,
     schema.Dataset,
@@ -35,13 +50,14 @@ SECTIONS = (
     schema.Image,
     schema.Misc,
     schema.Run,
+    schema.Source,
     schema.Stage,
 )
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_layers(path):
-    allowed = MAY_IMPORT[path.parts[0]]
+    allowed = MAY_IMPORT[path.parts[0]] | PROGRAMS.get(path, set())
     for node in ast.walk(ast.parse(path.read_text())):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -80,3 +96,9 @@ def test_every_option_is_described(entry):
 def test_every_field_is_described(section):
     described = set(re.findall(r"^    (\w+): ", inspect.getdoc(section) or "", re.MULTILINE))
     assert {f.name for f in fields(section)} == described
+
+
+@pytest.mark.parametrize("reader", DATASETS)
+def test_options_of_readers_stand_beside_those_of_the_section(reader):
+    sections = {f.name for section in (schema.Dataset, schema.Source) for f in fields(section)}
+    assert not {*options_of(DATASETS[reader])} & {*sections, "name"}

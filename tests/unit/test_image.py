@@ -48,6 +48,48 @@ def test_cmyk(tmp_path):
     assert np.abs(np.asarray(read_image(tmp_path / "a.jpg")).astype(int) - plain).max() < 6
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "I;16"])
+def test_exif_says_which_way_is_up(tmp_path, orientation, mode):
+    """Corners as EXIF 2.3, table 4.6.4, has them: where row 0 and column 0 are to be shown."""
+    top, left, is_turned = {
+        1: ("top", "left", False),
+        2: ("top", "right", False),
+        3: ("bottom", "right", False),
+        4: ("bottom", "left", False),
+        5: ("top", "left", True),
+        6: ("top", "right", True),
+        7: ("bottom", "right", True),
+        8: ("bottom", "left", True),
+    }[orientation]
+    stored = RGB if mode == "RGB" else GREY.astype(np.uint16) * 256
+    shown = np.swapaxes(
+        RGB if mode == "RGB" else np.stack([GREY] * 3, -1), 0, 1 if is_turned else 0
+    )
+    shown = shown[:: -1 if top == "bottom" else 1, :: -1 if left == "right" else 1]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.png")), shown)
+
+
+def test_damaged_exif_is_no_reason_to_refuse_a_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a picture of a nut"
+    damaged = bytearray(exif.tobytes())
+    damaged[17] = 0  # the text's type: Pillow's exif_transpose fails
+    Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=bytes(damaged))
+    assert read_image(tmp_path / "a.jpg").size == (40, 60)
+
+
+def test_black_and_white_and_grey_with_transparency(tmp_path):
+    bits = Image.fromarray(GREY > 127)
+    bits.save(tmp_path / "a.tiff")
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.tiff"))[..., 0] > 0, GREY > 127)
+    Image.fromarray(np.dstack([GREY, GREY])).save(tmp_path / "b.png")
+    assert np.array_equal(np.asarray(read_image(tmp_path / "b.png"))[..., 2], GREY)
+
+
 @pytest.mark.parametrize("name", ["a.JPG", "ein Bild ä.Png"])
 def test_names(tmp_path, name):
     Image.fromarray(RGB).save(tmp_path / name)
@@ -84,7 +126,7 @@ def test_a_decompression_bomb(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("resize", RESIZES)
-@pytest.mark.parametrize("size", [(16, 16), (20, 30), (30, 20), (80, 90)])
+@pytest.mark.parametrize("size", [(16, 32), (20, 40), (30, 65), (80, 190)])
 def test_the_size_is_what_was_asked_for(resize, size):
     pixels = View(size, resize)(Image.fromarray(RGB))
     assert pixels.shape == (3, *size)

@@ -176,11 +176,15 @@ CHANGES = {
 def test_every_augmentation_changes_the_image_and_keeps_its_size(name):
     image = torch.randint(0, 256, (3, 16, 24), dtype=torch.uint8)
     change = Augmentation(Augment(**{name: CHANGES[name]}), (16, 24))
-    changed = change(image, seed=5)
+    mask = torch.arange(16 * 24, dtype=torch.uint8).view(16, 24) % 2
+    changed, moved = change(image, 5, mask)
+    assert moved.shape == mask.shape
+    assert set(moved.unique().tolist()) <= {0, 1}
     assert changed.shape == image.shape
     assert changed.dtype == torch.uint8
     assert not torch.equal(changed, image)
-    assert torch.equal(changed, change(image, seed=5))
+    assert torch.equal(changed, change(image, 5)[0])
+    assert torch.equal(moved, change(image, 5, mask)[1])
 
 
 def test_crops_are_cut_out_of_larger_pictures(smoke):
@@ -193,7 +197,7 @@ def test_crops_are_cut_out_of_larger_pictures(smoke):
 
 def test_no_augmentation_is_the_default():
     image = torch.randint(0, 256, (3, 16, 24), dtype=torch.uint8)
-    assert Augmentation(Augment(), (16, 24))(image, seed=5) is image
+    assert Augmentation(Augment(), (16, 24))(image, seed=5)[0] is image
 
 
 def test_augmentation_leaves_the_global_random_state_alone():

@@ -1,0 +1,102 @@
+"""All that is checked, in one call."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from datasets.check import findings
+from datasets.check.facts import collect, image_facts, mask_facts
+from datasets.check.findings import LEVELS, AllowLeak, Finding, Image
+from datasets.record import Splits
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in a data set.
+
+    Attributes:
+        root: Folder the records' paths are relative to.
+        splits: The data set's splits.
+        images: Every image with what its files hold, ``train`` first.
+        findings: What is wrong, errors first.
+    """
+
+    root: Path
+    splits: Splits
+    images: Sequence[Image]
+    findings: Sequence[Finding]
+
+    @property
+    def errors(self) -> list[str]:
+        """What makes a result wrong, or cannot be read."""
+        return [finding.text for finding in self.findings if finding.level == "error"]
+
+    @cached_property
+    def summary(self) -> str:
+        """Counts of everything found, for one line."""
+        counts = [sum(f.level == level for f in self.findings) for level in LEVELS]
+        named = [
+            f"{count} {level}{'s' * (count != 1)}"
+            for count, level in zip(counts, LEVELS, strict=True)
+            if count
+        ]
+        return f"{len(self.images)} images checked: {', '.join(named) or 'nothing wrong'}"
+
+    @cached_property
+    def key(self) -> str:
+        """Names the list and the bytes of every file: 16 hex digits."""
+        key = hashlib.sha256()
+        for image in self.images:
+            known = (
+                image.split,
+                image.record,
+                image.facts.sha256,
+                image.mask and image.mask.sha256,
+            )
+            key.update(repr(known).encode())
+        return key.hexdigest()[:16]
+
+
+def inspect(
+    root: Path,
+    splits: Splits,
+    *,
+    cache: Path | None,
+    allow_leak: AllowLeak = (),
+    with_masks: bool = True,
+) -> Inspection:
+    """Decodes every image and mask that is not known yet, and says what is wrong.
+
+    Args:
+        root: Folder the records' paths are relative to.
+        splits: The data set's splits.
+        cache: Folder where the facts are kept; ``None``: every image is decoded each time.
+        allow_leak: Images (paths, or patterns with ``*``) whose copies may be in ``train`` and in
+            ``test``, or ``all``.
+        with_masks: Whether masks are looked at too.
+
+    Raises:
+        UserError: If the cache cannot be used.
+    """
+    listed = [(split, record) for split, records in splits.items() for record in records]
+    records = [record for _, record in listed]
+    facts = collect(
+        root, [r.path for r in records], image_facts, cache=cache, title="checking images"
+    )
+    paths = [r.mask for r in records if r.mask and with_masks]
+    mask = collect(root, paths, mask_facts, cache=cache, title="checking masks")
+    images = [Image(split, r, facts[r.path], mask.get(r.mask)) for split, r in listed]
+
+    def found() -> Iterator[Finding]:
+        yield from findings.unreadable(images)
+        yield from findings.copies(images, allow_leak)
+        if with_masks:
+            yield from findings.masks(images)
+            yield from findings.masks_of_nothing(root, records)
+            yield from findings.without_masks(images)
+        yield from findings.single_labels(splits)
+
+    in_order = sorted(found(), key=lambda finding: LEVELS.index(finding.level))
+    return Inspection(root, splits, images, in_order)

@@ -1,0 +1,82 @@
+"""Contact sheets: what an object looks like, good and bad."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageChops, ImageDraw, ImageFilter
+
+from datasets.check.findings import Image
+from datasets.image import read_image
+from datasets.mask import read_mask
+from utils.errors import UserError
+
+_COLUMNS, _ROWS = 5, 2  # of each label
+_CELL = (240, 180)  # width and height of a picture in pixels
+_CAPTION = 16  # height of a line of text
+_GAP = 6
+_RED = (255, 32, 32)
+
+
+def contact_sheet(root: Path, images: Sequence[Image]) -> bytes:
+    """Normal images above, anomalous ones below with the outlines of their masks, as a JPEG."""
+    rows: list[list[Image]] = []
+    for label in (0, 1):
+        chosen = _spread([i for i in images if i.record.label == label and not i.facts.error])
+        rows += [chosen[k : k + _COLUMNS] for k in range(0, len(chosen), _COLUMNS)]
+    width, height = _CELL[0] + _GAP, _CELL[1] + 2 * _CAPTION + _GAP
+    sheet = Pillow.new("RGB", (_COLUMNS * width + _GAP, max(len(rows), 1) * height + _GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            left, top = x * width + _GAP, y * height + _GAP
+            picture = _picture(root, image)
+            sheet.paste(picture, (left, top + _CELL[1] - picture.height))
+            what = image.record.defect or ("anomalous" if image.record.label else "normal")
+            for line, text in enumerate((what, f"{image.split} {Path(image.record.path).name}")):
+                place = (left, top + _CELL[1] + line * _CAPTION)
+                draw.text(place, _fitted(draw, text), fill="black")
+    stream = io.BytesIO()
+    sheet.save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def _spread(images: Sequence[Image]) -> list[Image]:
+    """At most two rows of them, evenly out of the list, those with other defects first."""
+    first = {image.record.defect: image for image in reversed(images)}
+    kinds = [first[defect] for defect in sorted(first)] if len(first) > 1 else []
+    count = min(_COLUMNS * _ROWS, len(images))
+    even = [images[i * len(images) // count] for i in range(count)]
+    chosen = list(dict.fromkeys([*kinds, *even]))[:count]
+    return sorted(chosen, key=lambda image: (image.record.defect, image.record.path))
+
+
+def _picture(root: Path, image: Image) -> Pillow.Image:
+    """A picture that fits a cell, in its own proportions."""
+    picture = read_image(root / image.record.path, at_least=max(_CELL))
+    scale = min(_CELL[0] / picture.width, _CELL[1] / picture.height)
+    size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
+    picture = picture.resize(size, Pillow.Resampling.BICUBIC)
+    if image.record.mask:
+        try:
+            mask = read_mask(root / image.record.mask)
+        except UserError:  # a finding of its own
+            return picture
+        picture.paste(_RED, mask=_outline(mask, size))
+    return picture
+
+
+def _outline(mask: Pillow.Image, size: tuple[int, int]) -> Pillow.Image:
+    """A line around what is marked, so that the smallest spot can be seen."""
+    full = Pillow.fromarray(np.asarray(mask) * np.uint8(255))
+    small = full.resize(size, Pillow.Resampling.BOX).point(lambda value: 255 * (value > 0))
+    return ImageChops.subtract(small.filter(ImageFilter.MaxFilter(5)), small)
+
+
+def _fitted(draw: ImageDraw.ImageDraw, text: str) -> str:
+    """As much of ``text`` as there is room for."""
+    while draw.textlength(text) > _CELL[0]:
+        text = text.removesuffix("...")[:-1] + "..."
+    return text

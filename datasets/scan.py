@@ -1,0 +1,129 @@
+"""Which pictures lie in a folder, and what their folders are called."""
+
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
+
+from utils.errors import UserError
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# What folders of normal and of anomalous pictures are called, where nobody says otherwise.
+GOOD = ("good", "normal", "no", "ok")
+BAD = (
+    "bad",
+    "abnormal",
+    "anomalous",
+    "anomaly",
+    "defect",
+    "defective",
+    "ko",
+    "ng",
+    "ungood",
+    "yes",
+)
+_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def find_files(root: Path, folder: str = "") -> list[str]:
+    """All files below ``root/folder``, relative to ``root``, in alphabetical order.
+
+    Hidden files and what operating systems leave behind do not count.
+
+    Raises:
+        UserError: If there is no such folder, or it holds a link to a folder: what is behind it
+            may lie anywhere.
+    """
+    start = root / folder
+    if not start.is_dir():
+        raise UserError(
+            f"{start}: is no folder; name the folder of the data with dataset.dir=FOLDER"
+        )
+    found = []
+    for place, folders, files in os.walk(start):
+        folders[:] = [name for name in folders if _counts(name)]
+        for name in folders:
+            if (Path(place) / name).is_symlink():
+                raise UserError(
+                    f"{Path(place) / name}: is a link to a folder; put the folder itself there"
+                )
+        found += [(Path(place) / name).relative_to(root) for name in files if _counts(name)]
+    return sorted(path.as_posix() for path in found)
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith(".") and name not in _LITTER
+
+
+def find_pictures(root: Path, folder: str = "") -> list[str]:
+    """Those of :func:`find_files` that are pictures."""
+    return [path for path in find_files(root, folder) if is_picture(path)]
+
+
+def is_picture(path: str) -> bool:
+    """Whether the file's suffix is that of a picture this program reads."""
+    return path.lower().endswith(SUFFIXES)
+
+
+def find_folders(root: Path) -> list[str]:
+    """Names of the folders in ``root``, in alphabetical order; hidden ones do not count.
+
+    Raises:
+        UserError: If there is no such folder.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"{root}: is no folder; name the folder of the data with dataset.dir=FOLDER"
+        )
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and _counts(path.name))
+
+
+class MaskIndex:
+    """Finds the mask of a picture by its name and folders.
+
+    Args:
+        paths: The masks, relative to the root of the data.
+        folders: Names of the folders that hold masks, in small letters.
+
+    Raises:
+        UserError: If two of them are the same picture's.
+    """
+
+    def __init__(self, paths: Iterable[str], folders: Collection[str]) -> None:
+        self.masks: dict[str, str] = {}
+        self.pictures: dict[str, str] = {}
+        for path in paths:
+            *parts, name = PurePosixPath(path).parts
+            depth = next(i for i, part in enumerate(parts) if part.lower() in folders)
+            stem = PurePosixPath(name).stem.removesuffix("_mask")
+            key = "/".join([*parts[:depth], *parts[depth + 1 :], stem])
+            if key in self.masks:
+                raise UserError(f"{path}: {self.masks[key]} is a mask of the same picture")
+            self.masks[key] = path
+
+    def find(self, path: str) -> str:
+        """The mask of the picture ``path``; empty if there is none.
+
+        That of ``test/bad/dent/7.jpg`` is ``masks/test/bad/dent/7.png``, ``test/masks/dent/7.png``,
+        ``masks/7_mask.png`` ...: any run of the picture's folders may be left out. The one with
+        the most folders is taken.
+
+        Raises:
+            UserError: If two fit equally well, or it is another picture's mask already.
+        """
+        *folders, name = PurePosixPath(path).parts
+        stem = PurePosixPath(name).stem
+        for gap in range(len(folders) + 1):
+            starts = range(len(folders) - gap + 1)
+            keys = {"/".join([*folders[:i], *folders[i + gap :], stem]) for i in starts}
+            fits = sorted(self.masks[key] for key in keys if key in self.masks)
+            if len(fits) > 1:
+                raise UserError(f"{path}: two masks fit, {' and '.join(fits)}; keep one")
+            if fits:
+                other = self.pictures.setdefault(fits[0], path)
+                if other != path:
+                    raise UserError(
+                        f"{fits[0]}: is the mask of {other} or of {path}? Sort the masks into "
+                        "folders named as those of the pictures"
+                    )
+                return fits[0]
+        return ""

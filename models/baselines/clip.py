@@ -1,0 +1,73 @@
+"""CLIP as it is: two sentences about the object, and the image is whichever it is closer to."""
+
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from models.baselines.base import PROMPT_CACHE, ClipBaseline
+from models.baselines.prompts import CLIP_PROMPTS
+from models.baselines.vit import Interpolation, check_plain, embed_image
+
+
+class Clip(ClipBaseline):
+    """Zero-shot CLIP.
+
+    Source:
+        "CLIP" (and "CLIP-AC") of Table 1 of AnomalyCLIP, https://arxiv.org/abs/2310.18961, as its
+        authors describe it in issues 25 and 76 of https://github.com/zqhang/AnomalyCLIP.
+
+    Args:
+        image_size: Height and width in pixels.
+        load_weights: Unused: CLIP's weights are in no checkpoint of ours.
+        arch: Any architecture of open_clip.
+        pre_trained: A tag (``openai``, ``laion400m_e31`` ...), a file, or ``random``.
+        sha256: Checksum that the file must have; known for tags.
+        prompts: ``two``: "a photo of a normal {}." and "a photo of an anomalous {}.";
+            ``templates``: "normal {}" and "anomalous {}" in OpenAI's 80 templates (CLIP-AC).
+        ln_post: Whether the image embedding goes through the tower's last norm; AnomalyCLIP's own
+            code leaves it out, and does not say which way the published figure was made.
+        positions: How positional embeddings get to another image size.
+        underscore: Whether the underscores in an object's name stay there.
+        prompt_cache: Folder where embeddings of sentences are kept; ``null``: nowhere.
+
+    Raises:
+        ValueError: As :func:`models.encoders.clip.clip_model`, or if ``ln_post`` is off for a tower
+            that has none.
+    """
+
+    temperature = 0.07
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        load_weights: bool,
+        *,
+        arch: str,
+        pre_trained: str,
+        sha256: str = "",
+        prompts: Literal["two", "templates"] = "two",
+        ln_post: bool = True,
+        positions: Interpolation = "bicubic",
+        underscore: bool = False,
+        prompt_cache: Path | None = PROMPT_CACHE,
+    ) -> None:
+        super().__init__(
+            image_size,
+            arch=arch,
+            pre_trained=pre_trained,
+            sha256=sha256,
+            positions=positions,
+            prompts=CLIP_PROMPTS[prompts],
+            underscore=underscore,
+            prompt_cache=prompt_cache,
+        )
+        self.ln_post = ln_post
+        if not ln_post:
+            check_plain(self.clip.visual, arch)
+
+    def embed_image(self, pixels: Tensor) -> Tensor:
+        """As :meth:`ClipBaseline.embed_image`."""
+        if self.ln_post:
+            return super().embed_image(pixels)
+        return embed_image(self.clip.visual, pixels, ln_post=False)

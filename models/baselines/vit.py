@@ -1,0 +1,111 @@
+"""A CLIP vision transformer, step by step: patches, blocks, embedding."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Interpolation = Literal["bicubic", "bilinear"]
+
+
+def is_plain(visual: Any) -> bool:
+    """Whether ``visual`` is CLIP's own vision transformer, read off its class token."""
+    is_vit = isinstance(visual, VisionTransformer) and visual.attn_pool is None
+    return is_vit and visual.pool_type == "tok" and len(visual.transformer.resblocks) > 1
+
+
+def check_plain(visual: Any, arch: str) -> None:
+    """Raises ValueError unless :func:`is_plain`."""
+    if not is_plain(visual):
+        raise ValueError(f"the image tower of {arch} is not CLIP's own ViT; choose another arch")
+
+
+def embed(visual: VisionTransformer, pixels: Tensor) -> Tensor:
+    """What goes into the first block: ``(B, 3, H, W)`` to ``(B, 1 + N, D)``, class token first."""
+    patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
+    start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    x = torch.cat([start, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+    return visual.ln_pre(x)
+
+
+def run_blocks(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """``x`` after ``blocks``."""
+    for block in blocks:
+        x = block(x)
+    return x
+
+
+def last_block(block: Any, x: Tensor) -> Tensor:
+    """The class token after ``block``, ``(B, L, D)`` to ``(B, D)``: nobody else asks or goes on."""
+    normed = block.ln_1(x)
+    weight, bias, dim = block.attn.in_proj_weight, block.attn.in_proj_bias, x.shape[-1]
+    query = F.linear(normed[:, :1], weight[:dim], bias[:dim])
+    key, value = F.linear(normed, weight[dim:], bias[dim:]).chunk(2, dim=-1)
+    y = x[:, :1] + block.ls_1(attend(query, key, value, block.attn))
+    return (y + block.ls_2(block.mlp(block.ln_2(y))))[:, 0]
+
+
+def embed_image(visual: VisionTransformer, pixels: Tensor, *, ln_post: bool = True) -> Tensor:
+    """The embedding of the whole image: ``(B, 3, H, W)`` to ``(B, D)``."""
+    *blocks, last = visual.transformer.resblocks
+    x = run_blocks(blocks, embed(visual, pixels))
+    return project(visual, last_block(last, x), ln_post=ln_post)
+
+
+def project(visual: VisionTransformer, tokens: Tensor, *, ln_post: bool = True) -> Tensor:
+    """Tokens ``(..., D)`` of the last block into the space that images and sentences share."""
+    normed = visual.ln_post(tokens) if ln_post else tokens
+    return normed @ visual.proj.to(normed.dtype)
+
+
+def grid_of(visual: VisionTransformer) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    rows, columns = visual.grid_size
+    return int(rows), int(columns)
+
+
+def value_attention(attention: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Self-attention twice over the same values: by values alone, and as it was trained.
+
+    Source:
+        The V-V attention of CLIP Surgery (https://arxiv.org/abs/2304.05653) as AnomalyCLIP uses it:
+        q = k = v with the trained value and output projections.
+
+    Args:
+        attention: The layer.
+        x: Shape ``(B, L, D)``.
+
+    Returns:
+        V-V attention and the layer's own, each of shape ``(B, L, D)``.
+    """
+    query, key, value = (split_heads(part, attention) for part in project_qkv(attention, x))
+    both = (
+        F.scaled_dot_product_attention(value, value, value),
+        F.scaled_dot_product_attention(query, key, value),
+    )
+    by_value, own = (attention.out_proj(join_heads(part)) for part in both)
+    return by_value, own
+
+
+def project_qkv(attention: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values of ``x``, each of its shape."""
+    return F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+
+
+def split_heads(x: Tensor, attention: nn.MultiheadAttention) -> Tensor:
+    """``(B, L, D)`` to ``(B, heads, L, D / heads)``."""
+    return x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """``(B, heads, L, D / heads)`` to ``(B, L, D)``."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, attention: nn.MultiheadAttention) -> Tensor:
+    """The layer's output ``(B, M, D)``; queries ``(B, M, D)``, keys and values ``(B, L, D)``."""
+    q, k, v = (split_heads(part, attention) for part in (query, key, value))
+    return attention.out_proj(join_heads(F.scaled_dot_product_attention(q, k, v)))

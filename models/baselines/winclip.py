@@ -1,0 +1,254 @@
+"""WinCLIP: a prompt ensemble for the image, and windows of patches for the map."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.base import Output
+from models.baselines.base import PROMPT_CACHE, ClipBaseline, compare, exactly
+from models.baselines.prompts import WINCLIP_PROMPTS
+from models.baselines.vit import (
+    attend,
+    check_plain,
+    embed,
+    grid_of,
+    last_block,
+    project,
+    project_qkv,
+    run_blocks,
+)
+from utils.batch import Batch
+
+SCALES = (2, 3)  # patches on the side of a window
+_TOKENS = 32_768  # at most at once in a block: bounds the memory, whatever the batch
+
+
+class WinClip(ClipBaseline):
+    """Zero-shot WinCLIP; WinCLIP+ with a few normal references.
+
+    Source:
+        Jeong et al. 2023, https://arxiv.org/abs/2303.14814; there is no official code. Where the
+        implementations in circulation differ, the default follows mala-lab/WinCLIP (4880fc4), whose
+        image scores are the closest to the published ones.
+
+    Args:
+        image_size: Height and width in pixels; a picture ``n`` times as wide as high is taken as
+            ``n`` square tiles side by side, whose scores are averaged (``image.resize: tiles``).
+        load_weights: Unused: CLIP's weights are in no checkpoint of ours.
+        arch: Any architecture of open_clip with CLIP's own ViT.
+        pre_trained: A tag, a file, or ``random``.
+        sha256: Checksum that the file must have; known for tags.
+        prompts: ``22`` templates, or the ``21`` (one twice) of Accurate-WinCLIP and anomalib.
+        per_prompt_norm: Whether each sentence's embedding gets length 1 before their mean is
+            taken; Accurate-WinCLIP and anomalib do not.
+        temperature: Of the softmax over the two cosines; matters only where scores are averaged:
+            0.07 as in Accurate-WinCLIP and anomalib, 0.01 in mala-lab/WinCLIP.
+        shots: Normal references per object (WinCLIP+); 0: zero-shot.
+        underscore: Whether the underscores in an object's name stay there.
+        prompt_cache: Folder where embeddings of sentences are kept; ``null``: nowhere.
+
+    Raises:
+        ValueError: As :func:`models.encoders.clip.clip_model`, or if the picture is no row of
+            squares.
+    """
+
+    has_map = True
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        load_weights: bool,
+        *,
+        arch: str,
+        pre_trained: str,
+        sha256: str = "",
+        prompts: Literal["22", "21"] = "22",
+        per_prompt_norm: bool = True,
+        temperature: float = 0.07,
+        shots: int = 0,
+        underscore: bool = False,
+        prompt_cache: Path | None = PROMPT_CACHE,
+    ) -> None:
+        side, width = image_size
+        if width % side:
+            raise ValueError(f"image.size must be [side, n x side], n tiles, got {[side, width]}")
+        if temperature <= 0 or shots < 0:
+            raise ValueError("temperature must be more than 0, and shots at least 0")
+        super().__init__(
+            (side, side),
+            arch=arch,
+            pre_trained=pre_trained,
+            sha256=sha256,
+            prompts=WINCLIP_PROMPTS[prompts],
+            per_prompt_norm=per_prompt_norm,
+            underscore=underscore,
+            prompt_cache=prompt_cache,
+        )
+        check_plain(self.clip.visual, arch)
+        self.side, self.temperature, self.num_references = side, temperature, shots
+        self.windows = [windows_of(grid_of(self.clip.visual), scale) for scale in SCALES]
+        self._references: dict[tuple[str, int], list[list[Tensor]]] = {}
+
+    def forward(self, batch: Batch) -> Output:
+        """Logits ``(B, 2)`` of the scores, and the mean embedding of the tiles ``(B, D)``."""
+        odds = self.score(batch).logit(eps=1e-7)
+        image = self._embed_tiles(batch.image.split(self.side, dim=-1)).mean(dim=1)
+        return Output(torch.stack([torch.zeros_like(odds), odds], dim=1), image)
+
+    def score(self, batch: Batch) -> Tensor:
+        """Probability of "anomalous", shape ``(B,)``; from windows too if there are references."""
+        if self.num_references:
+            return self.score_and_map(batch)[0]
+        tiles = batch.image.split(self.side, dim=-1)
+        texts = self.texts_of(batch.object)
+        return mean_of_tiles(self._probability(self._embed_tiles(tiles), texts), tiles)
+
+    def score_and_map(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As :meth:`AnomalyModel.score_and_map`; tiles that overlap are mapped one by one."""
+        tiles = batch.image.split(self.side, dim=-1)
+        scores, maps = zip(
+            *(self._see(batch, i, tile) for i, tile in enumerate(tiles)), strict=True
+        )
+        return mean_of_tiles(torch.stack(scores, dim=1), tiles), torch.cat(maps, dim=-1)
+
+    def _see(self, batch: Batch, place: int, tile: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and maps of the tiles in one place."""
+        texts = self.texts_of(batch.object)
+        image, scales, patches = self._look(tile)
+        with exactly(tile):
+            score = self._probability(image.unsqueeze(1), texts)[:, 0]
+            found = self._zero_shot_map(score, scales, texts)
+            if patches is not None:
+                association = self._association(batch.object, place, [*scales, patches])
+                score = (score + association.flatten(1).amax(dim=1)) / 2
+                found = found + association
+            size = (self.side, self.side)
+            return score, F.interpolate(found.unsqueeze(1), size, mode="bilinear")[:, 0]
+
+    def remember(self, batch: Batch) -> None:
+        """Normal references, each added to those of its object."""
+        for place, tile in enumerate(batch.image.split(self.side, dim=-1)):
+            _, scales, patches = self._look(tile)
+            for row, name in enumerate(batch.object):
+                bank = self._references.setdefault((name, place), [[], [], []])
+                for kept, part in zip(bank, (*scales, patches), strict=True):
+                    assert part is not None  # there are references, so patches are looked at
+                    kept.append(part[row].float())
+
+    def _embed_tiles(self, tiles: Sequence[Tensor]) -> Tensor:
+        return torch.stack([self.embed_image(self.normalize(tile)) for tile in tiles], dim=1)
+
+    def _probability(self, tokens: Tensor, texts: Tensor) -> Tensor:
+        """Of "anomalous", for each of ``(B, N, D)`` vectors: ``(B, N)``."""
+        return (compare(tokens, texts) / self.temperature).softmax(dim=-1)[..., 1]
+
+    def _look(self, image: Tensor) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """Embeddings of images and of the windows of each scale; patch tokens for references."""
+        visual = self.clip.visual
+        blocks = visual.transformer.resblocks
+        x = embed(visual, self.normalize(image))
+        before = run_blocks(blocks[:-1], x)
+        patches = None
+        if self.num_references:
+            patches = visual.ln_post(blocks[-1](before)[:, 1:])
+        scales = [
+            project(visual, embed_windows(blocks, x, windows.to(x.device)))
+            for windows in self.windows
+        ]
+        return project(visual, last_block(blocks[-1], before)), scales, patches
+
+    def _zero_shot_map(self, score: Tensor, scales: list[Tensor], texts: Tensor) -> Tensor:
+        """Harmonic mean of the maps of all scales and the score of the image: ``(B, h, w)``."""
+        inverse = (1 / score).view(-1, 1, 1)
+        for windows, tokens in zip(self.windows, scales, strict=True):
+            inverse = inverse + 1 / self._spread(self._probability(tokens, texts), windows)
+        return (1 + len(scales)) / inverse
+
+    def _association(self, objects: Sequence[str], place: int, parts: list[Tensor]) -> Tensor:
+        """Distance from the references, mean of the scales and the patches: ``(B, h, w)``."""
+        rows = []
+        for row, name in enumerate(objects):
+            bank = self._references[name, place]
+            nearest = [
+                distance(part[row], torch.cat(kept)) for part, kept in zip(parts, bank, strict=True)
+            ]
+            maps = [
+                self._spread(score.unsqueeze(0), windows)
+                for score, windows in zip(nearest, self.windows, strict=False)
+            ]
+            maps.append(nearest[-1].view(1, *grid_of(self.clip.visual)))
+            rows.append(torch.stack(maps).mean(dim=0))
+        return torch.cat(rows)
+
+    def _spread(self, scores: Tensor, windows: Tensor) -> Tensor:
+        """From windows to patches: ``(B, n)`` to ``(B, h, w)``."""
+        rows, columns = grid_of(self.clip.visual)
+        found = harmonic_mean(scores, windows.to(scores.device), rows * columns)
+        return found.view(-1, rows, columns)
+
+
+def mean_of_tiles(scores: Tensor, tiles: Sequence[Tensor]) -> Tensor:
+    """Mean score of each picture's tiles, ``(B, T)`` to ``(B,)``; black tiles only fill up."""
+    used = torch.stack([tile.flatten(1).any(dim=1) for tile in tiles], dim=1)
+    used[:, 0] = True
+    return (scores * used).sum(dim=1) / used.sum(dim=1)
+
+
+def windows_of(grid: tuple[int, int], side: int) -> Tensor:
+    """Indices of the patches in each square window, one patch apart: ``(n, side * side)``."""
+    index = torch.arange(grid[0] * grid[1]).view(1, 1, *grid).float()
+    return F.unfold(index, side)[0].T.long()
+
+
+def harmonic_mean(scores: Tensor, windows: Tensor, num_patches: int) -> Tensor:
+    """For each patch the harmonic mean of the windows that cover it.
+
+    Args:
+        scores: Of n windows, shape ``(B, n)``; what is not positive counts as next to nothing.
+        windows: The patches of each, shape ``(n, k)``.
+        num_patches: N.
+
+    Returns:
+        Shape ``(B, N)``.
+    """
+    covers = torch.zeros(len(windows), num_patches, device=scores.device)
+    covers.scatter_(1, windows, 1.0)
+    # A reference's own picture is at no distance, or by rounding at less than none.
+    return covers.sum(dim=0) / ((1 / scores.float().clamp(min=1e-12)) @ covers)
+
+
+def distance(tokens: Tensor, bank: Tensor) -> Tensor:
+    """Half of one minus the cosine with the nearest of ``(M, D)`` references, shape ``(N,)``."""
+    cosine = F.normalize(tokens.float(), dim=-1) @ F.normalize(bank.float(), dim=-1).T
+    return (1 - cosine.amax(dim=1)) / 2
+
+
+def embed_windows(blocks: nn.ModuleList, x: Tensor, windows: Tensor) -> Tensor:
+    """The class token of each window after all blocks: ``(B, 1 + N, D)`` to ``(B, n, D)``.
+
+    A window is the class token and its patches, as they go into the first block. What the first
+    block makes of a token before tokens meet is the same in every window and computed once; in the
+    last block only the class token asks.
+
+    Args:
+        blocks: Residual attention blocks.
+        x: What goes into the first block, class token first.
+        windows: Patches of each window, shape ``(n, k)``.
+    """
+    batch, num_windows = len(x), len(windows)
+    start = torch.zeros(num_windows, 1, dtype=torch.long, device=x.device)
+    tokens = torch.cat([start, windows + 1], dim=1)  # (n, 1 + k)
+    first: Any = blocks[0]
+    parts = (x, *project_qkv(first.attn, first.ln_1(x)))
+    found = []
+    for chunk in tokens.split(max(_TOKENS // (batch * tokens.shape[1]), 1)):
+        y, query, key, value = (part[:, chunk].flatten(0, 1) for part in parts)  # (B * c, 1 + k, D)
+        y = y + first.ls_1(attend(query, key, value, first.attn))
+        y = y + first.ls_2(first.mlp(first.ln_2(y)))
+        y = run_blocks(blocks[1:-1], y)
+        found.append(last_block(blocks[-1], y).view(batch, len(chunk), -1))
+    return torch.cat(found, dim=1)

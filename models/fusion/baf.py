@@ -1,0 +1,82 @@
+"""Bilinear attention: stacked cross-attention whose scores come from a bilinear fusion."""
+
+from torch import Tensor, nn
+
+from models.fusion.block import BlockTensor
+from models.fusion.stacked import Direction, StackedAttention, feed_forward
+
+
+class BafFusion(StackedAttention):
+    r"""``cross_attention`` with one head, which scores a pair of tokens by BLOCK.
+
+    .. math:: s_{ij} = w^\top \mathrm{BLOCK}(Q x_i, K y_j), \quad
+        x_i \leftarrow x_i + M \sum_j \mathrm{softmax}_j(s_{ij})\, V y_j
+
+    Source:
+        ``modules/fusions/BAFfusion.py`` in https://github.com/lilianoa/Multimodal-guide-AD at
+        c9cdd96, which is ``SAF`` with ``Block(key, query)`` in place of the scaled dot product. It
+        cannot run: its forward pass reads a list of layers that is not there, and with one pooled
+        vector per side there would be nothing to choose from. So this is what it means, on token
+        sequences. Bilinear attention in general: Kim et al. 2018, https://arxiv.org/abs/1805.07932;
+        BLOCK: :class:`models.fusion.block.BlockFusion`.
+        Departure: the pre-norm layers of ``cross_attention``; chunks of one size.
+
+    Args:
+        image_dim: Features per image token.
+        text_dim: Features per word token.
+        dim: Features inside the module; a multiple of ``chunks``.
+        out_dim: Features of the fused vector.
+        layers: Number of stacked layers.
+        chunks: Blocks of the bilinear map.
+        rank: Rank of each block.
+        dropout: Probability of dropping an attention weight or a residual, in ``[0, 1)``.
+        direction: Who asks: ``image_to_text`` (places in the image ask words), ``text_to_image``
+            (words ask places), or ``both``, side by side.
+
+    Raises:
+        ValueError: If ``dim`` is not a multiple of ``chunks``, or a number is below 1.
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        *,
+        dim: int = 512,
+        out_dim: int = 1024,
+        layers: int = 2,
+        chunks: int = 8,
+        rank: int = 5,
+        dropout: float = 0.0,
+        direction: Direction = "both",
+    ) -> None:
+        super().__init__(
+            image_dim,
+            text_dim,
+            dim,
+            out_dim,
+            layers,
+            direction,
+            lambda: _Layer(dim, chunks, rank, dropout),
+        )
+
+
+class _Layer(nn.Module):
+    """Bilinear attention, then a two-layer network, each with a residual."""
+
+    def __init__(self, dim: int, chunks: int, rank: int, dropout: float) -> None:
+        super().__init__()
+        self.ask, self.answer = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query, self.key, self.value, self.merge = (nn.Linear(dim, dim) for _ in range(4))
+        self.pair = BlockTensor(dim, chunks, rank, normalize=True)
+        self.score = nn.Linear(dim, 1, bias=False)  # a bias would not change the softmax
+        self.mlp = feed_forward(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor) -> tuple[Tensor, Tensor]:
+        known = self.answer(memory)
+        query, key = self.query(self.ask(x)).unsqueeze(2), self.key(known).unsqueeze(1)
+        scores = self.score(self.pair(query, key)).squeeze(-1)  # (B, N, L)
+        weights = scores.masked_fill(~memory_mask.unsqueeze(1), float("-inf")).softmax(dim=-1)
+        x = x + self.dropout(self.merge(self.dropout(weights) @ self.value(known)))
+        return x + self.dropout(self.mlp(x)), weights.unsqueeze(1)

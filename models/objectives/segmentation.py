@@ -1,0 +1,103 @@
+"""What the trained baselines minimise: maps against masks."""
+
+import torch
+from torch import Tensor
+
+from models.base import Output
+from models.objectives.base import Objective, Targets
+from models.objectives.cross_entropy import WeightedCrossEntropy
+from utils.batch import Batch
+
+
+def focal_loss(maps: Tensor, mask: Tensor, gamma: float = 2.0, smooth: float = 1e-5) -> Tensor:
+    r"""Mean over pixels of :math:`-(1 - p)^\gamma \log p`, p the probability of the true class.
+
+    Source:
+        Lin et al. 2017, https://arxiv.org/abs/1708.02002, eq. 4, smoothed as VAND and AnomalyCLIP
+        do it: the one-hot target is clamped to ``[smooth, 1 - smooth]`` and p raised by ``smooth``.
+
+    Args:
+        maps: Probabilities, shape ``(B, 2, H, W)``.
+        mask: 0 or 1, shape ``(B, H, W)``.
+        gamma: How little counts what is known well.
+        smooth: Keeps the logarithm finite.
+
+    Returns:
+        Scalar.
+    """
+    target = torch.stack([1 - mask, mask], dim=1).clamp(smooth, 1 - smooth)
+    p = (target * maps).sum(dim=1) + smooth
+    return (-((1 - p) ** gamma) * p.log()).mean()
+
+
+def dice_loss(found: Tensor, wanted: Tensor, smooth: float = 1.0) -> Tensor:
+    """One minus the overlap of each image's map and mask, mean over images.
+
+    Source:
+        Milletari et al. 2016, https://arxiv.org/abs/1606.04797, with sums instead of squares, as in
+        VAND and AnomalyCLIP.
+
+    Args:
+        found: Probabilities, shape ``(B, H, W)``.
+        wanted: 0 or 1, shape ``(B, H, W)``.
+        smooth: Added above and below.
+
+    Returns:
+        Scalar between 0 and 1.
+    """
+    found, wanted = found.flatten(1), wanted.flatten(1)
+    both = 2 * (found * wanted).sum(dim=1) + smooth
+    return (1 - both / (found.sum(dim=1) + wanted.sum(dim=1) + smooth)).mean()
+
+
+class Segmentation(Objective):
+    """Focal and dice loss of the maps, summed over levels, and cross-entropy of the image.
+
+    Source:
+        VAND, https://arxiv.org/abs/2305.17382: maps only. AnomalyCLIP,
+        https://arxiv.org/abs/2310.18961: ``ce_weight 1, map_weight 4, normal_dice true``.
+
+    Args:
+        feature_dim: Unused.
+        targets: Unused.
+        ce_weight: Weight of the image's cross-entropy.
+        map_weight: Weight of the maps' losses.
+        normal_dice: Whether the map of "normal" gets a dice loss, too.
+
+    Raises:
+        ValueError: If a weight is negative.
+    """
+
+    needs_masks = True
+
+    def __init__(
+        self,
+        feature_dim: int,
+        targets: Targets | None,
+        *,
+        ce_weight: float = 0.0,
+        map_weight: float = 1.0,
+        normal_dice: bool = False,
+    ) -> None:
+        super().__init__()
+        if ce_weight < 0 or map_weight <= 0:
+            raise ValueError("ce_weight must not be negative, and map_weight more than 0")
+        self.ce_weight, self.map_weight, self.normal_dice = ce_weight, map_weight, normal_dice
+        self.cross_entropy = WeightedCrossEntropy(1.0, 0.0)
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Returns ``loss`` and, unweighted, its terms ``ce``, ``focal`` and ``dice``."""
+        if batch.mask is None or not output.maps:
+            raise ValueError("segmentation needs masks in the batch and a network with maps")
+        mask = (batch.mask == 1).float()
+        terms = {"focal": torch.zeros(()).to(mask), "dice": torch.zeros(()).to(mask)}
+        for maps in output.maps:
+            terms["focal"] = terms["focal"] + focal_loss(maps.float(), mask)
+            terms["dice"] = terms["dice"] + dice_loss(maps[:, 1].float(), mask)
+            if self.normal_dice:
+                terms["dice"] = terms["dice"] + dice_loss(maps[:, 0].float(), 1 - mask)
+        loss = self.map_weight * (terms["focal"] + terms["dice"])
+        if self.ce_weight:
+            terms["ce"] = self.cross_entropy(output.logits, batch.label)
+            loss = loss + self.ce_weight * terms["ce"]
+        return {"loss": loss, **terms}

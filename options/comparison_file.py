@@ -1,0 +1,160 @@
+"""What a comparison file may say: one list of test images, and the methods to score on it."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from datasets.cache import FOLDER
+from options.load import from_tree, load
+from options.schema import Misc, Run, Source
+from options.tree import Mistake, from_overrides, merge, read
+from utils.errors import UserError
+
+_LOCAL = ("cache", "device")  # change no result
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageList(Source):
+    """The data set whose test images every column is scored on.
+
+    Attributes:
+        reader: Which reader; its options stand beside it.
+        dir: Folder with the data.
+        cache: Folder for decoded images; ``null``: decode each time.
+    """
+
+    cache: Path | None = FOLDER
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One method of a comparison.
+
+    Attributes:
+        options: Its options file, the one that ``run.py`` trains it with.
+        overrides: ``a.b=value`` that go over that file.
+        title: What the table calls it; empty: its name in the comparison.
+        stage: Which network of the file.
+        text: What a network that reads text is told: ``object``: the object's name; ``oracle``: the
+            truth, which makes an upper bound of it.
+        trained_on: What it learned from, as the table says it; empty: found out from its options.
+        note: What else has to be said about it, in a footnote.
+    """
+
+    options: Path
+    overrides: tuple[str, ...] = ()
+    title: str = ""
+    stage: Literal["teacher", "student", "baseline"] = "student"
+    text: Literal["object", "oracle"] = "object"
+    trained_on: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Methods side by side on one list of test images.
+
+    Attributes:
+        dir: Folder for the tables and for each column's scores.
+        dataset: The test images; they replace those of each column's own options.
+        misc: Seed, device and precision of each column.
+        columns: The methods, in order, each under a short name; ``null`` leaves one out.
+        title: What the tables are called.
+        layout: What stands in rows: ``objects`` as published, or ``methods``, for many of them.
+        seeds: More than 1: mean and spread over the runs that ``run.py --seeds`` leaves in
+            ``<exp.dir>/seed_<seed>``, beginning with ``misc.seed``.
+        published: Figures to print below, as a file in ``docs/published``.
+    """
+
+    dir: Path
+    dataset: ImageList
+    columns: dict[str, Column | None]
+    misc: Misc = field(default_factory=Misc)
+    title: str = "Comparison"
+    layout: Literal["objects", "methods"] = "objects"
+    seeds: int = 1
+    published: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the ranges, and that the names can be folders."""
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+        if not self.chosen:
+            raise ValueError("columns: there is none to score")
+        for name in self.columns:
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise ValueError(f"columns: {name!r} must be letters, digits, '_', '-' and '.'")
+
+    @property
+    def chosen(self) -> dict[str, Column]:
+        """The columns that were not left out."""
+        return {name: column for name, column in self.columns.items() if column is not None}
+
+    @property
+    def all_seeds(self) -> Sequence[int]:
+        """``misc.seed`` and those that follow it."""
+        return range(self.misc.seed, self.misc.seed + self.seeds)
+
+    def run_of(self, column: Column, seed: int) -> Run:
+        """The experiment behind a column, with this comparison's images, seed and machine.
+
+        Raises:
+            UserError: If its options are wrong, or have no such stage.
+        """
+        run = load(column.options, column.overrides)
+        if column.stage not in run.stages:
+            has = " and ".join(run.stages)
+            raise UserError(f"{column.options}: has no {column.stage} to score, but {has}")
+        folder = run.exp.dir / f"seed_{seed}" if self.seeds > 1 else run.exp.dir
+        return replace(
+            run,
+            exp=replace(run.exp, dir=folder),
+            dataset=replace(run.dataset, **vars(self.dataset)),
+            misc=replace(self.misc, seed=seed),
+        )
+
+    def training_command(self, column: Column) -> str:
+        """What ``run.py`` must be told to train a column for this comparison."""
+        before = load(column.options, column.overrides)
+        changed = {
+            f"{section}.{key}": _spelled(value)
+            for section, now, then in (
+                ("dataset", _written(self.dataset), _written(before.dataset)),
+                ("misc", vars(self.misc), vars(before.misc)),
+            )
+            for key, value in now.items()
+            if key not in _LOCAL and value != then.get(key)
+        }
+        own = [text for text in column.overrides if text.partition("=")[0] not in changed]
+        over = [f"{key}={value}" for key, value in changed.items()]
+        seeds = ["--seeds", str(self.seeds)] if self.seeds > 1 else []
+        return shlex.join([str(column.options), *own, *over, *seeds])
+
+
+def _written(source: Source) -> dict[str, object]:
+    """A data set's options as they stand in YAML."""
+    return {"name": source.name, "dir": source.dir, **source.reader.options}
+
+
+def _spelled(value: object) -> str:
+    return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
+
+
+def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Comparison:
+    """Reads a comparison file.
+
+    Args:
+        path: YAML file; it may include others, as options files do.
+        overrides: ``a.b=value`` strings from the command line, applied last.
+
+    Raises:
+        UserError: With one line per mistake, each starting ``file:line:``.
+    """
+    mistakes: list[Mistake] = []
+    tree, over = read(path, mistakes), from_overrides(overrides, mistakes)
+    file = tree.where
+    merge(tree, over).where = file
+    return from_tree(Comparison, tree, mistakes)

@@ -1,0 +1,317 @@
+"""Methods side by side on tiny pictures: what runs, what cannot and why, what is used again."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+import run as run_py
+import test as test_py
+from models.base import AnomalyModel
+from models.methods import METHODS
+from options import comparing
+from options.assemble import load_model
+from tests.fixtures import write_smoke
+from utils.checkpoint import read_about, save_weights, state_hash
+from utils.evaluation import per_object
+
+COMPARISON = """
+dir: {folder}/out
+title: Tiny 100%
+dataset: {{name: visa, dir: {root}, split: 2cls_highshot, cache: {folder}/cache}}
+misc: {{seed: 7, device: cpu, precision: fp32}}
+columns:
+  ours: {{title: Ours, options: {folder}/smoke.yaml}}
+  teacher: {{options: {folder}/smoke.yaml, stage: teacher}}
+  oracle: {{options: {folder}/smoke.yaml, stage: teacher, text: oracle}}
+  later: {{title: Later, options: {folder}/smoke.yaml, overrides: [exp.dir={folder}/later]}}
+"""
+
+
+class Bright(AnomalyModel):
+    """Scores an image by its brightest pixel; its map is the brightness. It learns nothing."""
+
+    has_map = True
+    maps = 0
+
+    def __init__(self, image_size, load_weights):
+        super().__init__()
+
+    @classmethod
+    def needs_training(cls, options):
+        return False
+
+    def forward(self, batch):
+        raise NotImplementedError
+
+    def encoders(self):
+        return ()
+
+    def score(self, batch):
+        return batch.image.float().mean(1).flatten(1).amax(1)
+
+    def score_and_map(self, batch):
+        Bright.maps += 1
+        return self.score(batch), batch.image.float().mean(1)
+
+
+@pytest.fixture
+def folder(smoke, tmp_path):
+    """The finished smoke run, with a comparison beside it."""
+    shutil.copytree(smoke / "run", tmp_path / "run")
+    write_smoke(tmp_path, smoke / "visa")
+    (tmp_path / "compare.yaml").write_text(COMPARISON.format(folder=tmp_path, root=smoke / "visa"))
+    return tmp_path
+
+
+@pytest.fixture
+def bright(folder, monkeypatch):
+    """A method with maps that needs no training, and its options file."""
+    monkeypatch.setitem(METHODS, "bright", Bright)
+    text = (folder / "smoke.yaml").read_text().split("optimizer:")[0]
+    path = folder / "bright.yaml"
+    path.write_text(f"{text}engine: {{eval_batch_size: 5}}\nbaseline: {{model: bright}}\n")
+    return path
+
+
+def compare(folder, *overrides):
+    return test_py.main(["--compare", str(folder / "compare.yaml"), *map(str, overrides)])
+
+
+def test_what_can_run_runs_and_what_cannot_says_why(folder, smoke, capsys):
+    assert compare(folder, "published=docs/published/visa.csv") == 0
+    out = capsys.readouterr().out
+    text = (folder / "out/comparison.md").read_text()
+    assert text in out
+    for name, stage in (("ours", "student"), ("teacher", "teacher")):
+        wanted = (smoke / "run" / stage / "scores.csv").read_text()
+        assert (folder / "out" / name / "scores.csv").read_text() == wanted
+    oracle = (smoke / "run/teacher/oracle_text/scores.csv").read_text()
+    assert (folder / "out/oracle/scores.csv").read_text() == oracle
+    mean = per_object(pd.read_csv(folder / "out/ours/scores.csv")).loc["mean"]
+    rows = pd.read_csv(folder / "out/comparison.csv").set_index(["method", "object"])
+    assert rows.loc[("Ours", "mean"), "aupr"] == pytest.approx(mean["aupr"], abs=1e-4)
+    assert "these objects (8 anomalous)" in text
+    assert "¹ oracle: told the truth: an upper bound" in text
+    said = (
+        f"nothing is trained yet; first: python run.py {folder}/smoke.yaml exp.dir={folder}/later"
+    )
+    assert f"² Later: {folder}/later/student: {said}" in text
+    assert "Tiny 100%: (AUROC, AUPR) in percent" in text
+    assert "12 test images" in text
+    assert "4 anomalous; prevalence (the AUPR of chance) 33.3 in the mean" in text
+    assert "Seed 7" in text
+    assert "(37.9, 42.9)" in text
+    assert "AUPR with it" in text
+    assert {p.name for p in (folder / "out").iterdir() if p.is_file()} == {
+        *(f"comparison.{kind}" for kind in ("md", "csv", "tex")),
+        "published.csv",
+    }
+
+
+def test_scores_are_used_again_only_if_they_would_be_the_same(folder, capsys, monkeypatch):
+    scored = []
+    original = comparing.score_test
+    monkeypatch.setattr(
+        comparing, "score_test", lambda *a, **k: scored.append(1) or original(*a, **k)
+    )
+    only = ["columns.oracle=null", "columns.later=null"]
+    assert compare(folder, *only) == 0
+    first = (folder / "out/comparison.csv").read_text()
+    assert len(scored) == 2
+    assert compare(folder, *only) == 0
+    assert len(scored) == 2
+    assert (
+        f"ours: the scores in {folder}/out/ours are used again" in capsys.readouterr().out.lower()
+    )
+    assert (folder / "out/comparison.csv").read_text() == first
+    assert compare(folder, *only, "columns.teacher.text=oracle") == 0
+    assert len(scored) == 3
+    weights = folder / "run/student/best.safetensors"
+    about = read_about(weights)
+    model, _, _ = load_model(weights)
+    next(model.parameters()).data.mul_(1.01)
+    save_weights(model, weights, about)
+    assert compare(folder, *only, "columns.teacher.text=oracle") == 0
+    assert len(scored) == 4
+
+
+def test_the_hash_of_weights_covers_what_a_checkpoint_leaves_out():
+    network = torch.nn.BatchNorm2d(3)
+    network.register_buffer("scale", torch.ones(()), persistent=False)
+    hashes = [state_hash(network)]
+    for tensor in (network.weight.data, network.running_mean, network.scale):
+        tensor.add_(1e-3)
+        hashes.append(state_hash(network))
+    assert state_hash(network) == hashes[-1]
+    assert len(set(hashes)) == 4
+
+
+def test_an_upper_bound_is_never_in_bold(folder):
+    again = f"columns.again={{options: {folder}/smoke.yaml, stage: teacher, text: oracle}}"
+    assert compare(folder, "columns.ours=null", "columns.later=null", again) == 0
+    means = pd.read_csv(folder / "out/comparison.csv").query("object == 'mean'")["aupr"]
+    assert means.iloc[1] > means.iloc[0]
+    assert "**" not in (folder / "out/comparison.md").read_text()
+
+
+def test_other_pictures_are_scored_anew(folder, bright, smoke):
+    shutil.copytree(smoke / "visa", folder / "visa")
+    column = [f"dataset.dir={folder}/visa", "columns.ours=null", "columns.later=null"]
+    column += ["columns.oracle=null", f"columns.teacher={{options: {bright}, stage: baseline}}"]
+    assert compare(folder, *column) == 0
+    before = pd.read_csv(folder / "out/teacher/scores.csv")["score"]
+    for path in (folder / "visa").rglob("Normal/009.JPG"):
+        shutil.copy(path.with_name("008.JPG"), path)
+    assert compare(folder, *column) == 0
+    assert not before.equals(pd.read_csv(folder / "out/teacher/scores.csv")["score"])
+
+
+def test_what_was_done_before_an_interruption_stays(folder, capsys, monkeypatch):
+    original = comparing.score_test
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(comparing, "score_test", interrupted)
+    assert compare(folder) == 130
+    assert compare(folder) == 0
+    assert "Ours: the scores in" in capsys.readouterr().out
+    assert len(calls) == 4
+
+
+def test_a_bug_in_one_column_does_not_stop_the_others_and_is_not_hidden(
+    folder, bright, monkeypatch
+):
+    monkeypatch.setattr(Bright, "score", lambda self, batch: batch.nothing)
+    with pytest.raises(AttributeError, match="nothing"):
+        compare(folder, f"columns.a={{options: {bright}, stage: baseline}}")
+    text = (folder / "out/comparison.md").read_text()
+    assert "a: failed (AttributeError" in text
+    assert "Ours" in text
+    assert (folder / "out/teacher/scores.csv").exists()
+
+
+def test_nothing_to_show_is_an_error(folder, capsys):
+    left_out = [f"columns.{name}=null" for name in ("ours", "teacher", "oracle")]
+    assert compare(folder, *left_out) == 2
+    assert "no column could be scored; the footnotes say why" in capsys.readouterr().err
+    text = (folder / "out/comparison.md").read_text()
+    assert "nothing is trained yet" in text
+    assert [row.split("|")[1].strip() for row in text.splitlines()[3:6]] == [
+        "candle",
+        "pipe_fryum",
+        "mean",
+    ]
+
+
+def test_a_network_that_was_trained_on_other_images_is_refused(folder, capsys):
+    assert compare(folder, "dataset.split=1cls", "columns.later=null") == 2
+    said = (folder / "out/comparison.md").read_text()
+    assert "dataset.split is 1cls, was 2cls_highshot" in said
+
+
+def test_columns_are_trained_and_scored_for_several_seeds(folder, bright):
+    student = ["teacher=null", "student.objective=cross_entropy"]
+    column = "{title: Alone, options: %s, overrides: [%s]}"
+    alone = column % (folder / "smoke.yaml", ", ".join(student))
+    extra = [f"columns.alone={alone}", f"columns.b={{options: {bright}, stage: baseline}}"]
+    others = [f"columns.{name}=null" for name in ("ours", "teacher", "oracle", "later")]
+    arguments = ["--compare", str(folder / "compare.yaml"), "--seeds", "2", *extra, *others]
+    assert run_py.main(arguments) == 0
+    assert not (folder / "run/seed_7/baseline").exists()  # there is nothing to train
+    assert compare(folder, "seeds=2", *extra) == 0
+    rows = pd.read_csv(folder / "out/comparison.csv").set_index(["method", "object"])
+    found = rows.loc[("Alone", "mean")]
+    scores = [pd.read_csv(folder / f"out/alone/seed_{seed}/scores.csv") for seed in (7, 8)]
+    means = [per_object(frame).loc["mean", "auroc"] for frame in scores]
+    assert not scores[0].equals(scores[1])
+    assert found["auroc"] == pytest.approx(sum(means) / 2, abs=1e-4)
+    assert found["auroc_spread"] == pytest.approx(abs(means[0] - means[1]) / 2**0.5, abs=1e-4)
+    assert (found["seeds"], rows.loc[("b", "mean"), "seeds"]) == (2, 1)  # b draws nothing
+    text = (folder / "out/comparison.md").read_text()
+    assert f"python run.py {folder}/smoke.yaml --seeds 2" in text  # of the student with a teacher
+    assert f"{folder}/run/seed_7/student: was made with other options" in text
+    assert "Mean ± standard deviation over the seeds 7, 8" in text
+
+
+def test_maps_are_made_when_asked_for_and_only_then(folder, bright, capsys):
+    Bright.maps = 0
+    assert test_py.main([str(bright)]) == 0
+    assert Bright.maps == 0
+    assert "AUPRO" not in capsys.readouterr().out
+    scores = (folder / "run/baseline/scores.csv").read_text()
+    assert test_py.main([str(bright), "--maps"]) == 0
+    assert Bright.maps == 3
+    assert (folder / "run/baseline/scores.csv").read_text() == scores
+    text = (folder / "run/baseline/table.md").read_text()
+    assert "pixel AUROC |   AUPRO |" in text
+    assert "images with a mask: candle 2, pipe_fryum 2." in text
+    table = pd.read_csv(folder / "run/baseline/table.csv", index_col=0)
+    assert table.loc["mean", ["pixel_auroc", "aupro"]].min() > 90  # the squares are bright
+    rows = json.loads((folder / "run/baseline/table.json").read_text())["objects"]
+    assert rows[0]["masks"] == 2
+
+
+def test_maps_of_a_network_that_has_none(folder, capsys):
+    assert test_py.main([str(folder / "smoke.yaml"), "--maps"]) == 0
+    out = capsys.readouterr().out
+    assert "student, image only: has no anomaly map; --maps adds nothing" in out
+    assert "AUPRO" not in out
+
+
+def test_maps_without_masks(folder, bright, smoke, capsys):
+    shutil.copytree(smoke / "visa", folder / "visa")
+    for name in ("candle", "pipe_fryum"):
+        split = folder / "visa/split_csv/2cls_highshot.csv"
+        split.write_text(split.read_text().replace(f"{name}/Data/Masks/Anomaly/005.png", ""))
+    where = f"dataset.dir={folder}/visa"
+    assert test_py.main([str(bright), "--maps", where]) == 0
+    text = (folder / "run/baseline/table.md").read_text()
+    assert "candle 1, pipe_fryum 1; 2 anomalous images without a mask are left out" in text
+    split.write_text(split.read_text().replace("candle/Data/Masks/Anomaly/004.png", ""))
+    assert test_py.main([str(bright), "--maps", where]) == 0
+    text = (folder / "run/baseline/table.md").read_text()
+    assert [cell.strip() for cell in text.splitlines()[2].split("|")[-3:-1]] == ["-", "-"]
+    split.write_text(split.read_text().replace("pipe_fryum/Data/Masks/Anomaly/004.png", ""))
+    capsys.readouterr()
+    assert test_py.main([str(bright), "--maps", where]) == 0
+    assert "no test image has a mask; --maps adds nothing" in capsys.readouterr().out
+
+
+def test_several_processes_are_refused(folder, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert compare(folder) == 2
+    assert "--compare: runs in one process; start it without torchrun" in capsys.readouterr().err
+
+
+def test_compare_goes_alone(capsys):
+    with pytest.raises(SystemExit):
+        test_py.main(["--compare", "--maps"])
+    assert "--compare goes alone" in capsys.readouterr().err
+
+
+def test_a_baseline_is_not_tested_on_what_it_learned_from(smoke, tmp_path, capsys):
+    auxiliary = f"{{name: visa, dir: {smoke}/visa, split: 2cls_highshot, objects: [candle]}}"
+    options = [
+        "options/baselines/vand.yaml",
+        f"dataset.dir={smoke}/visa",
+        "dataset.split=2cls_highshot",
+        f"dataset.auxiliary={auxiliary}",
+        "dataset.cache=null",
+        "baseline.model={name: vand, arch: tiny-ViT, pre_trained: random, levels: [1, 2]}",
+        "baseline.image.size=64",
+        "baseline.engine={epochs: 1, batch_size: 2}",
+        f"exp.dir={tmp_path}/vand",
+    ]
+    assert run_py.main([*options, "dataset.objects=[pipe_fryum]"]) == 0
+    assert test_py.main([*options, "dataset.objects=[pipe_fryum]", "--maps"]) == 0
+    assert "images with a mask: pipe_fryum 2." in capsys.readouterr().out
+    assert test_py.main([*options, "dataset.objects=[]"]) == 2
+    assert "dataset.auxiliary: holds images that are to be tested" in capsys.readouterr().err

@@ -1,0 +1,181 @@
+"""run.py, test.py and datasets.check on every reader's data; per object, objects held out."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import run as run_py
+import test as test_py
+from datasets import DATASETS
+from datasets.check import __main__ as check
+from datasets.record import data_hash
+from options.assemble import read_splits
+from options.load import load
+from tests.fixtures import write_smoke
+from tests.layouts import LAYOUTS, Painter, write_folder
+
+# Two steps of a small network, whatever the file says.
+TINY = (
+    "teacher=null",
+    "student.objective=cross_entropy",
+    "student.model={name: student, img_enc: {name: clip, arch: tiny-RN, pre_trained: random}, "
+    "classif: linear}",
+    "image.size=[32, 32]",
+    "student.image.size=[32, 32]",
+    "engine.epochs=1",
+    "engine.batch_size=4",
+    "engine.num_workers=0",
+    "misc.device=cpu",
+    "misc.precision=fp32",
+)
+
+
+def tiny(folder: Path, root: Path, reader: str, *more: str) -> list[str]:
+    """Command-line arguments: the reader's own options file, or its name over another one's."""
+    own = Path(f"options/{reader}.yaml")
+    place = [f"dataset.dir={root}", f"dataset.cache={folder}/cache", f"exp.dir={folder}/run"]
+    asked = [f"dataset.{key}={value}" for key, value in LAYOUTS[reader][1].items()]
+    file = [str(own)] if own.exists() else ["options/student.yaml", f"dataset.name={reader}"]
+    return [*file, *place, *asked, *TINY, *more]
+
+
+@pytest.mark.parametrize("reader", DATASETS)
+def test_the_whole_job(reader, tmp_path):
+    root = LAYOUTS[reader][0](tmp_path / "data")
+    before = sorted(root.rglob("*"))
+    command = tiny(tmp_path, root, reader)
+    assert check.main([*command, f"--out={tmp_path}/report"]) == 0
+    assert run_py.main(command) == 0
+    assert test_py.main(command) == 0
+    assert sorted(root.rglob("*")) == before  # the data may be anybody's
+    splits = read_splits(load(Path(command[0]), command[1:]).dataset)
+    scores = pd.read_csv(tmp_path / "run/student/scores.csv")
+    assert sorted(scores["path"]) == sorted(record.path for record in splits["test"])
+    assert data_hash(splits) in (tmp_path / "run/student/table.md").read_text()
+    kept = DATASETS["meta"](root, file=tmp_path / f"run/meta_{reader}.json")
+    assert data_hash(kept) == data_hash(splits)
+
+
+def test_a_persons_own_pictures(tmp_path, capsys):
+    """Nothing but a folder is named: what was assumed is said, and the first table printed."""
+    root = write_folder(tmp_path / "my screws")
+    command = tiny(tmp_path, root, "folder")
+    assert run_py.main(command) == 0
+    said = capsys.readouterr().out
+    assert "assumed: 9 normal and 9 anomalous pictures; objects: 'my screws'" in said
+    assert "6 of 18 images are put aside for the test" in said
+    assert test_py.main(command) == 0
+    assert "| my screws |   6 |" in capsys.readouterr().out
+
+
+def test_a_list_of_another_run_is_left_as_it_is(tmp_path, capsys):
+    root = write_folder(tmp_path / "data")
+    file = tmp_path / "run/meta_folder.json"
+    file.parent.mkdir()
+    file.write_text("mine")
+    assert run_py.main(tiny(tmp_path, root, "folder")) == 0
+    assert file.read_text() == "mine"
+    assert "meta_folder.json: holds another list and is left" in capsys.readouterr().out
+
+
+def test_another_split_is_another_experiment(tmp_path, capsys):
+    root = write_folder(tmp_path / "data")
+    assert run_py.main(tiny(tmp_path, root, "folder")) == 0
+    assert run_py.main(tiny(tmp_path, root, "folder", "dataset.split_seed=1")) == 2
+    assert "dataset.split_seed is 1, was 0" in capsys.readouterr().err
+    Painter()(root / "good/new.png", is_bad=False)
+    assert run_py.main(tiny(tmp_path, root, "folder")) == 2
+    assert "the list of images (its hash) is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_a_teacher_that_reads_labels_is_warned_of(smoke, tmp_path, capsys, text):
+    write_smoke(tmp_path, smoke / "visa")
+    root = write_folder(tmp_path / "data")
+    if not text:
+        for kind in ("dent", "Kratzer tief"):
+            for path in (root / "bad" / kind).iterdir():
+                path.rename(root / "bad" / path.name)
+    dataset = f"dataset={{name: folder, dir: {root}, val_fraction: 0.4, cache: null}}"
+    assert run_py.main([str(tmp_path / "smoke.yaml"), dataset, "engine.epochs=1"]) == 0
+    said = capsys.readouterr().out
+    assert ("teacher: warning: the text of these images says nothing but" in said) is not text
+    assert "student: warning" not in said
+
+
+@pytest.fixture
+def per_object(smoke, tmp_path):
+    """A folder with ``smoke.yaml`` and its options for a model of each object."""
+    options = str(write_smoke(tmp_path, smoke / "visa"))
+    return [options, "dataset.per_object=true", "engine.epochs=1"]
+
+
+def test_one_model_per_object(per_object, tmp_path, capsys):
+    assert run_py.main(per_object) == 0
+    assert test_py.main([*per_object, "--oracle-text"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("| mean") == 3  # one table each: student, teacher, teacher told the truth
+    run = tmp_path / "run"
+    for stage in ("student", "teacher", "teacher/oracle_text"):
+        table = pd.read_csv(run / stage / "table.csv", index_col="object")
+        assert list(table.index) == ["candle", "pipe_fryum", "mean"]
+        assert "one model per object: 12 images" in (run / stage / "table.md").read_text()
+        for name in ("candle", "pipe_fryum"):
+            part = pd.read_csv(run / name / stage / "table.csv", index_col="object")
+            assert part.loc[name].equals(table.loc[name])
+    lists = json.loads((run / "candle/student/meta.json").read_text())
+    assert {name for objects in lists.values() for name in objects} == {"candle"}
+
+
+def test_a_model_of_an_object_is_the_one_trained_alone(per_object, tmp_path):
+    student = ["teacher=null", "student.objective=cross_entropy"]
+    alone = [per_object[0], "dataset.objects=[candle]", "engine.epochs=1", *student]
+    assert run_py.main([*per_object, *student]) == 0
+    assert run_py.main([*alone, f"exp.dir={tmp_path}/alone"]) == 0
+    logs = [
+        pd.read_csv(tmp_path / folder / "student/log.csv")["loss"][0]
+        for folder in ("run/candle", "alone")
+    ]
+    assert logs[0] == logs[1]
+    # ... and it can be tested as what it is.
+    assert test_py.main([*alone, f"exp.dir={tmp_path}/run/candle"]) == 0
+
+
+def test_a_name_that_is_no_folder(tmp_path, capsys):
+    root = write_folder(tmp_path / "data")
+    command = tiny(tmp_path, root, "folder", "dataset.per_object=true", "dataset.object_name=a/b")
+    assert run_py.main(command) == 2
+    assert "object 'a/b' cannot be the name of a folder" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_object_that_was_never_seen(smoke, tmp_path, capsys):
+    options = [str(write_smoke(tmp_path, smoke / "visa")), "dataset.hold_out=[pipe_fryum]"]
+    assert run_py.main([*options, "engine.epochs=1"]) == 0
+    assert test_py.main([*options, "engine.epochs=1"]) == 0
+    assert "held out pipe_fryum" in capsys.readouterr().out
+    lists = json.loads((tmp_path / "run/student/meta.json").read_text())
+    assert {split: list(objects) for split, objects in lists.items()} == {
+        "train": ["candle"],
+        "val": ["candle"],
+        "test": ["pipe_fryum"],
+    }
+    text = (tmp_path / "run/student/table.md").read_text()
+    assert "tested on objects that it was not trained on: 6 images" in text
+    assert "candle" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["dataset.hold_out=[nut]"], "no object 'nut'; there are candle, pipe_fryum"),
+        (["dataset.hold_out=[candle, pipe_fryum]"], "no object is left to train on"),
+        (["dataset.hold_out=[candle]", "dataset.per_object=true"], "drop hold_out"),
+    ],
+)
+def test_what_cannot_be_held_out(smoke, tmp_path, capsys, options, message):
+    write_smoke(tmp_path, smoke / "visa")
+    assert run_py.main([str(tmp_path / "smoke.yaml"), *options]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,462 @@
+"""Checking a data set: every planted fault is named once, and nothing else is."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageEnhance
+
+from datasets.check import __main__ as command
+from datasets.check import facts, inspect
+from datasets.check.duplicates import LIMIT, same_picture
+from datasets.check.facts import FILE, SIDE, image_facts
+from datasets.image import read_image
+from datasets.meta import read_meta
+from options.assemble import read_data
+from options.checking import check_data
+from options.load import load
+from tests.fixtures import write_smoke
+from utils.errors import UserError
+
+SIZE = (160, 120)  # width, height
+
+
+def scene(seed, size=SIZE):
+    """A smooth picture that looks like no other."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+class Folder:
+    """A data set with a ``meta.json``: 8 normal and 4 anomalous images of ``nut`` in each split."""
+
+    def __init__(self, root):
+        self.root = root
+        self.meta = {"train": {"nut": []}, "test": {"nut": []}}
+        for i, split in enumerate(self.meta):
+            for j in range(12):
+                is_bad = j >= 8
+                path = self.add(split, f"{split}_{j}.jpg", label=int(is_bad), has_mask=is_bad)
+                scene(100 * i + j).save(path, quality=92)
+
+    def add(self, split, name, *, label=0, has_mask=False):
+        mask = f"masks/{Path(name).stem}.png" if has_mask else ""
+        if mask:
+            self.mask(mask)
+        entry = {"img_path": f"images/{name}", "cls_name": "nut", "anomaly": label}
+        self.meta[split]["nut"].append({**entry, "specie_name": "", "mask_path": mask})
+        (self.root / "images").mkdir(parents=True, exist_ok=True)
+        return self.root / "images" / name
+
+    def mask(self, name, size=SIZE, marked=9):
+        area = np.zeros(size[::-1], dtype=np.uint8)
+        area[10 : 10 + marked, 20 : 20 + marked] = 255
+        (self.root / "masks").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(area).save(self.root / name)
+
+    def write(self):
+        (self.root / "meta.json").write_text(json.dumps(self.meta))
+        return self.root
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path / "bolts")
+
+
+def lines(root, **options):
+    splits = read_meta(root, split="")
+    return [str(finding) for finding in inspect(root, splits, cache=None, **options).findings]
+
+
+def test_nothing_is_found_where_nothing_is_wrong(folder):
+    assert lines(folder.write()) == []
+
+
+# -- planted faults: what each does to the folder, and the line that names it
+
+
+def truncated(folder):
+    content = (folder.root / "images/train_3.jpg").read_bytes()
+    (folder.root / "images/train_3.jpg").write_bytes(content[:-40])
+
+
+def no_picture(folder):
+    (folder.root / "images/train_3.jpg").write_text("see attachment")
+
+
+def bomb(folder):
+    Image.new("1", (15000, 15000)).save(folder.root / "images/train_3.jpg", "PNG")
+
+
+def same_bytes(folder):
+    path = folder.add("test", "copy.jpg")
+    path.write_bytes((folder.root / "images/train_3.jpg").read_bytes())
+
+
+def saved_anew(folder):
+    path = folder.add("test", "copy.jpg")
+    Image.open(folder.root / "images/train_3.jpg").resize((80, 60)).save(path, quality=60)
+
+
+def two_labels(folder):
+    path = folder.add("train", "copy.jpg", label=1, has_mask=True)
+    path.write_bytes((folder.root / "images/train_3.jpg").read_bytes())
+
+
+def twice(folder):
+    path = folder.add("train", "copy.png")
+    Image.open(folder.root / "images/train_3.jpg").save(path)
+
+
+def other_size(folder):
+    folder.mask("masks/train_9.png", size=(80, 60))
+
+
+def turned_mask(folder):
+    folder.mask("masks/train_9.png", size=SIZE[::-1])
+
+
+def empty_mask(folder):
+    folder.mask("masks/train_9.png", marked=0)
+
+
+def broken_mask(folder):
+    (folder.root / "masks/train_9.png").write_bytes(b"\x89PNG")
+
+
+def mask_of_a_normal_image(folder):
+    entry = folder.meta["train"]["nut"][0]
+    entry["mask_path"] = "masks/train_0.png"
+    folder.mask("masks/train_0.png")
+
+
+def mask_of_nothing(folder):
+    folder.mask("masks/stray.png")
+
+
+def no_mask(folder):
+    folder.meta["train"]["nut"][9]["mask_path"] = ""
+    (folder.root / "masks/train_9.png").unlink()
+
+
+def only_anomalous(folder):
+    del folder.meta["test"]["nut"][:8]
+
+
+FAULTS = {
+    truncated: r"error: .*images/train_3.jpg: cannot be read as a picture \(.*trunc.*; replace it",
+    no_picture: r"error: .*images/train_3.jpg: is not a picture \(14 bytes\)",
+    bomb: r"error: .*images/train_3.jpg: cannot be read as a picture \(.*decompression bomb",
+    same_bytes: r"error: images/copy.jpg \(test, normal\): leak across train and test: the same "
+    r"bytes as images/train_3.jpg \(train, normal\); keep one of them, or allow it: "
+    r"dataset.allow_leak=\[images/copy.jpg\]",
+    saved_anew: r"error: images/copy.jpg .*leak across train and test: the same picture as images/t"
+    r"rain_3.jpg \(train, normal\)",
+    two_labels: r"error: images/copy.jpg \(train, anomalous\): two labels: the same bytes as images"
+    r"/train_3.jpg \(train, normal\); keep one of them and give it the right label$",
+    twice: r"warning: images/copy.png .*there more than once: the same picture as images/train_3.j",
+    other_size: r"error: masks/train_9.png: the mask is 80x60, its picture images/train_9.jpg 160x",
+    turned_mask: r"error: masks/train_9.png: the mask is 120x160",
+    empty_mask: r"warning: masks/train_9.png: the mask is empty, but images/train_9.jpg is anomalo",
+    broken_mask: r"error: .*masks/train_9.png: .*; replace it",
+    mask_of_a_normal_image: r"warning: masks/train_0.png: the mask marks 81 pixels, but images/tra",
+    mask_of_nothing: r"warning: masks: stray.png is no listed image's mask",
+    no_mask: r"note: 1 of 8 anomalous images have no mask, the first is images/train_9.jpg",
+    only_anomalous: r"note: nut: all test images are anomalous; AUROC and AUPR need both",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_each_fault_is_one_line(folder, fault):
+    fault(folder)
+    found = lines(folder.write())
+    assert len(found) == 1
+    assert re.match(FAULTS[fault], found[0]), found[0]
+
+
+def test_a_link_out_of_the_root_is_the_readers_to_refuse(folder, capsys):
+    path = folder.add("test", "link.jpg")
+    scene(7).save(folder.root.parent / "outside.jpg")
+    path.symlink_to(folder.root.parent / "outside.jpg")
+    assert run_check(folder.write()) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"{path}: is a link that leads out of {folder.root}; put the file there"
+    ]
+
+
+def test_many_copies_are_one_line(folder):
+    for i in range(12):
+        path = folder.add("train", f"copy_{i:02}.jpg")
+        path.write_bytes((folder.root / "images/train_3.jpg").read_bytes())
+    (found,) = lines(folder.write())
+    assert found.count(".jpg") == 7
+    assert "and 6 more; keep one" in found
+
+
+@pytest.mark.parametrize("allowed", ["all", ("images/copy.jpg",), ("images/train_*",)])
+def test_a_leak_that_is_allowed(folder, allowed):
+    same_bytes(folder)
+    (found,) = lines(folder.write(), allow_leak=allowed)
+    assert found.startswith("warning: images/copy.jpg")
+    assert "leak across train and test (allowed): the same bytes" in found
+
+
+def test_two_labels_are_never_allowed(folder):
+    path = folder.add("test", "copy.jpg", label=1, has_mask=True)
+    path.write_bytes((folder.root / "images/train_3.jpg").read_bytes())
+    (found,) = lines(folder.write(), allow_leak="all")
+    assert found.startswith("error: images/copy.jpg (test, anomalous): leak across train and test ")
+    assert "(allowed) and two labels: the same bytes as" in found
+
+
+def test_an_allowance_that_names_nothing(folder):
+    same_bytes(folder)
+    first, second = lines(folder.write(), allow_leak=("images/cpy.jpg",))
+    assert first.startswith("error: images/copy.jpg")
+    assert second == "warning: dataset.allow_leak: 'images/cpy.jpg' names no leak; remove it"
+
+
+# -- the same picture saved anew
+
+
+def encoded(image, kind="JPEG", **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+CHANGES = {
+    "quality 30": lambda image: encoded(image, quality=30),
+    "PNG": lambda image: encoded(image, "PNG"),
+    "half": lambda image: encoded(image.resize((image.width // 2, image.height // 2))),
+    "square": lambda image: encoded(image.resize((100, 100))),
+    "grey": lambda image: encoded(image.convert("L")),
+    "brighter": lambda image: encoded(ImageEnhance.Brightness(image).enhance(1.1)),
+    "contrast": lambda image: encoded(ImageEnhance.Contrast(image).enhance(0.8)),
+    "progressive": lambda image: encoded(image, progressive=True),
+}
+
+
+def thumbnails(tmp_path, contents):
+    found = {}
+    for name, content in contents.items():
+        (tmp_path / "picture").write_bytes(content)
+        found[name] = image_facts(tmp_path / "picture").thumbnail
+    return found
+
+
+def test_changed_copies_are_found_and_other_pictures_are_not(tmp_path):
+    contents = {f"other {i}": encoded(scene(i, (640, 480))) for i in range(30)}
+    contents |= {name: change(scene(3, (640, 480))) for name, change in CHANGES.items()}
+    found = thumbnails(tmp_path, contents)
+    assert same_picture(found, dict.fromkeys(found, "nut")) == [sorted(["other 3", *CHANGES])]
+
+
+def test_parts_that_all_look_alike_are_no_copies():
+    """A camera that stands still: the scene is the same, noise and a little light are not."""
+    rng = np.random.default_rng(0)
+    part = rng.normal(120, 40, SIDE**2)
+    alike = {str(i): part + rng.normal(0, 1, SIDE**2) for i in range(40)}
+    alike["copy"] = alike["3"] + rng.normal(0, 0.1, SIDE**2)
+    packed = {name: grey.astype(np.float16).tobytes() for name, grey in alike.items()}
+    assert same_picture(packed, dict.fromkeys(packed, "nut")) == [["3", "copy"]]
+
+
+def test_a_spot_makes_another_picture():
+    grey = np.random.default_rng(0).normal(120, 40, (SIDE, SIDE))
+    spot = grey.copy()
+    spot[4, 5] += 60
+    packed = {name: g.astype(np.float16).tobytes() for name, g in (("a", grey), ("b", spot))}
+    assert np.linalg.norm(spot - grey) / SIDE / grey.std() < LIMIT
+    assert same_picture(packed, dict.fromkeys(packed, "nut")) == []
+
+
+def test_pictures_of_one_colour_are_not_compared():
+    flat = {str(i): np.full(SIDE**2, i, np.float16).tobytes() for i in (0, 255)}
+    assert same_picture(flat, dict.fromkeys(flat, "nut")) == []
+
+
+def test_blocks_and_hashes_lose_no_pair():
+    """Against a slow loop over all pairs; more pictures than a block holds."""
+    rng = np.random.default_rng(1)
+    grey = rng.normal(128, 30, (300, SIDE**2))
+    wave = np.cos(np.pi * (np.arange(SIDE) + 0.5) * 2 / SIDE)  # changes that a hash sees in full
+    grey[280:] = grey[:20] + rng.normal(0, 3, (20, 1)) * np.tile(wave, SIDE)
+    grey = grey.astype(np.float16)
+    unit = grey.astype(float) - grey.astype(float).mean(axis=1, keepdims=True)
+    unit /= unit.std(axis=1, keepdims=True)
+    wanted = [
+        [str(i), str(j)]
+        for i in range(300)
+        for j in range(i + 1, 300)
+        if np.sqrt(((unit[i] - unit[j]) ** 2).mean()) <= LIMIT
+    ]
+    assert 3 < len(wanted) < 20
+    packed = {str(i): row.tobytes() for i, row in enumerate(grey)}
+    assert same_picture(packed, dict.fromkeys(packed, "nut")) == sorted(map(sorted, wanted))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}], ids=str)
+def test_a_small_decoding_sees_every_truncation(tmp_path, options):
+    content = encoded(scene(0, (640, 480)), **options)
+    file = tmp_path / "cut.jpg"
+    for missing in (1, 2, 3, 10, 100, 1000, len(content) // 2, len(content) - 30):
+        file.write_bytes(content[:-missing])
+        for at_least in (None, 4 * SIDE):
+            with pytest.raises(UserError, match=r"cut\.jpg: "):
+                read_image(file, at_least=at_least)
+
+
+def test_facts_are_of_the_whole_picture(tmp_path):
+    scene(0, (640, 480)).save(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg", at_least=4 * SIDE).size == (320, 240)
+    found = image_facts(tmp_path / "a.jpg")
+    assert (found.size, found.mode) == ("640x480", "RGB")
+
+
+def test_a_mask_fits_the_picture_as_a_viewer_shows_it(folder):
+    path = folder.root / "images/train_9.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    scene(9, SIZE[::-1]).save(path, exif=exif)
+    assert image_facts(path).size == "160x120"
+    assert lines(folder.write()) == []
+
+
+# -- what is remembered
+
+
+def test_the_second_time_nothing_is_decoded(folder, tmp_path, monkeypatch):
+    root = folder.write()
+    cache = tmp_path / "cache"
+    splits = read_meta(root, split="")
+    first = inspect(root, splits, cache=cache)
+    monkeypatch.setattr(facts, "read_image", None)
+    monkeypatch.setattr(facts, "read_mask", None)
+    assert inspect(root, splits, cache=cache) == first
+    assert [path.name for path in cache.iterdir()] == [FILE]
+
+
+def test_a_file_that_changed_is_looked_at_again(folder, tmp_path):
+    root = folder.write()
+    splits = read_meta(root, split="")
+    before = inspect(root, splits, cache=tmp_path / "cache").key
+    truncated(folder)
+    for _ in range(2):  # errors are not remembered
+        after = inspect(root, splits, cache=tmp_path / "cache")
+        assert "train_3.jpg: cannot be read" in after.errors[0]
+    assert before != after.key
+
+
+def test_a_cache_that_is_none(folder, tmp_path):
+    root = folder.write()
+    (tmp_path / FILE).write_text("not a data base, but long enough to be taken for one" * 40)
+    with pytest.raises(UserError, match=r"checked.sqlite: cannot keep what is known .*cache=null"):
+        inspect(root, read_meta(root, split=""), cache=tmp_path)
+
+
+# -- the command, and the training
+
+
+def written_options(root):
+    """An options file, and an argument, that name the data in ``root``."""
+    data = f"dataset={{name: meta, dir: {root}, val_fraction: 0.3, cache: {root.parent}/cache}}"
+    return write_smoke(root.parent, root), data
+
+
+def run_check(root, *arguments):
+    """Exit status of ``python -m datasets.check`` for the folder's data."""
+    options, data = written_options(root)
+    return command.main([str(options), data, "dataset.cache=null", *arguments])
+
+
+def test_the_command(folder, tmp_path, capsys, monkeypatch):
+    for path in (folder.root / "images").iterdir():
+        Image.open(path).convert("L").save(path)  # what is red in the report is an outline
+    twice(folder)
+    monkeypatch.chdir(tmp_path)
+    assert run_check(folder.write()) == 0
+    said = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")] for line in said.splitlines() if "|" in line]
+    assert rows[2][1:8] == ["nut", "train", "13", "9", "4", "30.8 %", "4"]
+    assert rows[-1][1:8] == ["all", "", "25", "17", "8", "32.0 %", "8"]
+    assert said.count("copy.png") == 1
+    assert said.endswith("25 images checked: 1 warning\n")
+    page = tmp_path / "data/report/bolts/data_report.md"
+    assert "* warning: images/copy.png" in page.read_text()
+    assert not list(tmp_path.glob("**/*.sqlite"))
+
+    with Image.open(page.with_name("nut.jpg")) as sheet:
+        pixels = np.asarray(sheet).astype(int)
+    is_red = (pixels[..., 0] > 200) & (pixels[..., 1] < 90) & (pixels[..., 2] < 90)
+    half = len(is_red) // 2
+    assert is_red[half:].sum() > 8 * 50 > is_red[:half].sum() == 0  # anomalous images are below
+
+    time = page.stat().st_mtime_ns
+    assert run_check(folder.root) == 0
+    assert page.stat().st_mtime_ns == time
+
+
+def test_errors_end_with_status_2(folder, tmp_path, capsys):
+    truncated(folder)
+    other_size(folder)
+    assert run_check(folder.write(), f"--out={tmp_path}/out") == 2
+    said = capsys.readouterr()
+    assert said.err.endswith("24 images checked: 2 errors\n")
+    assert said.out.count("train_3.jpg") == said.out.count("train_9.jpg") == 1
+    assert (tmp_path / "out/data_report.md").is_file()
+
+
+def test_a_report_among_the_data(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = folder.write().rename(tmp_path / "outer")
+    (tmp_path / "data").symlink_to(root)
+    assert run_check(root) == 2
+    assert "the report would lie among the data; name its folder: --out" in capsys.readouterr().err
+
+
+def test_names_of_all_kinds(folder, tmp_path):
+    for split in ("train", "test"):
+        for i, entry in enumerate(folder.meta[split]["nut"]):
+            entry["cls_name"] = ("a/b", "a b", "Mutter ü|", "...")[i % 4]
+            entry["specie_name"] = "crack|dent" if entry["anomaly"] else ""
+        by_name = {}
+        for entry in folder.meta[split]["nut"]:
+            by_name.setdefault(entry["cls_name"], []).append(entry)
+        folder.meta[split] = by_name
+    assert run_check(folder.write(), f"--out={tmp_path}/out") == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"a_b.jpg", "a_b.1.jpg", "Mutter_ü_.jpg", "object.jpg", "data_report.md"}
+
+
+def training_check(root, *overrides):
+    options, data = written_options(root)
+    run = load(options, [data, *overrides])
+    check_data(run, [read_data(run, name) for name in ("teacher", "student")])
+
+
+def test_training_is_stopped_by_what_spoils_it(folder, capsys):
+    same_bytes(folder)
+    other_size(folder)  # of no account: masks are not trained on
+    root = folder.write()
+    with pytest.raises(UserError) as stopped:
+        training_check(root)
+    first, *named = str(stopped.value).splitlines()
+    assert first.startswith(f"{root}: 25 images checked: 1 error; python -m datasets.check")
+    assert [line.split(":")[0] for line in named] == ["images/copy.jpg (test, normal)"]
+
+
+def test_training_goes_on_with_one_line(folder, capsys):
+    root = folder.write()
+    for overrides in ((), ("dataset.cache=null",)):
+        training_check(root, *overrides)
+        assert capsys.readouterr().out == f"{root}: 24 images checked: nothing wrong\n"
+    same_bytes(folder)
+    folder.write()
+    training_check(root, "dataset.allow_leak=all")
+    assert "25 images checked: 1 warning; python -m d" in capsys.readouterr().out
+    training_check(root, "dataset.allow_leak=[images/copy.jpg]")

@@ -1,0 +1,77 @@
+"""The weights of the small CLIP that lie in the repository: whole, loadable, and worth loading."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from datasets.image import View
+from datasets.synthetic import DEMO, SIZE, defects_of, render
+from models.baselines.clip import Clip
+from models.encoders.clip import OWN_WEIGHTS, clip_model
+from models.encoders.clip_image import ClipImageEncoder
+from models.encoders.clip_text import ClipTextEncoder
+from tests.fixtures import random_batch
+from utils.batch import Batch
+from utils.checkpoint import read_about
+from utils.download import sha256_of
+from utils.errors import UserError
+
+ARCH = "demo-ViT"
+FILE, SHA256 = OWN_WEIGHTS[ARCH, "demo"]
+OPTIONS = {"arch": ARCH, "pre_trained": "demo"}
+
+
+def test_the_file_is_the_one_that_was_trained():
+    assert sha256_of(FILE) == SHA256
+    assert FILE.stat().st_size < 8_000_000
+    assert read_about(FILE)["arch"] == ARCH
+
+
+def test_another_file_in_its_place_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "other.safetensors"
+    file.write_bytes(FILE.read_bytes()[:-1] + b"?")
+    monkeypatch.setitem(OWN_WEIGHTS, (ARCH, "demo"), (file, SHA256))
+    with pytest.raises(UserError, match="SHA-256 is"):
+        clip_model(ARCH, None, pre_trained="demo")
+
+
+def test_it_loads_from_anywhere_and_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    by_tag = clip_model(ARCH, None, pre_trained="demo").state_dict()
+    by_path = clip_model(ARCH, None, pre_trained=str(FILE)).state_dict()
+    assert all(torch.equal(value, by_path[name]) for name, value in by_tag.items())
+
+
+def test_an_unknown_tag_names_it():
+    with pytest.raises(ValueError, match=r"neither a file nor a tag of demo-ViT \(tags: demo\)"):
+        clip_model(ARCH, None, pre_trained="demmo")
+
+
+def test_golden_embeddings():
+    """Both towers with these weights: the values of the day they were made."""
+    image = ClipImageEncoder((144, 144), True, True, **OPTIONS).eval()
+    sentence = ClipTextEncoder(True, True, **OPTIONS).eval()
+    with torch.no_grad():
+        seen = image(random_batch(2, 144, 144).image)[0, 0, :4]
+        said = sentence(["a photo of a flawless candle."])[0][0, 0, :4]
+    assert seen.tolist() == pytest.approx([-0.7465, -0.1303, 0.1253, 0.7682], abs=1e-3)
+    assert said.tolist() == pytest.approx([1.0318, -0.1592, 1.4436, 1.0458], abs=1e-3)
+
+
+def test_it_tells_normal_from_anomalous_on_objects_it_has_never_seen():
+    """Weights that are lost on the way, or a tower that runs them in another way, stay below."""
+    model = Clip((192, 192), True, **OPTIONS, prompt_cache=None).eval()
+    view = View((192, 192), "full")
+    labels, scores = [], []
+    for name in DEMO:
+        for i, label in enumerate(defects_of(name)):
+            for defects in ([], [label]):
+                rng = np.random.default_rng((2026, i))
+                pixels = view(Image.fromarray(render(name, defects, rng, SIZE)[0])).unsqueeze(0)
+                batch = Batch(pixels, torch.tensor([len(defects)]), [name], [""])
+                with torch.no_grad():
+                    scores.append(float(model.score(batch)))
+                labels.append(len(defects))
+    assert roc_auc_score(labels, scores) > 0.72  # 0.85 when it was made

@@ -1,0 +1,396 @@
+"""Every reader on a data set in its true layout, and what only one of them does."""
+
+import json
+import os
+import re
+import shutil
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from datasets import DATASETS
+from datasets.image import read_image
+from datasets.record import data_hash, to_meta
+from tests.layouts import LAYOUTS, Painter, write_folder, write_mvtec, write_table
+from utils.errors import UserError
+from utils.registry import options_of
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory) -> dict[str, Path]:
+    """One data set per reader; not to be changed."""
+    folder = tmp_path_factory.mktemp("layouts")
+    return {name: write(folder / name) for name, (write, _) in LAYOUTS.items()}
+
+
+def read(name, root, **options):
+    return DATASETS[name](root, **{**LAYOUTS[name][1], **options})
+
+
+def everything(splits):
+    return [record for records in splits.values() for record in records]
+
+
+def error(name, root, **options):
+    with pytest.raises(UserError) as caught:
+        read(name, root, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(f"{root}/", "").replace(f"{root}", "ROOT")
+
+
+def test_every_reader_has_a_layout():
+    assert sorted(LAYOUTS) == sorted(DATASETS)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_both_labels_on_both_sides_and_every_file_is_there(name, roots):
+    splits = read(name, roots[name])
+    assert sorted(splits) == ["test", "train"]
+    for records in splits.values():
+        for shown in {record.object for record in records}:
+            assert {r.label for r in records if r.object == shown} == {0, 1}
+    records = everything(splits)
+    assert len({record.path for record in records}) == len(records)
+    for record in records:
+        assert read_image(roots[name] / record.path).mode == "RGB"
+        assert not record.mask or (roots[name] / record.mask).is_file()
+        assert (record.defect == "normal") == (record.label == 0)
+        assert not record.mask or record.label
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_same_again_and_one_object_of_it(name, roots):
+    splits = read(name, roots[name])
+    assert data_hash(read(name, roots[name])) == data_hash(splits)
+    shown = sorted({record.object for record in everything(splits)})
+    assert "objects" in options_of(DATASETS[name])
+    part = read(name, roots[name], objects=(shown[0],))
+    wanted = {s: [r for r in records if r.object == shown[0]] for s, records in splits.items()}
+    assert part == wanted
+    assert "no object 'none of them'" in error(name, roots[name], objects=("none of them",))
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_through_meta_and_back(name, roots, tmp_path):
+    splits = read(name, roots[name])
+    (tmp_path / "list.json").write_text(json.dumps(to_meta(splits)))
+    again = DATASETS["meta"](roots[name], file=tmp_path / "list.json")
+    assert data_hash(again) == data_hash(splits)
+
+
+DRAWN = [name for name, reader in DATASETS.items() if "split_seed" in options_of(reader)]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_drawn_split_follows_its_seed_and_fraction(name, roots):
+    here = roots[name]
+    assert data_hash(read(name, here)) != data_hash(read(name, here, split_seed=1))
+    few, many = (len(read(name, here, test_fraction=f)["test"]) for f in (0.2, 0.6))
+    assert few < many
+    with pytest.raises(ValueError, match="test_fraction must be between 0 and 1"):
+        read(name, here, test_fraction=1.0)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_data_that_are_not_there(name, tmp_path):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "nothing"))):
+        read(name, tmp_path / "nothing")
+
+
+def test_mvtec_official_and_for_two_classes(tmp_path):
+    root = write_mvtec(tmp_path / "mvtec")
+    official, ours = (DATASETS["mvtec"](root, split=split) for split in ("1cls", "2cls"))
+    assert not any(record.label for record in official["train"])
+    assert len(official["test"]) == 12 + 20
+    normal = {s: [r.path for r in official[s] if not r.label] for s in official}
+    assert normal == {s: [r.path for r in ours[s] if not r.label] for s in ours}
+    tested = Counter((r.object, r.defect) for r in ours["test"] if r.label)
+    assert tested == dict.fromkeys(
+        [
+            ("01", "anomaly"),
+            ("metal_nut", "bent"),
+            ("metal_nut", "scratch_head"),
+            ("screw", "bent"),
+            ("screw", "scratch_head"),
+        ],
+        1,
+    )
+    masks = {r.path: r.mask for r in official["test"] if r.label}
+    assert masks["screw/test/bent/002.png"] == "screw/ground_truth/bent/002_mask.png"
+    assert masks["01/test/ko/0001.bmp"] == "01/ground_truth/ko/0001.png"
+
+
+def test_one_object_alone_in_mvtecs_layout(tmp_path):
+    write_mvtec(tmp_path)
+    splits = DATASETS["mvtec"](tmp_path / "screw", split="1cls")
+    assert {record.object for record in everything(splits)} == {"screw"}
+    assert splits["train"][0].path == "train/good/000.png"
+    assert splits["test"][0].mask == "ground_truth/bent/000_mask.png"
+
+
+def test_bmad_official_training_is_normal_and_validation_can_be_learned(roots):
+    official = read("bmad", roots["bmad"], split="1cls")
+    assert not any(record.label for record in official["train"])
+    ours = read("bmad", roots["bmad"])
+    assert official["test"] == ours["test"]
+    assert {r.path.split("/")[1] for r in ours["train"]} == {"train", "valid"}
+    masks = {r.path: r.mask for r in everything(ours) if r.mask}
+    assert masks["Brain_AD/test/Ungood/img/0.png"] == "Brain_AD/test/Ungood/label/0.png"
+    assert len(masks) == 12
+
+
+def test_brainmri_counts_each_picture_once_and_never_parts_copies(roots):
+    splits = read("brainmri", roots["brainmri"])
+    assert Counter(r.label for r in everything(splits)) == {0: 11, 1: 13}
+    side = defaultdict(set)
+    for split, records in splits.items():
+        for record in records:
+            side[(roots["brainmri"] / record.path).read_bytes()].add(split)
+    assert {len(splits) for splits in side.values()} == {1}
+    assert not any(r.path.startswith("brain_tumor_dataset") for r in everything(splits))
+    nested = DATASETS["brainmri"](roots["brainmri"] / "brain_tumor_dataset")
+    assert len(everything(nested)) == 24
+
+
+def test_headct_labels_are_the_tables(roots):
+    for record in everything(read("headct", roots["headct"])):
+        assert record.label == int(int(Path(record.path).stem) < 10)
+        assert record.defect == ("normal", "hemorrhage")[record.label]
+
+
+def test_br35h_leaves_out_what_has_no_label(roots):
+    assert {r.path.split("/")[0] for r in everything(read("br35h", roots["br35h"]))} == {
+        "no",
+        "yes",
+    }
+
+
+def test_covid19_leaves_out_lungs_and_other_classes(roots):
+    found = everything(read("covid19", roots["covid19"]))
+    assert {r.path.rsplit("/", 1)[0] for r in found} == {"COVID/images", "Normal/images"}
+    more = read("covid19", roots["covid19"], anomalous=("covid", "lung_opacity"))
+    assert Counter(r.defect for r in everything(more)) == {
+        "normal": 8,
+        "COVID-19": 8,
+        "lung_opacity": 8,
+    }
+    assert "there are COVID, Lung_Opacity, Normal" in error(
+        "covid19", roots["covid19"], normal="healthy"
+    )
+
+
+# A person's own folders: (files, options, objects, defects, masks found, is the split drawn?)
+FOLDERS = {
+    "two folders": (["good/1.png", "bad/2.png"], {}, {"own"}, {"anomaly"}, 0),
+    "capital letters": (["Normal/1.png", "ABNORMAL/2.PNG"], {}, {"own"}, {"anomaly"}, 0),
+    "yes and no": (["no/1.png", "yes/2.png"], {}, {"own"}, {"anomaly"}, 0),
+    "own names": (
+        ["i.O./1.png", "Riss/2.png", "Delle/2.png"],
+        {"good": ("i.O.",), "bad": ("Riss", "Delle")},
+        {"own"},
+        {"Riss", "Delle"},
+        0,
+    ),
+    "objects outside": (
+        ["nut/good/1.png", "nut/bad/2.png", "gear/good/1.png", "gear/bad/dent/2.png"],
+        {},
+        {"nut", "gear"},
+        {"anomaly", "dent"},
+        0,
+    ),
+    "objects inside": (
+        ["good/nut/1.png", "bad/nut/2.png"],
+        {"subfolders": "objects"},
+        {"nut"},
+        {"anomaly"},
+        0,
+    ),
+    "defects inside": (["good/1.png", "bad/dent/2.png"], {}, {"own"}, {"dent"}, 0),
+    "a named object": (["ok/1.png", "ng/2.png"], {"object_name": "nut"}, {"nut"}, {"anomaly"}, 0),
+    "masks by name": (["good/1.png", "bad/2.png", "masks/2.png"], {}, {"own"}, {"anomaly"}, 1),
+    "masks in folders": (
+        ["good/1.png", "bad/a/2.png", "bad/b/2.png", "mask/a/2_mask.png", "mask/b/2_mask.png"],
+        {},
+        {"own"},
+        {"a", "b"},
+        2,
+    ),
+    "masks of an object": (
+        ["nut/good/1.png", "nut/bad/1.png", "nut/ground_truth/bad/1.png"],
+        {},
+        {"nut"},
+        {"anomaly"},
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+@pytest.mark.parametrize("has_levels", [False, True])
+def test_folders_of_a_persons_own(case, has_levels, tmp_path, capsys):
+    files, options, objects, defects, num_masks = FOLDERS[case]
+    root = tmp_path / "own"
+    paint = Painter()
+    levels = ("train", "test") if has_levels else ("",)
+    for level in levels:
+        for file in files:
+            is_mask = any(part in ("mask", "masks", "ground_truth") for part in file.split("/"))
+            is_good = file.startswith(("good", "no", "No", "ok", "i.O.")) or "/good/" in file
+            for i in range(1 if is_mask or num_masks else 4):  # four of each, to part
+                path = (root / level / file).with_stem(Path(file).stem + "x" * i)
+                paint(path, is_bad=not is_good)
+    if num_masks and not has_levels:
+        for i in range(3):  # a split needs more than one
+            paint(root / Path(files[0]).with_stem(f"more {i}"), is_bad=False)
+            paint(root / Path(files[1]).with_stem(f"more {i}"), is_bad=True)
+    splits = DATASETS["folder"](root, **options)
+    records = everything(splits)
+    assert {record.object for record in records} == objects
+    assert {record.defect for record in records if record.label} == defects
+    assert sum(bool(record.mask) for record in records) == num_masks * len(levels)
+    said = capsys.readouterr().out
+    assert "assumed: " in said
+    assert ("no split of its own" in said) == (not has_levels)
+    if has_levels:
+        assert {r.path.split("/")[0] for r in splits["test"]} == {"test"}
+
+
+def test_what_is_left_out_is_said(tmp_path, capsys):
+    write_folder(tmp_path)
+    Painter()(tmp_path / "other/1.png", is_bad=False)
+    DATASETS["folder"](tmp_path)
+    assert "2 files are left out" in capsys.readouterr().out
+
+
+def test_folders_that_cannot_be_understood(tmp_path):
+    paint = Painter()
+    for i in range(3):
+        paint(tmp_path / f"fine/{i}.png", is_bad=False)
+        paint(tmp_path / f"bad/{i}.png", is_bad=True)
+    message = error("folder", tmp_path)
+    assert "0 normal pictures (in folders good, normal, no, ok) and 3 anomalous" in message
+    assert "dataset.good=[NAME]" in message
+    assert message.endswith("the folders here are bad, fine")
+    paint(tmp_path / "good/1.png", is_bad=False)
+    message = error("folder", tmp_path)
+    assert "4 images, 3 of them anomalous, leave no normal one for testing" in message
+    paint(tmp_path / "test/good/1.png", is_bad=False)
+    assert "is in no folder 'train' or 'test', but other" in error("folder", tmp_path)
+
+
+def test_masks_that_could_be_anybodys(tmp_path):
+    paint = Painter()
+    for file in ("good/1.png", "bad/a/2.png", "bad/b/2.png", "masks/2.png"):
+        paint(tmp_path / file, is_bad=True)
+    message = error("folder", tmp_path)
+    assert message.startswith("masks/2.png: is the mask of bad/a/2.png or of bad/b/2.png?")
+    paint(tmp_path / "masks/2.bmp", is_bad=True)
+    assert "masks/2.bmp is a mask of the same picture" in error("folder", tmp_path)
+    (tmp_path / "masks/2.bmp").unlink()
+    paint(tmp_path / "masks/a/2.png", is_bad=True)
+    paint(tmp_path / "masks/bad/2.png", is_bad=True)
+    assert "bad/a/2.png: two masks fit, masks/a/2.png and masks/bad/2.png" in error(
+        "folder", tmp_path
+    )
+
+
+def test_a_link_to_a_folder_is_refused(tmp_path):
+    write_folder(tmp_path / "data")
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "data/good").symlink_to(tmp_path / "secret")
+    assert error("folder", tmp_path / "data") == (
+        "good: is a link to a folder; put the folder itself there"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "visa"])
+def test_a_link_that_leads_out_is_refused(name, tmp_path):
+    root = LAYOUTS[name][0](tmp_path / "data")
+    path = root / everything(read(name, root))[0].path
+    path.rename(tmp_path / "secret.png")
+    path.symlink_to(tmp_path / "secret.png")
+    assert "is a link that leads out of" in error(name, root)
+
+
+def table(root, *lines, header="image_path,label"):
+    (root / "labels.csv").write_text("\n".join([header, *lines]), encoding="utf-8")
+
+
+def test_a_table_with_everything(tmp_path):
+    paint = Painter()
+    rows = []
+    for i in range(4):
+        paint(tmp_path / f"{i}.png", is_bad=bool(i % 2), mask=tmp_path / f"m{i}.png")
+        mask = f"m{i}.png" if i % 2 else ""
+        rows.append([f"{i}.png", i % 2, "nut", ("train", "Test")[i // 2], mask, "a dent, deep"])
+    header = ["image_path", "label", "object", "split", "mask_path", "text"]
+    write_table(tmp_path / "list.csv", header, rows)
+    splits = DATASETS["csv"](tmp_path, file=Path("list.csv"))
+    assert [r.path for r in splits["train"]] == ["0.png", "1.png"]
+    assert vars(splits["test"][1]) == {
+        "path": "3.png",
+        "object": "nut",
+        "label": 1,
+        "defect": "a dent, deep",
+        "mask": "m3.png",
+        "group": "",
+    }
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.move(tmp_path / "list.csv", elsewhere / "list.csv")
+    assert DATASETS["csv"](tmp_path, file=elsewhere / "list.csv") == splits
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_delimiters_and_names_that_are_not_ascii(tmp_path, delimiter):
+    lines, paint = [], Painter()
+    for i in range(6):
+        name = f"Bild {i} ä é.PNG"
+        paint(tmp_path / "ordner ü" / name, is_bad=bool(i % 2))
+        lines.append(f"ordner ü\\{name}{delimiter} {'ng' if i % 2 else 'OK'}")
+    table(tmp_path, *lines, header=f"\ufeffimage_path{delimiter} label")
+    found = everything(DATASETS["csv"](tmp_path))
+    assert len(found) == 6
+    assert all(record.label == int(record.path[14]) % 2 for record in found)
+
+
+@pytest.mark.parametrize(
+    ("lines", "header", "message"),
+    [
+        (["0.png,perhaps"], "image_path,label", "labels.csv:2: label must be 0 or 1, normal or"),
+        (["0.png"], "image_path", "labels.csv:1: no column 'label'"),
+        (["0.png,0,x"], "image_path,label", "labels.csv:2: expected 2 columns"),
+        (["../0.png,0"], "image_path,label", "labels.csv:2: path '../0.png' must stay below"),
+        (["/etc/0.png,0"], "image_path,label", "labels.csv:2: path '/etc/0.png' must stay"),
+        (["0.png,0", "0.png,1"], "image_path,label", "0.png is listed 2 times"),
+        (["0.png,0,train", "1.png,1,"], "image_path,label,split", "1.png has no split, but"),
+        (["0.png,0,later"], "image_path,label,split", "split must be train or test, got 'later'"),
+        (["0.png,0", "x.png,1"], "image_path,label", "1 of 2 files are missing, the first is x"),
+        ([], "image_path,label", "labels.csv: lists no images"),
+    ],
+)
+def test_tables_that_are_wrong(tmp_path, lines, header, message):
+    for i in range(2):
+        Painter()(tmp_path / f"{i}.png", is_bad=False)
+    table(tmp_path, *lines, header=header)
+    assert message in error("csv", tmp_path, group="")
+
+
+def test_a_column_that_groups_has_to_be_there(tmp_path):
+    table(tmp_path, "0.png,0")
+    assert "no column 'patient'" in error("csv", tmp_path)
+
+
+def test_groups_are_never_parted(roots):
+    for seed in range(20):
+        splits = read("csv", roots["csv"], split_seed=seed)
+        patients = {s: {record.group for record in records} for s, records in splits.items()}
+        assert not patients["train"] & patients["test"]
+
+
+def test_absolute_paths_below_a_root_that_is_a_link(roots, tmp_path):
+    if os.name == "nt":
+        pytest.skip("links need rights there")
+    (tmp_path / "link").symlink_to(roots["meta"])
+    assert read("meta", tmp_path / "link") == read("meta", roots["meta"])

@@ -1,0 +1,107 @@
+"""Drawing test and validation images: shares, groups, copies."""
+
+from collections import Counter
+
+import pytest
+
+from datasets.record import Record
+from datasets.split import carve_validation, draw_split, group_copies, move_anomalies
+from utils.errors import UserError
+
+
+def record(i, label=0, shown="nut", group="", defect=""):
+    return Record(path=f"{i}.png", object=shown, label=label, group=group, defect=defect)
+
+
+def write(root, records, content=lambda record: record.path):
+    for r in records:
+        (root / r.path).write_text(content(r))
+    return root
+
+
+def tally(records):
+    return Counter((r.object, r.label) for r in records)
+
+
+def test_each_object_and_label_in_its_share(tmp_path):
+    records = [record(i, label=i % 3 == 0, shown="ab"[i % 2]) for i in range(120)]
+    splits = draw_split(write(tmp_path, records), records, test_fraction=0.25, split_seed=3)
+    assert tally(splits["test"]) == {("a", 0): 10, ("b", 0): 10, ("a", 1): 5, ("b", 1): 5}
+    assert sorted(r.path for part in splits.values() for r in part) == sorted(
+        r.path for r in records
+    )
+
+
+def test_what_is_drawn_for_an_object_does_not_depend_on_the_others(tmp_path):
+    records = [record(i, label=i % 4 // 2, shown="ab"[i % 2]) for i in range(40)]
+    write(tmp_path, records)
+    both = draw_split(tmp_path, records, test_fraction=0.3, split_seed=0)
+    alone = [r for r in records if r.object == "a"]
+    assert draw_split(tmp_path, alone, test_fraction=0.3, split_seed=0) == {
+        split: [r for r in part if r.object == "a"] for split, part in both.items()
+    }
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_groups_stay_together_and_shares_are_near(seed):
+    records = [record(i, label=i % 2, group=f"patient {i // 6}") for i in range(240)]
+    train, val = carve_validation(records, 0.3, seed)
+    assert not {r.group for r in train} & {r.group for r in val}
+    assert all(abs(count - 36) <= 3 for count in tally(val).values())
+
+
+def test_groups_too_large_for_the_share_still_leave_one_for_each_side():
+    records = [record(i, label=i % 2, group=f"{i // 50}") for i in range(150)]
+    train, val = carve_validation(records, 0.05, 0)
+    assert (len(train), len(val)) == (100, 50)
+
+
+def test_one_group_of_everything_cannot_be_parted(tmp_path):
+    records = [record(i, label=i % 2, group="the same") for i in range(20)]
+    write(tmp_path, records)
+    with pytest.raises(UserError, match="no group of images may hold them all"):
+        draw_split(tmp_path, records, test_fraction=0.3, split_seed=0)
+
+
+def test_copies_are_found_by_content_and_join_the_groups_they_are_in(tmp_path):
+    records = [record(i, group=group) for i, group in enumerate(("p", "", "q", "q", "", "", "r"))]
+    texts = ["same", "same", "same", "abcd", "efgh", "efgi", "long"]
+    content = {r.path: text for r, text in zip(records, texts, strict=True)}
+    grouped = group_copies(write(tmp_path, records, lambda r: content[r.path]), records)
+    groups = [r.group for r in grouped]
+    assert len({groups[0], groups[1], groups[2], groups[3]}) == 1
+    assert groups[4:6] == ["", ""]
+    assert groups[6] == "r"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_copies_never_lie_on_both_sides(tmp_path, seed):
+    records = [record(i, label=i % 2) for i in range(60)]
+    content = {r.path: f"{i % 2} {i // 4}" for i, r in enumerate(records)}  # pairs
+    write(tmp_path, records, lambda r: content[r.path])
+    splits = draw_split(tmp_path, records, test_fraction=0.3, split_seed=seed)
+    sides = [{content[r.path] for r in part} for part in splits.values()]
+    assert not sides[0] & sides[1]
+    _, val = carve_validation(splits["train"], 0.2, seed)
+    left = [r for r in splits["train"] if r not in val]
+    assert not {content[r.path] for r in val} & {content[r.path] for r in left}
+
+
+def test_some_of_every_defect_is_given_to_the_training(tmp_path):
+    splits = {
+        "train": [record(i) for i in range(10)],
+        "test": [record(i + 10) for i in range(5)]
+        + [record(i + 20, label=1, defect="ab"[i // 10]) for i in range(20)],
+    }
+    write(tmp_path, splits["train"] + splits["test"])
+    moved = move_anomalies(splits, tmp_path, test_fraction=0.4, split_seed=0)
+    assert Counter(r.defect for r in moved["train"]) == {"": 10, "a": 6, "b": 6}
+    assert Counter(r.defect for r in moved["test"]) == {"": 5, "a": 4, "b": 4}
+
+
+@pytest.mark.parametrize("labels", [(0, 0, 0, 1), (0, 1, 1, 1), (1, 1, 1, 1)])
+def test_too_few_to_part(tmp_path, labels):
+    records = [record(i, label=label) for i, label in enumerate(labels)]
+    write(tmp_path, records)
+    with pytest.raises(UserError, match="there must be at least two of each"):
+        draw_split(tmp_path, records, test_fraction=0.3, split_seed=0)

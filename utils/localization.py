@@ -1,0 +1,162 @@
+"""Does the heat lie on the defect: share inside the mask and the pointing game."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+HEADS = {
+    "n": "n",
+    "heat_in_mask": "heat in mask",
+    "centre_in_mask": "same, centre",
+    "pointing": "pointing game",
+    "centre_pointing": "same, centre",
+    "mask_area": "mask area",
+    "peak_normal": "peak, normal",
+    "peak_anomalous": "peak, anomalous",
+}
+_COUNTED = "n"
+_IN_LOGITS = ("peak_normal", "peak_anomalous")
+
+
+def heat_in_mask(heat: np.ndarray, mask: np.ndarray) -> float:
+    """Share of the heat that lies inside the mask, in ``[0, 1]``; 0 where there is no heat.
+
+    Args:
+        heat: At least 0, shape ``(H, W)``.
+        mask: True where the defect is, shape ``(H, W)``.
+    """
+    total = float(heat.sum(dtype=np.float64))
+    return float(heat[mask].sum(dtype=np.float64)) / total if total > 0 else 0.0
+
+
+def pointing(heat: np.ndarray, mask: np.ndarray) -> float:
+    """1 where the hottest pixel lies inside the mask, else 0; 0 where there is no heat.
+
+    Of several equally hot pixels, the share that lies inside: what a fair draw would give.
+
+    Source:
+        Zhang et al. 2018, https://arxiv.org/abs/1608.00507, sec. 4.1.
+        Departure: no tolerance around the mask.
+    """
+    peak = heat.max()
+    return float(mask[heat == peak].mean()) if peak > 0 else 0.0
+
+
+def centre_heat(height: int, width: int) -> np.ndarray:
+    """A Gaussian in the middle of the image, ``(height, width)``: a guess that sees nothing.
+
+    Its standard deviations are a quarter of the height and of the width.
+    """
+    y, x = (np.linspace(-2, 2, 2 * side + 1)[1::2] for side in (height, width))
+    return np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / 2)
+
+
+def locate(heat: np.ndarray, mask: np.ndarray | None, label: int) -> dict[str, float]:
+    """The figures of one image: those of the columns of :func:`per_object` that apply to it.
+
+    Args:
+        heat: Shape ``(H, W)``.
+        mask: True where the defect is; ``None``, or nowhere true, where no mask is known.
+        label: 0 normal, 1 anomalous.
+    """
+    figures = {"peak_anomalous" if label else "peak_normal": float(heat.max())}
+    if label == 0 or mask is None or not mask.any():
+        return figures
+    centre = centre_heat(*heat.shape)
+    return {
+        **figures,
+        "heat_in_mask": heat_in_mask(heat, mask),
+        "centre_in_mask": heat_in_mask(centre, mask),
+        "pointing": pointing(heat, mask),
+        "centre_pointing": pointing(centre, mask),
+        "mask_area": float(mask.mean()),
+    }
+
+
+def per_object(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean figures of each object's images, then the unweighted mean over the objects.
+
+    Args:
+        rows: Per image ``object`` and what :func:`locate` returns, NaN where it says nothing.
+
+    Returns:
+        Index: the objects in alphabetical order, then ``mean``. Columns: those of ``HEADS``; ``n``
+        is the number of anomalous images with a mask (``mean``: their sum), the shares are in
+        percent, the peaks in units of the logit. NaN where there is no such image. ``mask_area`` is
+        what heat spread evenly would reach, in both figures.
+    """
+    rows = rows.reindex(columns=["object", *list(HEADS)[1:]])
+    groups = rows.groupby("object", sort=True)
+    table = groups.mean()
+    shares = [column for column in list(HEADS)[1:] if column not in _IN_LOGITS]
+    table[shares] *= 100
+    table.insert(0, _COUNTED, groups["mask_area"].count())
+    table.loc["mean"] = {**table.mean(), _COUNTED: table[_COUNTED].sum()}
+    return table.astype({_COUNTED: int})
+
+
+class Chosen(NamedTuple):
+    """Two test images of an object, as their places in the list.
+
+    Attributes:
+        anomalous: An anomalous one.
+        normal: A normal one; ``None`` where there is none.
+    """
+
+    anomalous: int
+    normal: int | None
+
+
+def typical(rows: pd.DataFrame, count: int) -> list[Chosen]:
+    """``count`` images per object and label, by score: the median, or evenly spaced quantiles.
+
+    Chosen by a rule, so that nobody picks the pretty ones.
+
+    Args:
+        rows: Per image ``object``, ``label``, ``score`` and ``has_mask``.
+        count: At least 1; an object has fewer where it has fewer anomalous images. Of those the
+            ones with a mask are taken, if there are any.
+
+    Returns:
+        Objects in alphabetical order, the lowest scores first.
+    """
+    found = []
+    for _, group in rows.groupby("object", sort=True):
+        ranked = group.sort_values("score", kind="stable")
+        anomalous, normal = ranked[ranked["label"] == 1], ranked[ranked["label"] == 0]
+        if anomalous["has_mask"].any():
+            anomalous = anomalous[anomalous["has_mask"]]
+        number = min(count, len(anomalous))
+        for place in ((2 * k + 1) / (2 * number) for k in range(number)):
+            first, second = (int(place * len(part)) for part in (anomalous, normal))
+            other = int(normal.index[second]) if len(normal) else None
+            found.append(Chosen(int(anomalous.index[first]), other))
+    return found
+
+
+def markdown(table: pd.DataFrame, title: str, about: Mapping[str, Any]) -> str:
+    """The result of :func:`per_object` as a pipe table, and what it shows."""
+    shown = pd.DataFrame({"object": table.index})
+    spelt = {column: [_spell(column, value) for value in table[column]] for column in HEADS}
+    shown = pd.concat([shown, pd.DataFrame(spelt)], axis=1)
+    shown.columns = pd.Index(["object", *HEADS.values()])
+    align = ("left", *("right" for _ in HEADS))
+    text = shown.to_markdown(index=False, disable_numparse=True, colalign=align)
+    facts = ", ".join(f"{key} {value}" for key, value in about.items() if value not in (None, ""))
+    return f"{text}\n\n{title}. {_MEANING} {facts}.\n"
+
+
+_MEANING = (
+    "n: anomalous test images with a mask. Heat in mask: share of the heat inside it; pointing "
+    "game: how often the hottest pixel lies in it; both in percent, and beside them the same of a "
+    "Gaussian in the middle of the image, which sees nothing; heat spread evenly would reach the "
+    "mask area in both. Peak: hottest pixel, in units of the logit, mean over the images."
+)
+
+
+def _spell(column: str, value: float) -> str:
+    if column == _COUNTED:
+        return str(value)
+    return "-" if pd.isna(value) else f"{value:.{2 if column in _IN_LOGITS else 1}f}"

@@ -1,0 +1,37 @@
+"""Draws where a trained student looks (Grad-CAM), and what the words of a teacher look at.
+
+    python visualize.py                                     # options/KDstudent.yaml
+    python visualize.py options/demo.yaml --out docs/fig.png
+
+Writes gradcam.png into the student's folder, with the share of the heat inside the masks and the
+pointing game in gradcam.md and gradcam.csv, and attention.png into the teacher's. The teacher is
+told the truth there (oracle text); the student sees nothing but the image.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from options.command import options_parser, run_from
+from options.visualizing import visualize
+from utils.errors import run_command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something the user can fix, 130 interrupted."""
+    parser = options_parser(__doc__)
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="the heat maps, once more")
+    parser.add_argument(
+        "--attention-out", type=Path, metavar="FILE.png", help="the attention, once more"
+    )
+    args = parser.parse_intermixed_args(arguments)
+
+    def command() -> None:
+        run, source = run_from(args)
+        visualize(run, source, out=args.out, attention_out=args.attention_out)
+
+    return run_command(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
