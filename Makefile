@@ -1,12 +1,13 @@
 # make demo   set up, render the demo data, train teacher, student and baselines, print the tables
 # make test   set up if needed, then the fast tests
-# make check  format, lint, types, tests: what CI runs
+# make test-slow  the others: several processes, killed runs, compiled networks
+# make check  format, lint, types, all tests: what CI runs
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test check lint docs clean-demo
+.PHONY: demo test test-slow check lint docs clean-demo
 
 demo: $(VENV)/.installed
 	$(RUN) -m datasets.synthetic --root data/demo
@@ -21,7 +22,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(RUN) -m pytest -n 2 --dist worksteal -c .ci/pytest.ini --rootdir .
 
-check: lint test
+test-slow: $(VENV)/.installed
+	$(RUN) -m pytest -n 2 --dist worksteal -m "slow and not gpu" -c .ci/pytest.ini --rootdir .
+
+check: lint test test-slow
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff format --config .ci/ruff.toml --check .

@@ -36,12 +36,12 @@ def test_bad_options_say_where_and_show_no_traceback(tmp_path):
     assert done.stdout == ""
 
 
-def test_data_that_are_not_there(tmp_path):
-    done = cli("run.py", f"dataset.dir={tmp_path}/visa", f"exp.dir={tmp_path}/run")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "datasets/visa_json.py --download" in done.stderr
-    assert "make demo" in done.stderr
+def test_data_that_are_not_there(tmp_path, capsys):
+    assert run_py.main([f"dataset.dir={tmp_path}/visa", f"exp.dir={tmp_path}/run"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "datasets/visa_json.py --download" in said
+    assert "make demo" in said
     assert not (tmp_path / "run").exists()
 
 
@@ -73,7 +73,9 @@ def scores(folder):
     return [(folder / f"run/{stage}/scores.csv").read_text() for stage in ("teacher", "student")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(smoke, tmp_path, capsys, number):
     options = write_smoke(tmp_path, smoke / "visa")
     log = tmp_path / "run/student/log.csv"

@@ -71,6 +71,7 @@ def test_two_processes_train_the_same_weights_and_print_the_same_table(smoke, on
     assert (one / "run/student/table.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_two_processes_score_seed_after_seed(smoke, tmp_path):
     write_smoke(tmp_path, smoke / "visa")
     arguments = ("--untrained", "--seeds", "2", *EXACT)
@@ -98,6 +99,7 @@ sys.exit(run.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_one_goes_on_where_two_were_cut_off(smoke, one, tmp_path):
     write_smoke(tmp_path, smoke / "visa")
     (tmp_path / "cut.py").write_text(CUT)
@@ -115,6 +117,7 @@ DIES = CUT.replace(
 )
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_job_with_its_error(smoke, tmp_path):
     write_smoke(tmp_path, smoke / "visa")
     (tmp_path / "dies.py").write_text("import os\n" + DIES)

@@ -1,8 +1,6 @@
 """The pictures of a small trained run, and what is said where there is nothing to show."""
 
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -22,13 +20,11 @@ def copy(smoke, tmp_path):
     return write_smoke(tmp_path, smoke / "visa")
 
 
-def test_pictures_and_figures(copy, tmp_path):
+def test_pictures_and_figures(copy, tmp_path, capsys):
     student, teacher = tmp_path / "run/student", tmp_path / "run/teacher"
     copies = ["--out", tmp_path / "new/fig.png", "--attention-out", tmp_path / "words.png"]
-    command = [sys.executable, "visualize.py", copy, *copies]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    assert visualize_py.main([str(argument) for argument in (copy, *copies)]) == 0
+    said = capsys.readouterr().out
     for made, other in (
         (student / "gradcam.png", tmp_path / "new/fig.png"),
         (teacher / "attention.png", tmp_path / "words.png"),
@@ -43,9 +39,9 @@ def test_pictures_and_figures(copy, tmp_path):
     assert table["heat_in_mask"].between(0, 100).all()
     assert 0 < table.loc["mean", "mask_area"] < 10
     text = (student / "gradcam.md").read_text()
-    assert text in done.stdout
+    assert text in said
     assert "seed 7" in text
-    assert "words up to the object's name" in done.stdout
+    assert "words up to the object's name" in said
 
 
 def test_without_masks_there_are_dashes(smoke, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The command that checks VisA, writes its list and fetches it, through a subprocess."""
+"""The command that checks VisA, writes its list and fetches it."""
 
 import hashlib
 import http.server
@@ -10,29 +10,38 @@ import threading
 
 import pytest
 
+from datasets.visa_json import main
 from tests.fixtures import write_visa
 
 
-def visa_json(*arguments):
-    command = [sys.executable, "datasets/visa_json.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def visa_json(capsys):
+    """Calls the command: exit status, what it says, and what it complains of."""
+
+    def call(*arguments):
+        status = main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, status, said.out, said.err)
+
+    return call
 
 
-def test_writes_the_list(visa_root):
-    done = visa_json("--root", visa_root, "--objects", "candle")
+def test_writes_the_list_as_a_program_of_its_own(visa_root):
+    arguments = ["--root", str(visa_root), "--objects", "candle"]
+    command = [sys.executable, "datasets/visa_json.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "train: 6 normal, 4 anomalous" in done.stdout
     meta = json.loads((visa_root / "meta_2cls_highshot.json").read_text())
     assert list(meta["test"]) == ["candle"]
 
 
-def test_writes_nothing_if_a_file_is_missing(visa_root):
+def test_writes_nothing_if_a_file_is_missing(visa_root, visa_json):
     (visa_root / "candle/Data/Images/Normal/003.JPG").unlink()
     done = visa_json("--root", visa_root, "--split", "1cls")
     assert done.returncode == 2
     assert "1 of 44 files are missing" in done.stderr
     assert "--objects" in done.stderr
-    assert "Traceback" not in done.stderr
     assert not list(visa_root.glob("meta_*"))
 
 
@@ -67,7 +76,7 @@ def server(tmp_path):
         server.shutdown()
 
 
-def test_download_breaks_off_is_resumed_checked_and_unpacked(server, tmp_path):
+def test_download_breaks_off_is_resumed_checked_and_unpacked(server, tmp_path, visa_json):
     sha256 = hashlib.sha256(Handler.content).hexdigest()
     arguments = ["--download", "--root", tmp_path / "new", "--url", server, "--sha256", sha256]
     first = visa_json(*arguments)
@@ -81,7 +90,7 @@ def test_download_breaks_off_is_resumed_checked_and_unpacked(server, tmp_path):
     assert (tmp_path / "new/meta_2cls_highshot.json").exists()
 
 
-def test_a_wrong_checksum_is_an_error(server, tmp_path):
+def test_a_wrong_checksum_is_an_error(server, tmp_path, visa_json):
     Handler.answers.append("not the first answer")
     arguments = ["--download", "--root", tmp_path / "new", "--url", server, "--sha256", "0" * 64]
     done = visa_json(*arguments)
@@ -90,8 +99,7 @@ def test_a_wrong_checksum_is_an_error(server, tmp_path):
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_a_server_that_is_not_there(tmp_path):
+def test_a_server_that_is_not_there(tmp_path, visa_json):
     done = visa_json("--download", "--root", tmp_path, "--url", "http://127.0.0.1:9/VisA.tar")
     assert done.returncode == 2
     assert "http://127.0.0.1:9/VisA.tar: cannot be downloaded" in done.stderr
-    assert "Traceback" not in done.stderr
