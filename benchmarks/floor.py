@@ -15,7 +15,15 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import RawText, alternated, default_recipe, pictures, report, seconds
+from benchmarks.common import (
+    PRECISIONS,
+    RawText,
+    alternated,
+    default_recipe,
+    pictures,
+    report,
+    seconds,
+)
 from models.objectives.base import LiveTeacher
 from options.assemble import (
     build_learner,
@@ -27,8 +35,6 @@ from options.assemble import (
 from options.schema import Run, Stage
 from options.targets import ask_once
 from utils.device import Machine
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def matmul_peak(dtype: torch.dtype, rounds: int = 5) -> float:

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import RawText, alternated, report, seconds
+from benchmarks.common import CPU, PRECISIONS, RawText, alternated, report, seconds
 from models.student import Student
 from utils.batch import Batch
 from utils.device import Machine
 from utils.registry import Component
 
 BATCH = 32
-WAYS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def logits(model: Student, batch: Batch, machine: Machine) -> torch.Tensor:
@@ -40,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures: dict[str, Any] = {}
     for arch in ("resnet18", "resnet50", "mobilenet_v2"):
         jobs, found = {}, {}
-        for way, dtype in WAYS.items():
+        for way, dtype in PRECISIONS.items():
             torch.manual_seed(0)
             encoder = Component("torchvision", {"arch": arch, "pre_trained": "false"})
             model: Any = Student(
                 (224, 224), True, img_enc=encoder, classif=Component("linear", {})
             ).eval()
-            machine = Machine(torch.device("cpu"), dtype)
+            machine = Machine(CPU, dtype)
             machine.place(model)
             found[way] = logits(model, batch, machine)
             jobs[way] = partial(seconds, partial(logits, model, batch, machine))

@@ -5,7 +5,8 @@
 "released": every picture is decoded by Pillow in every epoch, in four loader processes; the text
 tower runs over all 77 positions of every caption; the teacher runs at every step of its student;
 fp32, channels first, the C library's own memory settings. "exact": what run.py does with
-misc.precision=fp32: the same sums, so the same losses. "bf16": with misc.precision=bf16.
+misc.precision=fp32: the same sums, so the same losses. "bf16": with misc.precision=bf16, on
+processors that have units for it.
 
 Each variant runs in a process of its own (the memory settings cannot be taken back), in turn.
 """
@@ -26,7 +27,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from benchmarks.common import RawText, child, default_recipe, peak_memory, pictures, report
+from benchmarks.common import (
+    CPU,
+    PRECISIONS,
+    RawText,
+    child,
+    default_recipe,
+    peak_memory,
+    pictures,
+    report,
+)
 from benchmarks.floor import Step, matmul_peak
 from datasets.image import read_image
 from datasets.record import Record
@@ -52,7 +62,7 @@ from utils.seeding import derive
 from utils.training import Source, fit
 
 EPOCHS, VISA_TRAIN = 15, 6493
-VARIANTS = ("released", "exact", "bf16")
+VARIANTS = ("released", "exact", *(name for name in PRECISIONS if name != "fp32"))
 STAGES = ("teacher", "student")
 
 
@@ -129,7 +139,7 @@ def released(run: Run, name: str, stage: Stage, data: Data) -> tuple[nn.Module, 
             network.text_enc.forward = partial(whole_text, network.text_enc)  # type: ignore[union-attr,arg-type]
     captions = stage_captions(run, name, stage)
     images = ReleasedImages(data.root, data.train, [captions(r, 0) for r in data.train])
-    ours = training_batches(run, name, stage, data, torch.device("cpu"), None)
+    ours = training_batches(run, name, stage, data, CPU, None)
     order = [index for _, index in ours.order]
     return learner, ReleasedBatches(images, order, stage.engine.batch_size)
 
@@ -205,7 +215,7 @@ def measure(variant: str, name: str, root: Path, steps: int) -> dict[str, Any]:
     stage: Stage = getattr(run, name)
     prepared: dict[str, float] = {}
     if variant == "released":
-        machine = Machine(torch.device("cpu"), torch.float32)
+        machine = Machine(CPU, torch.float32)
         learner, batches = released(run, name, stage, data)
     else:
         machine = Machine.choose("cpu", precision)
@@ -257,15 +267,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def over_floor(per_image: dict[str, float]) -> dict[str, float]:
-    """Time of a bf16 step over what its operations would take at the speed of a matrix product."""
-    peak = matmul_peak(torch.bfloat16)
+    """Time of a step over what its operations would take at the speed of a matrix product.
+
+    In bf16 where there are units for it, else in fp32.
+    """
+    precision, dtype = list(PRECISIONS.items())[-1]
+    peak = matmul_peak(dtype)
     figures = {}
     with pictures(48) as root:
-        run = default_recipe(root, "misc.precision=bf16")
+        run = default_recipe(root, f"misc.precision={precision}")
         for name in STAGES:
             step = Step(run, name)
             floor = step.flops() / len(step.batch) / peak
-            figures[f"{name}_over_floor"] = per_image[f"{name}_bf16"] / floor
+            figures[f"{name}_over_floor"] = per_image[f"{name}_{VARIANTS[-1]}"] / floor
     return figures
 
 
@@ -303,7 +317,7 @@ def show(found: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
     )
     figures = {
         "speedup_exact": hours["released"] / hours["exact"],
-        "speedup_bf16": hours["released"] / hours["bf16"],
+        "speedup_bf16": hours["released"] / hours["bf16"] if "bf16" in hours else None,
         "loss_difference_exact": difference,
         **over_floor(per_image),
         "hours": hours,

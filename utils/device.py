@@ -12,8 +12,10 @@ from torch import nn
 
 from utils.errors import UserError
 from utils.ranks import local_rank
+from utils.runlog import say
 
 Network = TypeVar("Network", bound=nn.Module)
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,27 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     AMX. AVX-512 alone can make bf16 convolutions slower than fp32 (docs/method.md has figures).
     """
     if name != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
+        chosen = PRECISIONS[name]
+        if not has_units(chosen, device):
+            say(
+                f"misc.precision: this {device.type} has no units for {name}, which makes it many "
+                "times slower than fp32"
+            )
+        return chosen
     if device.type == "cuda":
         is_fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
         is_fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if is_fast else torch.float32
+
+
+def has_units(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether ``device`` multiplies ``dtype`` by itself; else PyTorch converts number by number."""
+    if dtype == torch.float32 or device.type == "mps":
+        return True
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def num_cores() -> int:
