@@ -44,12 +44,12 @@ def save_weights(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None
     Args:
         model: What to ship; nothing else is stored.
         path: The file.
-        about: Goes into the file's metadata as JSON text, key by key: the options it was made
-            with, and where it comes from.
+        about: The options it was made with, and where it comes from; JSON in the file's metadata.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    metadata = {key: json.dumps(value) for key, value in about.items()}
-    write_bytes(save(state, metadata), path)
+    # A single key: safetensors writes several in random order, and the same weights should be the
+    # same bytes.
+    write_bytes(save(state, {"about": json.dumps(dict(about))}), path)
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -60,8 +60,9 @@ def read_about(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, "pt") as file:
-            return {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-    except (OSError, SafetensorError, ValueError) as error:
+            about: dict[str, Any] = json.loads(file.metadata()["about"])
+            return about
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is not a checkpoint of this program ({error})") from error
 
 

@@ -26,7 +26,7 @@ RANDOM = "random"
 OWN_WEIGHTS = {
     ("demo-ViT", "demo"): (
         Path(__file__).parent / "weights" / "demo_clip.safetensors",
-        "57e111e5fea7a5f91c22c8d44246223916fd30fbd3b237301047cd8b6f5f3ee0",
+        "15e29f45d3a0652d6b9e465ec5f37b26d7eb1094cbd793400c0f29ddff4a4a37",
     ),
 }
 CACHE = Path.home() / ".cache" / "clip"  # where OpenAI's own package and open_clip keep theirs

@@ -124,7 +124,7 @@ def test_a_checkpoint_rebuilds_its_network_and_holds_no_teacher(done):
     assert stage.image.size == (32, 64)
     with safe_open(file, "pt") as content:
         names = list(content.keys())
-        assert json.loads(content.metadata()["stage"]) == "student"
+        assert json.loads(content.metadata()["about"])["stage"] == "student"
     assert {name.split(".")[0] for name in names} == {"img_enc", "classif"}
     state = load_state(done / "run/student/last.pt")
     assert {name.split(".")[0] for name in state["learner"]} == {"model", "objective"}

@@ -1,0 +1,39 @@
+"""Files of weights: the same bytes for the same network, and one line for what is none."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from utils.checkpoint import load_weights, read_about, save_weights
+from utils.errors import UserError
+
+ABOUT = {"stage": "student", "options": "misc: {seed: 7}", "epoch": 3, "teacher": None}
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    torch.manual_seed(0)
+    model, found = nn.Linear(3, 2), set()
+    for number in range(8):
+        file = tmp_path / f"{number}.safetensors"
+        save_weights(model, file, ABOUT)
+        found.add(file.read_bytes())
+    assert len(found) == 1
+    assert read_about(file) == ABOUT
+    other = nn.Linear(3, 2)
+    load_weights(other, file)
+    assert torch.equal(other.weight, model.weight)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"about": "{"}])
+def test_a_file_of_somebody_else_is_named(tmp_path, metadata):
+    file = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(2)}, file, metadata)
+    with pytest.raises(UserError, match=r"other\.safetensors: is not a checkpoint of this program"):
+        read_about(file)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    save_weights(nn.Linear(3, 2), tmp_path / "a.safetensors", ABOUT)
+    with pytest.raises(UserError, match="does not fit the network it describes"):
+        load_weights(nn.Linear(4, 2), tmp_path / "a.safetensors")
