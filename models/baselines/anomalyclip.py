@@ -17,8 +17,10 @@ from models.baselines.vit import (
     check_plain,
     embed,
     embed_image,
+    feed_forward,
     grid_of,
     project,
+    run_block,
     value_attention,
 )
 from utils.batch import Batch
@@ -147,12 +149,12 @@ class AnomalyClip(ClipBaseline):
         second, levels = x, []
         for number, block in enumerate(blocks, start=1):
             if number <= len(blocks) - self.dual_blocks:
-                x = second = block(x)
+                x = second = run_block(block, x)
                 continue
             by_value, own = value_attention(block.attn, block.ln_1(x))
             second = second + by_value
             x = x + own
-            x = x + block.mlp(block.ln_2(x))
+            x = x + feed_forward(block.mlp, block.ln_2(x))
             if number in self.levels:
                 levels.append(project(visual, second[:, 1:]))
         return project(visual, x[:, 0], ln_post=False), levels

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from models.base import Output
 from models.baselines.base import PROMPT_CACHE, Activation, ClipBaseline, compare, exactly
 from models.baselines.prompts import VAND_PROMPTS
-from models.baselines.vit import check_plain, embed, grid_of, last_block, project
+from models.baselines.vit import check_plain, embed, grid_of, last_block, project, run_block
 from utils.batch import Batch
 from utils.weights import read_state
 
@@ -113,12 +113,12 @@ class Vand(ClipBaseline):
         x, tokens = embed(visual, self.normalize(image)), []
         *blocks, last = visual.transformer.resblocks
         for number, block in enumerate(blocks, start=1):
-            x = block(x)
+            x = run_block(block, x)
             if number in self.levels:
                 tokens.append(x[:, 1:])
         whole = project(visual, last_block(last, x))
         if len(blocks) + 1 in self.levels:
-            tokens.append(last(x)[:, 1:])
+            tokens.append(run_block(last, x)[:, 1:])
         return whole, tokens
 
     def _maps(self, tokens: list[Tensor], batch: Batch) -> tuple[Tensor, ...]:

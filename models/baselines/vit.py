@@ -34,18 +34,47 @@ def embed(visual: VisionTransformer, pixels: Tensor) -> Tensor:
 def run_blocks(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
     """``x`` after ``blocks``."""
     for block in blocks:
-        x = block(x)
+        x = run_block(block, x)
     return x
+
+
+def run_block(block: Any, x: Tensor) -> Tensor:
+    """``x``, of shape ``(B, L, D)``, after a block of open_clip's vision transformer."""
+    return after_asking(block, x, *project_qkv(block.attn, block.ln_1(x)))
 
 
 def last_block(block: Any, x: Tensor) -> Tensor:
     """The class token after ``block``, ``(B, L, D)`` to ``(B, D)``: nobody else asks or goes on."""
     normed = block.ln_1(x)
     weight, bias, dim = block.attn.in_proj_weight, block.attn.in_proj_bias, x.shape[-1]
-    query = F.linear(normed[:, :1], weight[:dim], bias[:dim])
-    key, value = F.linear(normed, weight[dim:], bias[dim:]).chunk(2, dim=-1)
-    y = x[:, :1] + block.ls_1(attend(query, key, value, block.attn))
-    return (y + block.ls_2(block.mlp(block.ln_2(y))))[:, 0]
+    query = linear(normed[:, :1], weight[:dim], bias[:dim])
+    key, value = linear(normed, weight[dim:], bias[dim:]).chunk(2, dim=-1)
+    return after_asking(block, x[:, :1], query, key, value)[:, 0]
+
+
+def after_asking(block: Any, x: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The rest of ``block`` for the tokens ``x`` that ask, once there is something to ask with."""
+    x = x + block.ls_1(attend(query, key, value, block.attn))
+    return x + block.ls_2(feed_forward(block.mlp, block.ln_2(x)))
+
+
+def feed_forward(mlp: Any, x: Tensor) -> Tensor:
+    """What a block does to each token by itself."""
+    hidden = mlp.gelu(linear(x, mlp.c_fc.weight, mlp.c_fc.bias))
+    return linear(hidden, mlp.c_proj.weight, mlp.c_proj.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x`` times a matrix ``(out, in)``, and a bias; as a convolution where that is faster.
+
+    On CPUs PyTorch gives an fp32 product to MKL, which on AMD's runs at half the speed that oneDNN
+    reaches with the same product as a convolution of one pixel; on others the two are alike.
+    """
+    if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    pixels = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+    found = F.conv2d(pixels, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+    return found.reshape(*x.shape[:-1], -1)
 
 
 def embed_image(visual: VisionTransformer, pixels: Tensor, *, ln_post: bool = True) -> Tensor:
@@ -86,13 +115,18 @@ def value_attention(attention: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor
         F.scaled_dot_product_attention(value, value, value),
         F.scaled_dot_product_attention(query, key, value),
     )
-    by_value, own = (attention.out_proj(join_heads(part)) for part in both)
+    by_value, own = (project_out(attention, join_heads(part)) for part in both)
     return by_value, own
 
 
 def project_qkv(attention: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, ...]:
     """Queries, keys and values of ``x``, each of its shape."""
-    return F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+    return linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+
+
+def project_out(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
+    """What the layer makes of its heads' answers, put together: ``(B, L, D)``."""
+    return linear(x, attention.out_proj.weight, attention.out_proj.bias)
 
 
 def split_heads(x: Tensor, attention: nn.MultiheadAttention) -> Tensor:
@@ -108,4 +142,4 @@ def join_heads(x: Tensor) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, attention: nn.MultiheadAttention) -> Tensor:
     """The layer's output ``(B, M, D)``; queries ``(B, M, D)``, keys and values ``(B, L, D)``."""
     q, k, v = (split_heads(part, attention) for part in (query, key, value))
-    return attention.out_proj(join_heads(F.scaled_dot_product_attention(q, k, v)))
+    return project_out(attention, join_heads(F.scaled_dot_product_attention(q, k, v)))

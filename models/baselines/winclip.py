@@ -12,13 +12,14 @@ from models.base import Output
 from models.baselines.base import PROMPT_CACHE, ClipBaseline, compare, exactly
 from models.baselines.prompts import WINCLIP_PROMPTS
 from models.baselines.vit import (
-    attend,
+    after_asking,
     check_plain,
     embed,
     grid_of,
     last_block,
     project,
     project_qkv,
+    run_block,
     run_blocks,
 )
 from utils.batch import Batch
@@ -154,7 +155,7 @@ class WinClip(ClipBaseline):
         before = run_blocks(blocks[:-1], x)
         patches = None
         if self.num_references:
-            patches = visual.ln_post(blocks[-1](before)[:, 1:])
+            patches = visual.ln_post(run_block(blocks[-1], before)[:, 1:])
         scales = [
             project(visual, embed_windows(blocks, x, windows.to(x.device)))
             for windows in self.windows
@@ -247,8 +248,6 @@ def embed_windows(blocks: nn.ModuleList, x: Tensor, windows: Tensor) -> Tensor:
     found = []
     for chunk in tokens.split(max(_TOKENS // (batch * tokens.shape[1]), 1)):
         y, query, key, value = (part[:, chunk].flatten(0, 1) for part in parts)  # (B * c, 1 + k, D)
-        y = y + first.ls_1(attend(query, key, value, first.attn))
-        y = y + first.ls_2(first.mlp(first.ln_2(y)))
-        y = run_blocks(blocks[1:-1], y)
+        y = run_blocks(blocks[1:-1], after_asking(first, y, query, key, value))
         found.append(last_block(blocks[-1], y).view(batch, len(chunk), -1))
     return torch.cat(found, dim=1)
