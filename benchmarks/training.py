@@ -97,8 +97,10 @@ class ReleasedImages(Dataset[dict[str, Any]]):
 class ReleasedBatches:
     """Its loader: four processes, in the order in which ours sees the pictures."""
 
+    num_workers = 4
+
     def __init__(self, images: ReleasedImages, order: Sequence[int], batch_size: int) -> None:
-        self.loader = DataLoader(images, batch_size, sampler=order, num_workers=4)
+        self.loader = DataLoader(images, batch_size, sampler=order, num_workers=self.num_workers)
         self.num_images = len(order)
 
     def __len__(self) -> int:
@@ -198,7 +200,7 @@ class Noting:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss."""
         terms: dict[str, Tensor] = self.learner(batch)
-        self.losses.append(float(terms["loss"]))
+        self.losses.append(float(terms["loss"].detach()))
         return terms
 
 

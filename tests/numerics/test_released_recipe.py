@@ -1,0 +1,48 @@
+"""What makes training fast leaves its losses as they are: against the released recipe's way."""
+
+import pytest
+import torch
+
+from benchmarks.training import Noting, ReleasedBatches, Watched, ours, released
+from options.assemble import build_optimizer, build_schedule, read_data
+from options.load import load
+from utils.device import Machine
+from utils.training import fit
+
+CPU = Machine(torch.device("cpu"), torch.float32)
+# Small steps: large ones make any two roundings of the same training drift apart.
+OPTIONS = (
+    "image={size: 224, resize: center_crop}",
+    "optimizer={name: SGD, lr: 0.01}",
+    "student.augment.horizontal_flip=0",
+)
+
+
+def losses(run, name, build):
+    data, stage = read_data(run), run.stages[name]
+    learner, batches = build(run, name, stage, data)
+    noting = Noting(learner)
+    fit(
+        noting,
+        Watched(batches, 10),
+        build_optimizer(stage, learner),
+        build_schedule(stage),
+        epochs=(0,) * 4,
+        seed=0,
+        device=CPU.device,
+        autocast=CPU.autocast,
+        on_epoch=lambda _: None,
+        name=name,
+    )
+    return noting.losses
+
+
+@pytest.mark.parametrize("name", ["teacher", "student"])
+def test_the_losses_are_those_of_the_released_way(smoke, tmp_path, monkeypatch, name):
+    """Decoded each time, 77 positions, a live teacher and channels first; or none of these."""
+    monkeypatch.setattr(ReleasedBatches, "num_workers", 0)
+    run = load(smoke / "smoke.yaml", [*OPTIONS, f"dataset.cache={tmp_path}/cache"])
+    expected = losses(run, name, released)
+    found = losses(run, name, lambda *args: ours(*args, CPU, {}))
+    assert len(expected) >= 10
+    assert found == pytest.approx(expected, rel=1e-3)
