@@ -65,10 +65,11 @@ def read_folder(
     ]
     records = [record for _, record in found]
     if {record.label for record in records} != {0, 1}:
-        raise UserError(_nothing_found(root, good, bad, records))
+        raise UserError(_nothing_found(root, good, bad, records, files))
     left_out = [path for path in files if path not in places]
     left_out += [p for p, place in places.items() if place.label is None and not place.is_mask]
     say(f"{root}: {_assumed(records, subfolders)}")
+    index.say_unused(root, records)
     if left_out:
         say(
             f"{root}: {len(left_out)} files are left out, being no pictures or in no folder of a "
@@ -160,12 +161,21 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _nothing_found(
-    root: Path, good: Sequence[str], bad: Sequence[str], records: Sequence[Record]
+    root: Path,
+    good: Sequence[str],
+    bad: Sequence[str],
+    records: Sequence[Record],
+    files: Sequence[str],
 ) -> str:
+    others = [path for path in files if not is_picture(path)]
+    unread = [
+        f"; {len(others)} files are of kinds that are not read, such as {path}"
+        for path in others[:1]
+    ]
     anomalies = sum(record.label for record in records)
     return (
         f"{root}: {len(records) - anomalies} normal pictures (in folders {', '.join(good)}) and "
         f"{anomalies} anomalous ones (in folders {', '.join(bad)}): there must be both. Other "
         "names can be told: dataset.good=[NAME] dataset.bad=[NAME]; the folders here are "
-        f"{', '.join(find_folders(root)) or 'none'}"
+        f"{', '.join(find_folders(root)) or 'none'}" + "".join(unread)
     )

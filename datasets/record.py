@@ -96,7 +96,10 @@ def check_path(path: str, where: str, root: Path | None = None) -> str:
     pure = PurePosixPath(path.replace("\\", "/"))
     has_drive = bool(PureWindowsPath(path).drive)
     if not path or not pure.parts or pure.is_absolute() or ".." in pure.parts or has_drive:
-        raise UserError(f"{where}: path {path!r} must stay below the root of the data set")
+        raise UserError(
+            f"{where}: path {path!r} must stay below the root of the data set; write it relative "
+            "to that folder"
+        )
     return str(pure)
 
 

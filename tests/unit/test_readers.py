@@ -279,6 +279,36 @@ def test_folders_that_cannot_be_understood(tmp_path):
     assert "is in no folder 'train' or 'test', but other" in error("folder", tmp_path)
 
 
+def test_pictures_of_a_kind_that_is_not_read(tmp_path):
+    for kind in ("good", "bad"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "IMG_1.HEIC").write_bytes(b"heic")
+    message = error("folder", tmp_path)
+    assert message.endswith("; 2 files are of kinds that are not read, such as bad/IMG_1.HEIC")
+
+
+def test_masks_that_are_no_pictures(tmp_path, capsys):
+    """Masks under other names would otherwise count as none at all."""
+    paint = Painter()
+    for i in range(3):
+        paint(tmp_path / f"good/g{i}.png", is_bad=False, mask=tmp_path / f"masks/g{i}.png")
+        paint(tmp_path / f"bad/b{i}.png", is_bad=True, mask=tmp_path / f"masks/b{i}_label.png")
+    DATASETS["folder"](tmp_path)
+    said = capsys.readouterr().out
+    assert "masks: none" in said
+    assert "3 of 6 masks are no picture's, the first is masks/b0_label.png; name a mask as" in said
+    write_mvtec(tmp_path / "mvtec")
+    DATASETS["mvtec"](tmp_path / "mvtec")
+    assert "no picture's" not in capsys.readouterr().out
+    masks = tmp_path / "mvtec/screw/ground_truth/bent"
+    (masks / "000_mask.png").rename(masks / "000_label.png")
+    DATASETS["mvtec"](tmp_path / "mvtec")
+    assert (
+        "1 of 8 masks are no picture's, the first is screw/ground_truth/be"
+        in capsys.readouterr().out
+    )
+
+
 def test_masks_that_could_be_anybodys(tmp_path):
     paint = Painter()
     for file in ("good/1.png", "bad/a/2.png", "bad/b/2.png", "masks/2.png"):
@@ -359,7 +389,11 @@ def test_delimiters_and_names_that_are_not_ascii(tmp_path, delimiter):
     ("lines", "header", "message"),
     [
         (["0.png,perhaps"], "image_path,label", "labels.csv:2: label must be 0 or 1, normal or"),
-        (["0.png"], "image_path", "labels.csv:1: no column 'label'"),
+        (
+            ["0.png"],
+            "image_path",
+            "labels.csv:1: no column 'label'; expected image_path,label, got i",
+        ),
         (["0.png,0,x"], "image_path,label", "labels.csv:2: expected 2 columns"),
         (["../0.png,0"], "image_path,label", "labels.csv:2: path '../0.png' must stay below"),
         (["/etc/0.png,0"], "image_path,label", "labels.csv:2: path '/etc/0.png' must stay"),
@@ -375,6 +409,13 @@ def test_tables_that_are_wrong(tmp_path, lines, header, message):
         Painter()(tmp_path / f"{i}.png", is_bad=False)
     table(tmp_path, *lines, header=header)
     assert message in error("csv", tmp_path, group="")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_table_in_another_encoding(tmp_path, encoding):
+    (tmp_path / "labels.csv").write_bytes("image_path,label\nä.png,0".encode(encoding))
+    message = error("csv", tmp_path, group="")
+    assert re.fullmatch(r"labels.csv: is not UTF-8 \(.*\); save it as 'CSV UTF-8'", message)
 
 
 def test_a_column_that_groups_has_to_be_there(tmp_path):
