@@ -39,7 +39,8 @@ def carve_validation(
         if len({record.label for record in part}) < 2:
             raise UserError(
                 f"dataset: the {side} images hold no {_missing(part)} image; training needs at "
-                "least two normal and two anomalous ones of an object (VisA's split 1cls has none)"
+                "least two normal and two anomalous ones of an object. A split 1cls has none: see "
+                "dataset.split"
             )
     return train, validation
 
