@@ -72,8 +72,8 @@ def read_folder(
     index.say_unused(root, records)
     if left_out:
         say(
-            f"{root}: {len(left_out)} files are left out, being no pictures or in no folder of a "
-            f"known name; the first is {sorted(left_out)[0]}"
+            f"{root}: left out: {len(left_out)} of {len(files)} files, no pictures or in no folder "
+            f"of a known name; the first is {sorted(left_out)[0]}"
         )
     levels = {level for level, _ in found}
     if "test" not in levels:

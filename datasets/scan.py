@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from datasets.record import Record
+from datasets.record import Record, check_name
 from utils.errors import UserError
 from utils.runlog import say
 
@@ -33,7 +33,7 @@ def find_files(root: Path, folder: str = "") -> list[str]:
 
     Raises:
         UserError: If there is no such folder, or it holds a link to a folder: what is behind it
-            may lie anywhere.
+            may lie anywhere; or if a file's name is not UTF-8.
     """
     start = root / folder
     if not start.is_dir():
@@ -49,7 +49,10 @@ def find_files(root: Path, folder: str = "") -> list[str]:
                     f"{Path(place) / name}: is a link to a folder; put the folder itself there"
                 )
         found += [(Path(place) / name).relative_to(root) for name in files if _counts(name)]
-    return sorted(path.as_posix() for path in found)
+    paths = sorted(path.as_posix() for path in found)
+    for path in paths:
+        check_name(path, str(root))
+    return paths
 
 
 def _counts(name: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from datasets import DATASETS
 from datasets.image import read_image
-from datasets.record import data_hash, to_meta
+from datasets.record import check_path, data_hash, to_meta
 from tests.layouts import LAYOUTS, Painter, write_folder, write_mvtec, write_table
 from utils.errors import UserError
 from utils.registry import options_of
@@ -260,7 +260,7 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
     write_folder(tmp_path)
     Painter()(tmp_path / "other/1.png", is_bad=False)
     DATASETS["folder"](tmp_path)
-    assert "2 files are left out" in capsys.readouterr().out
+    assert "left out: 2 of 20 files" in capsys.readouterr().out
 
 
 def test_folders_that_cannot_be_understood(tmp_path):
@@ -285,6 +285,26 @@ def test_pictures_of_a_kind_that_is_not_read(tmp_path):
         (tmp_path / kind / "IMG_1.HEIC").write_bytes(b"heic")
     message = error("folder", tmp_path)
     assert message.endswith("; 2 files are of kinds that are not read, such as bad/IMG_1.HEIC")
+
+
+@pytest.mark.parametrize("name", [b"gr\xf6\xdfe.png", b"a\nb.png"])
+def test_names_that_no_table_can_hold(tmp_path, name):
+    """Archives that were packed elsewhere leave such names; names in all scripts are welcome."""
+    paint = Painter()
+    for i in range(3):
+        paint(tmp_path / f"good/Größe 寸法\u202f{i}.png", is_bad=False)
+        paint(tmp_path / f"bad/{i}.png", is_bad=True)
+    DATASETS["folder"](tmp_path)
+    try:
+        (tmp_path / "bad/0.png").rename(Path(os.fsdecode(bytes(tmp_path / "bad") + b"/" + name)))
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    message = error("folder", tmp_path)
+    assert message.startswith(f"ROOT: the name {'bad/' + os.fsdecode(name)!r} is not UTF-8 or br")
+    with pytest.raises(
+        UserError, match=r"meta.json: train.nut\[0\]: the name 'a\\nb.png' is not U"
+    ):
+        check_path("a\nb.png", "meta.json: train.nut[0]")
 
 
 def test_masks_that_are_no_pictures(tmp_path, capsys):
