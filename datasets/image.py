@@ -30,7 +30,7 @@ _TURNS = {  # EXIF's orientation: what makes the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def read_image(path: Path, *, at_least: int | None = None) -> Image.Image:
                 f"{path}: its pixels are decimal numbers, and nobody says which of them is white; "
                 "save it with 8 or 16 bits"
             )
-        if upright.mode in _SIXTEEN_BITS:
+        if upright.mode in SIXTEEN_BITS:
             high_byte = np.clip(np.asarray(upright), 0, 65535) // 256
             return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
         return upright.convert("RGB")

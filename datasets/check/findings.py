@@ -9,8 +9,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from datasets.check.duplicates import same_bytes, same_picture
 from datasets.check.facts import Facts
+from datasets.image import SIXTEEN_BITS
 from datasets.record import Record, Splits
 from datasets.scan import mask_stem, normal_stems
 
@@ -18,6 +21,7 @@ AllowLeak = Literal["all"] | tuple[str, ...]
 LEVELS = ("error", "warning", "note")
 _NAMED = 6  # files named in one line
 LABELS = ("normal", "anomalous")
+_TWELVE_BITS = 15  # brightest grey level, of 255, that 12 bits in 16 come to
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,18 @@ def unreadable(images: Iterable[Image]) -> Iterator[Finding]:
             yield Finding("error", image.facts.error)
         if image.mask and image.mask.error:
             yield Finding("error", image.mask.error)
+
+
+def nearly_black(images: Iterable[Image]) -> Iterator[Finding]:
+    """Pictures of 16 bits that use 12 of them or fewer, as many X-ray machines write them."""
+    deep = [i for i in images if not i.facts.error and i.facts.mode in SIXTEEN_BITS]
+    dark = [i for i in deep if np.frombuffer(i.facts.thumbnail, np.float16).max() <= _TWELVE_BITS]
+    if dark:
+        yield Finding(
+            "warning",
+            f"{dark[0].record.path}: {len(dark)} of {len(deep)} pictures of 16 bits, of which this "
+            "is the first, use 12 or fewer and are read as nearly black; stretch them to all 16",
+        )
 
 
 def copies(images: Sequence[Image], allow_leak: AllowLeak) -> Iterator[Finding]:

@@ -146,6 +146,13 @@ def no_mask(folder):
     (folder.root / "masks/train_9.png").unlink()
 
 
+def twelve_bits(folder):
+    grey = np.asarray(scene(3).convert("L")).astype(np.uint16) * 16
+    (folder.root / "images/train_3.jpg").unlink()
+    folder.meta["train"]["nut"][3]["img_path"] = "images/train_3.png"
+    Image.fromarray(grey).save(folder.root / "images/train_3.png")
+
+
 def only_anomalous(folder):
     del folder.meta["test"]["nut"][:8]
 
@@ -169,6 +176,7 @@ FAULTS = {
     mask_of_a_normal_image: r"warning: masks/train_0.png: the mask marks 81 pixels, but images/tra",
     mask_of_nothing: r"warning: masks: stray.png is no listed image's mask",
     no_mask: r"note: 1 of 8 anomalous images have no mask, the first is images/train_9.jpg",
+    twelve_bits: r"warning: images/train_3.png: 1 of 1 pictures of 16 bits, of which this is the f",
     only_anomalous: r"note: nut: all test images are anomalous; AUROC and AUPR need both",
 }
 
