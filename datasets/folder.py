@@ -45,7 +45,8 @@ def read_folder(
         bad: Names of the folders of anomalous pictures.
         masks: Names of the folders of masks.
         subfolders: What folders inside of ``good`` and ``bad`` are.
-        object_name: What the pictures show, where no folder says so; empty: the name of the folder.
+        object_name: What all pictures show, whatever their folders are called; empty: what these
+            are called, or the folder of the data where there is none around ``good`` and ``bad``.
         test_fraction: Share of the pictures put aside for the test, where no folder ``test`` does.
         split_seed: Decides which they are.
 
@@ -54,7 +55,7 @@ def read_folder(
         ValueError: If ``test_fraction`` is out of range.
     """
     good, bad, masks = (tuple(map(str.lower, names)) for names in (good, bad, masks))
-    layout = _Layout(good, bad, masks, subfolders, object_name or root.resolve().name)
+    layout = _Layout(good, bad, masks, subfolders, object_name, root.resolve().name)
     files = find_files(root)
     places = {path: layout.place(path) for path in files if is_picture(path)}
     index = MaskIndex((path for path, place in places.items() if place.is_mask), masks)
@@ -110,6 +111,7 @@ class _Layout:
     masks: Sequence[str]
     subfolders: str
     object_name: str
+    root_name: str
 
     def place(self, path: str) -> _Place:
         """Reads the folders of a path from the outside to the inside."""
@@ -135,7 +137,7 @@ class _Layout:
         defect = (place.inside if not has_objects_inside else "") or kind
         return Record(
             path=path,
-            object=" ".join(name for name in names if name) or self.object_name,
+            object=self.object_name or " ".join(filter(None, names)) or self.root_name,
             label=int(bool(place.label)),
             defect=defect if place.label else NORMAL,
             mask=index.find(path) if place.label else "",

@@ -208,6 +208,13 @@ FOLDERS = {
     ),
     "defects inside": (["good/1.png", "bad/dent/2.png"], {}, {"own"}, {"dent"}, 0),
     "a named object": (["ok/1.png", "ng/2.png"], {"object_name": "nut"}, {"nut"}, {"anomaly"}, 0),
+    "a named object in a folder": (
+        ["Images/good/1.png", "Images/bad/2.png"],
+        {"object_name": "nut"},
+        {"nut"},
+        {"anomaly"},
+        0,
+    ),
     "masks by name": (["good/1.png", "bad/2.png", "masks/2.png"], {}, {"own"}, {"anomaly"}, 1),
     "masks in folders": (
         ["good/1.png", "bad/a/2.png", "bad/b/2.png", "mask/a/2_mask.png", "mask/b/2_mask.png"],
