@@ -45,7 +45,8 @@ def read_folder(
         bad: Names of the folders of anomalous pictures.
         masks: Names of the folders of masks.
         subfolders: What folders inside of ``good`` and ``bad`` are.
-        object_name: What the pictures show, where no folder says so; empty: the name of the folder.
+        object_name: What all pictures show, whatever their folders are called; empty: what these
+            are called, or the folder of the data where there is none around ``good`` and ``bad``.
         test_fraction: Share of the pictures put aside for the test, where no folder ``test`` does.
         split_seed: Decides which they are.
 
@@ -54,7 +55,7 @@ def read_folder(
         ValueError: If ``test_fraction`` is out of range.
     """
     good, bad, masks = (tuple(map(str.lower, names)) for names in (good, bad, masks))
-    layout = _Layout(good, bad, masks, subfolders, object_name or root.resolve().name)
+    layout = _Layout(good, bad, masks, subfolders, object_name, root.resolve().name)
     files = find_files(root)
     places = {path: layout.place(path) for path in files if is_picture(path)}
     index = MaskIndex((path for path, place in places.items() if place.is_mask), masks)
@@ -65,14 +66,15 @@ def read_folder(
     ]
     records = [record for _, record in found]
     if {record.label for record in records} != {0, 1}:
-        raise UserError(_nothing_found(root, good, bad, records))
+        raise UserError(_nothing_found(root, good, bad, records, files))
     left_out = [path for path in files if path not in places]
     left_out += [p for p, place in places.items() if place.label is None and not place.is_mask]
     say(f"{root}: {_assumed(records, subfolders)}")
+    index.say_unused(root, records)
     if left_out:
         say(
-            f"{root}: {len(left_out)} files are left out, being no pictures or in no folder of a "
-            f"known name; the first is {sorted(left_out)[0]}"
+            f"{root}: left out: {len(left_out)} of {len(files)} files, no pictures or in no folder "
+            f"of a known name; the first is {sorted(left_out)[0]}"
         )
     levels = {level for level, _ in found}
     if "test" not in levels:
@@ -109,6 +111,7 @@ class _Layout:
     masks: Sequence[str]
     subfolders: str
     object_name: str
+    root_name: str
 
     def place(self, path: str) -> _Place:
         """Reads the folders of a path from the outside to the inside."""
@@ -134,7 +137,7 @@ class _Layout:
         defect = (place.inside if not has_objects_inside else "") or kind
         return Record(
             path=path,
-            object=" ".join(name for name in names if name) or self.object_name,
+            object=self.object_name or " ".join(filter(None, names)) or self.root_name,
             label=int(bool(place.label)),
             defect=defect if place.label else NORMAL,
             mask=index.find(path) if place.label else "",
@@ -160,12 +163,21 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _nothing_found(
-    root: Path, good: Sequence[str], bad: Sequence[str], records: Sequence[Record]
+    root: Path,
+    good: Sequence[str],
+    bad: Sequence[str],
+    records: Sequence[Record],
+    files: Sequence[str],
 ) -> str:
+    others = [path for path in files if not is_picture(path)]
+    unread = [
+        f"; {len(others)} files are of kinds that are not read, such as {path}"
+        for path in others[:1]
+    ]
     anomalies = sum(record.label for record in records)
     return (
         f"{root}: {len(records) - anomalies} normal pictures (in folders {', '.join(good)}) and "
         f"{anomalies} anomalous ones (in folders {', '.join(bad)}): there must be both. Other "
         "names can be told: dataset.good=[NAME] dataset.bad=[NAME]; the folders here are "
-        f"{', '.join(find_folders(root)) or 'none'}"
+        f"{', '.join(find_folders(root)) or 'none'}" + "".join(unread)
     )

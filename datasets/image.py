@@ -1,6 +1,8 @@
 """From a file to pixels."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,10 @@ Resize = Literal["full", "pad", "center_crop", "tiles"]
 
 # A truncated file is an error, whatever another library asked of Pillow.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+# Pillow's limit, above which a small file could fill the memory. Pillow also warns of half of it,
+# which microscopes and scanners make: the limit is kept here instead.
+MAX_PIXELS = 178_956_970
+Image.MAX_IMAGE_PIXELS = None
 _TURNS = {  # EXIF's orientation: what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,7 +30,33 @@ _TURNS = {  # EXIF's orientation: what makes the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+
+@contextmanager
+def open_picture(path: Path, *, mend: str) -> Iterator[Image.Image]:
+    """The picture in ``path``, of which only the beginning has been read.
+
+    Args:
+        path: The file.
+        mend: What to do if it cannot be read, here or in the block that follows.
+
+    Raises:
+        UserError: If the file is missing, empty, truncated, too large or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UserError(
+                    f"{path}: is too large, {image.width} x {image.height} pixels, and may be a "
+                    f"decompression bomb; {mend}"
+                )
+            yield image
+    except UnidentifiedImageError as error:
+        size = path.stat().st_size
+        raise UserError(f"{path}: is not a picture ({size} bytes); {mend}") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a picture ({error}); {mend}") from error
 
 
 def read_image(path: Path, *, at_least: int | None = None) -> Image.Image:
@@ -39,23 +71,23 @@ def read_image(path: Path, *, at_least: int | None = None) -> Image.Image:
             smaller than this. All of the file is read and checked all the same.
 
     Raises:
-        UserError: If the file is missing, empty, truncated, too large or no picture.
+        UserError: As :func:`open_picture`, or if the pixels are decimal numbers.
     """
-    try:
-        with Image.open(path) as image:
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
-            image.load()
-            upright = _upright(image)
-            if upright.mode in _SIXTEEN_BITS:
-                high_byte = np.clip(np.asarray(upright), 0, 65535) // 256
-                return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
-            return upright.convert("RGB")
-    except UnidentifiedImageError as error:
-        size = path.stat().st_size
-        raise UserError(f"{path}: is not a picture ({size} bytes); replace or remove it") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as a picture ({error})") from error
+    with open_picture(path, mend="replace or remove it") as image:
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
+        image.load()
+        upright = _upright(image)
+        upright.info.pop("transparency", None)  # dropped; Pillow warns of some kinds of it
+        if upright.mode == "F":
+            raise UserError(
+                f"{path}: its pixels are decimal numbers, and nobody says which of them is white; "
+                "save it with 8 or 16 bits"
+            )
+        if upright.mode in SIXTEEN_BITS:
+            high_byte = np.clip(np.asarray(upright), 0, 65535) // 256
+            return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
+        return upright.convert("RGB")
 
 
 def read_view(path: Path, view: "View") -> Tensor:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from datasets.image import View
+from datasets.image import View, open_picture
 from datasets.record import Record
 from utils.batch import UNKNOWN
-from utils.errors import UserError
 
 
 def read_mask(path: Path) -> Image.Image:
@@ -21,15 +20,10 @@ def read_mask(path: Path) -> Image.Image:
     VisA writes the number of the defect, MVTec 255, some exports colours: all mean anomalous.
 
     Raises:
-        UserError: If the file is missing or no picture.
+        UserError: If the file is missing, broken, too large or no picture.
     """
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image)
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path}: is not a picture; mend or remove the mask") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as a mask ({error})") from error
+    with open_picture(path, mend="mend or remove the mask") as image:
+        values = np.asarray(image)
     if values.ndim == 3:  # an opaque fourth channel says nothing
         values = values[:, :, : 1 if values.shape[2] == 2 else 3].max(axis=2)
     return Image.fromarray((values > 0).astype(np.uint8))

@@ -87,6 +87,7 @@ def read_levels(
                 mask=index.find(path) if label else "",
             )
             splits[levels[level]].append(record)
+        index.say_unused(root, [r for found in splits.values() for r in found if r.object == name])
     if not any(splits.values()):
         wanted = ", ".join(f"<object>/{level}/<kind>" for level in levels)
         raise UserError(f"{root}: no pictures in {wanted}; see dataset.dir and dataset.name")

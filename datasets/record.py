@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +13,8 @@ from utils.errors import UserError
 
 Splits = dict[str, list["Record"]]
 NORMAL, ANOMALY = "normal", "anomaly"  # what is said of an image where a data set says nothing more
+# Bytes that are no UTF-8, as Python shows them, and signs that break lines.
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,14 @@ def data_hash(splits: Splits) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
+def check_name(path: str, where: str) -> None:
+    """Raises UserError if lists and tables could not hold the file's name."""
+    if _UNWRITABLE.search(path):
+        raise UserError(
+            f"{where}: the name {path!r} is not UTF-8 or breaks the line; rename the file or folder"
+        )
+
+
 def check_path(path: str, where: str, root: Path | None = None) -> str:
     """``path`` with ``/``, if it stays below the root of the data set.
 
@@ -88,15 +99,20 @@ def check_path(path: str, where: str, root: Path | None = None) -> str:
         root: The root, where absolute paths below it are welcome too; they come out relative.
 
     Raises:
-        UserError: If it is absolute or climbs out.
+        UserError: If it is absolute or climbs out, or as :func:`check_name`.
     """
-    for base in (root.absolute(), root.resolve()) if root else ():
+    check_name(path, where)
+    # Asking where the root is takes longer than all the rest, for each of 100,000 paths.
+    for base in (root.absolute(), root.resolve()) if root and Path(path).is_absolute() else ():
         if Path(path).is_relative_to(base):
             path = Path(path).relative_to(base).as_posix()
     pure = PurePosixPath(path.replace("\\", "/"))
     has_drive = bool(PureWindowsPath(path).drive)
     if not path or not pure.parts or pure.is_absolute() or ".." in pure.parts or has_drive:
-        raise UserError(f"{where}: path {path!r} must stay below the root of the data set")
+        raise UserError(
+            f"{where}: path {path!r} must stay below the root of the data set; write it relative "
+            "to that folder"
+        )
     return str(pure)
 
 

@@ -1,10 +1,12 @@
 """Which pictures lie in a folder, and what their folders are called."""
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from datasets.record import Record, check_name
 from utils.errors import UserError
+from utils.runlog import say
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # What folders of normal and of anomalous pictures are called, where nobody says otherwise.
@@ -31,7 +33,7 @@ def find_files(root: Path, folder: str = "") -> list[str]:
 
     Raises:
         UserError: If there is no such folder, or it holds a link to a folder: what is behind it
-            may lie anywhere.
+            may lie anywhere; or if a file's name is not UTF-8.
     """
     start = root / folder
     if not start.is_dir():
@@ -47,7 +49,10 @@ def find_files(root: Path, folder: str = "") -> list[str]:
                     f"{Path(place) / name}: is a link to a folder; put the folder itself there"
                 )
         found += [(Path(place) / name).relative_to(root) for name in files if _counts(name)]
-    return sorted(path.as_posix() for path in found)
+    paths = sorted(path.as_posix() for path in found)
+    for path in paths:
+        check_name(path, str(root))
+    return paths
 
 
 def _counts(name: str) -> bool:
@@ -77,6 +82,19 @@ def find_folders(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir() and _counts(path.name))
 
 
+def mask_stem(path: str) -> str:
+    """The name of the picture that a mask is named after: ``7`` of ``bent/7_mask.png``."""
+    return PurePosixPath(path).stem.removesuffix("_mask")
+
+
+def normal_stems(records: Sequence[Record]) -> set[str]:
+    """Names that normal pictures alone have; masks named so mark nothing, and nobody needs them."""
+    stems: tuple[set[str], set[str]] = (set(), set())
+    for record in records:
+        stems[record.label].add(PurePosixPath(record.path).stem)
+    return stems[0] - stems[1]
+
+
 class MaskIndex:
     """Finds the mask of a picture by its name and folders.
 
@@ -92,10 +110,9 @@ class MaskIndex:
         self.masks: dict[str, str] = {}
         self.pictures: dict[str, str] = {}
         for path in paths:
-            *parts, name = PurePosixPath(path).parts
+            *parts, _ = PurePosixPath(path).parts
             depth = next(i for i, part in enumerate(parts) if part.lower() in folders)
-            stem = PurePosixPath(name).stem.removesuffix("_mask")
-            key = "/".join([*parts[:depth], *parts[depth + 1 :], stem])
+            key = "/".join([*parts[:depth], *parts[depth + 1 :], mask_stem(path)])
             if key in self.masks:
                 raise UserError(f"{path}: {self.masks[key]} is a mask of the same picture")
             self.masks[key] = path
@@ -127,3 +144,14 @@ class MaskIndex:
                     )
                 return fits[0]
         return ""
+
+    def say_unused(self, root: Path, records: Sequence[Record]) -> None:
+        """Says which masks no picture has asked for, once all have been looked for."""
+        spare = normal_stems(records)
+        unused = [m for m in self.masks.values() if m not in self.pictures]
+        unused = [mask for mask in unused if mask_stem(mask) not in spare]
+        if unused:
+            say(
+                f"{root}: {len(unused)} of {len(self.masks)} masks are no picture's, the first is "
+                f"{unused[0]}; name a mask as its picture, 7.png or 7_mask.png for 7.jpg"
+            )

@@ -39,7 +39,8 @@ def carve_validation(
         if len({record.label for record in part}) < 2:
             raise UserError(
                 f"dataset: the {side} images hold no {_missing(part)} image; training needs at "
-                "least two normal and two anomalous ones of an object (VisA's split 1cls has none)"
+                "least two normal and two anomalous ones of an object. Splits of normal images "
+                "alone (1cls) are for methods that are not trained on them"
             )
     return train, validation
 

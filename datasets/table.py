@@ -28,8 +28,12 @@ def read_rows(
     """
     try:
         text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{table}: cannot be read ({error})") from error
+    except OSError as error:
+        raise UserError(f"{table}: cannot be read ({error.strerror}); see dataset.dir") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{table}: is not UTF-8 ({error.reason}); save it as 'CSV UTF-8'"
+        ) from error
     first = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)  # the comma, where there is none of them
     stream = io.StringIO(text, newline="")
@@ -37,7 +41,10 @@ def read_rows(
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     missing = [column for column in columns if column not in reader.fieldnames]
     if missing:
-        raise UserError(f"{table}:1: no column {missing[0]!r}; expected {','.join(columns)}")
+        raise UserError(
+            f"{table}:1: no column {missing[0]!r}; expected {','.join(columns)}, got "
+            f"{','.join(reader.fieldnames) or 'nothing'}"
+        )
     kept = [column for column in reader.fieldnames if column in {*columns, *optional}]
     rows = []
     try:

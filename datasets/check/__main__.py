@@ -24,6 +24,7 @@ _SHOWN = 50  # findings of one level that are printed
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 fine, 2 errors were found or something else the user can fix."""
     parser = options_parser(package.__doc__)
+    parser.prog = "python -m datasets.check"
     parser.add_argument("--out", type=Path, help=f"folder of the report; default: {REPORTS}/<name>")
     args = parser.parse_args(arguments)
 

@@ -67,7 +67,9 @@ def image_facts(file: Path) -> Facts:
     except UserError as error:
         return Facts(error=str(error))
     except OSError as error:
-        return Facts(error=f"{file}: cannot be read ({error.strerror or error})")
+        return Facts(
+            error=f"{file}: cannot be read ({error.strerror or error}); replace or remove it"
+        )
     if is_turned:
         width, height = height, width
     grey = small.convert("L").convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
@@ -145,7 +147,14 @@ def _look_at(
     with ThreadPoolExecutor(max_workers=num_cores()) as pool:
         jobs = {pool.submit(look, root / path): path for path in paths}
         try:
-            bar = tqdm(as_completed(jobs), total=len(jobs), desc=title, unit="img", leave=False)
+            bar = tqdm(
+                as_completed(jobs),
+                total=len(jobs),
+                desc=title,
+                unit="img",
+                leave=False,
+                disable=not jobs,
+            )
             for job in bar:
                 yield jobs[job], job.result()
         finally:

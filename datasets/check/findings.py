@@ -1,19 +1,27 @@
 """What is wrong with a data set, one line each."""
 
+import json
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from datasets.check.duplicates import same_bytes, same_picture
 from datasets.check.facts import Facts
+from datasets.image import SIXTEEN_BITS
 from datasets.record import Record, Splits
+from datasets.scan import mask_stem, normal_stems
 
 AllowLeak = Literal["all"] | tuple[str, ...]
 LEVELS = ("error", "warning", "note")
 _NAMED = 6  # files named in one line
 LABELS = ("normal", "anomalous")
+_TWELVE_BITS = 15  # brightest grey level, of 255, that 12 bits in 16 come to
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,21 @@ def unreadable(images: Iterable[Image]) -> Iterator[Finding]:
     """Pictures and masks that are no pictures, cut off, too large ..."""
     for image in images:
         if image.facts.error:
-            yield Finding("error", f"{image.facts.error}; replace it, or take it off the list")
+            yield Finding("error", image.facts.error)
         if image.mask and image.mask.error:
-            yield Finding("error", f"{image.mask.error}; replace it, or take it off the list")
+            yield Finding("error", image.mask.error)
+
+
+def nearly_black(images: Iterable[Image]) -> Iterator[Finding]:
+    """Pictures of 16 bits that use 12 of them or fewer, as many X-ray machines write them."""
+    deep = [i for i in images if not i.facts.error and i.facts.mode in SIXTEEN_BITS]
+    dark = [i for i in deep if np.frombuffer(i.facts.thumbnail, np.float16).max() <= _TWELVE_BITS]
+    if dark:
+        yield Finding(
+            "warning",
+            f"{dark[0].record.path}: {len(dark)} of {len(deep)} pictures of 16 bits, of which this "
+            "is the first, use 12 or fewer and are read as nearly black; stretch them to all 16",
+        )
 
 
 def copies(images: Sequence[Image], allow_leak: AllowLeak) -> Iterator[Finding]:
@@ -81,7 +101,7 @@ def copies(images: Sequence[Image], allow_leak: AllowLeak) -> Iterator[Finding]:
     leaks = [group for group in (*exact, *near) if len({by_path[p].split for p in group}) > 1]
     leaking = {path for group in leaks for path in group}
     for name in () if allow_leak == "all" else allow_leak:
-        if not any(fnmatchcase(path, name) for path in leaking):
+        if not any(_is_named(path, name) for path in leaking):
             yield Finding("warning", f"dataset.allow_leak: {name!r} names no leak; remove it")
 
 
@@ -104,7 +124,7 @@ def _copy_found(group: Sequence[Image], allow_leak: AllowLeak, *, is_exact: bool
         mend += " and give it the right label"
     if is_leak and not is_allowed:
         test = next(image.record.path for image in group if image.split == "test")
-        mend += f", or allow it: dataset.allow_leak=[{test}]"
+        mend += f", or allow it: {_allowance(test)}"
     first, *others = map(str, group)
     more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
     said = f"the same {'bytes' if is_exact else 'picture'} as {', '.join(others[:_NAMED])}{more}"
@@ -121,13 +141,24 @@ def _is_allowed(group: Sequence[Image], allow_leak: AllowLeak) -> bool:
         return True
     named = {
         split: all(
-            any(fnmatchcase(image.record.path, name) for name in allow_leak)
+            any(_is_named(image.record.path, name) for name in allow_leak)
             for image in group
             if image.split == split
         )
         for split in {image.split for image in group}
     }
     return any(named.values())
+
+
+def _is_named(path: str, name: str) -> bool:
+    return path == name or fnmatchcase(path, name)  # "[1]" in a file's name is no pattern
+
+
+def _allowance(path: str) -> str:
+    """The option that allows a leak, as a shell takes it."""
+    if re.fullmatch(r"[\w./-]+", path):
+        return f"dataset.allow_leak=[{path}]"
+    return shlex.quote(f"dataset.allow_leak=[{json.dumps(path, ensure_ascii=False)}]")
 
 
 def masks(images: Iterable[Image]) -> Iterator[Finding]:
@@ -162,12 +193,15 @@ def masks_of_nothing(root: Path, records: Sequence[Record]) -> Iterator[Finding]
     for path in (p for record in records for p in (record.path, record.mask) if p):
         folder, _, name = path.rpartition("/")
         listed.setdefault(folder, set()).add(name)
+    spare = normal_stems(records)
     for folder in sorted({record.mask.rpartition("/")[0] for record in records if record.mask}):
         suffixes = {Path(name).suffix for name in listed[folder]}
         extra = sorted(
             path.name
             for path in (root / folder).iterdir()
-            if path.name not in listed[folder] and path.suffix in suffixes
+            if path.name not in listed[folder]
+            and path.suffix in suffixes
+            and mask_stem(path.name) not in spare
         )
         if extra:
             what = "is no listed image's mask" if len(extra) == 1 else "are masks of no image"

@@ -91,6 +91,7 @@ def inspect(
 
     def found() -> Iterator[Finding]:
         yield from findings.unreadable(images)
+        yield from findings.nearly_black(images)
         yield from findings.copies(images, allow_leak)
         if with_masks:
             yield from findings.masks(images)

@@ -9,10 +9,10 @@ import pandas as pd
 
 from datasets.check.findings import LABELS, Image
 from datasets.check.inspection import Inspection
-from datasets.check.sheets import contact_sheet
+from datasets.check.sheets import contact_sheet, samples
 from utils.checkpoint import write_bytes
 
-_FORMAT = 1  # raise it when the same data give another page
+_FORMAT = 2  # raise it when the same data give another page
 _SHOWN = 2  # values named in a cell, the most frequent ones
 _WIDTH = 28  # characters of a value in a cell
 
@@ -80,13 +80,16 @@ def write_report(inspection: Inspection, folder: Path, title: str) -> Path:
     """
     page = folder / "data_report.md"
     sheets = _sheet_names({image.record.object for image in inspection.images})
-    text = _page(inspection, title, sheets)
+    shown = {
+        name: samples([image for image in inspection.images if image.record.object == name])
+        for name in sheets
+    }
+    text = _page(inspection, title, sheets, shown)
     is_there = all((folder / name).is_file() for name in sheets.values())
     if is_there and page.is_file() and page.read_text(encoding="utf-8") == text:
         return page
     for name, file in sheets.items():
-        images = [image for image in inspection.images if image.record.object == name]
-        write_bytes(contact_sheet(inspection.root, images), folder / file)
+        write_bytes(contact_sheet(inspection.root, shown[name]), folder / file)
     write_bytes(text.encode(), page)
     return page
 
@@ -101,11 +104,19 @@ def _sheet_names(objects: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def _page(inspection: Inspection, title: str, sheets: Mapping[str, str]) -> str:
+def _page(
+    inspection: Inspection,
+    title: str,
+    sheets: Mapping[str, str],
+    shown: Mapping[str, Sequence[Sequence[Image]]],
+) -> str:
     parts = [f"# {title}", inspection.summary + ".", table(inspection), "## Findings"]
     parts.append("\n".join(f"* {finding}" for finding in inspection.findings) or "None.")
     for name, file in sheets.items():
-        parts += [f"## {name}", f"![samples of {name}](<{file}>)", _defects(inspection, name)]
+        paths = [image.record.path for row in shown[name] for image in row]
+        named = ", ".join(f"{number}: `{path}`" for number, path in enumerate(paths, 1))
+        parts += [f"## {name}", f"![samples of {name}](<{file}>)", named]
+        parts.append(_defects(inspection, name))
     parts.append(f"<!-- {_FORMAT}-{inspection.key} -->")
     return "\n\n".join(parts) + "\n"
 

@@ -4,9 +4,10 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from PIL import Image as Pillow
-from PIL import ImageChops, ImageDraw, ImageFilter
+from PIL import ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from datasets.check.findings import Image
 from datasets.image import read_image
@@ -18,24 +19,36 @@ _CELL = (240, 180)  # width and height of a picture in pixels
 _CAPTION = 16  # height of a line of text
 _GAP = 6
 _RED = (255, 32, 32)
+# Pillow's own font knows English alone, this one most alphabets; the page has all names as text.
+_FONT = "fonts/ttf/DejaVuSans.ttf"
+_LETTERS = 11  # size in pixels
 
 
-def contact_sheet(root: Path, images: Sequence[Image]) -> bytes:
-    """Normal images above, anomalous ones below with the outlines of their masks, as a JPEG."""
+def samples(images: Sequence[Image]) -> list[list[Image]]:
+    """Which images of an object are shown, row by row: normal ones above, anomalous ones below."""
     rows: list[list[Image]] = []
     for label in (0, 1):
         chosen = _spread([i for i in images if i.record.label == label and not i.facts.error])
         rows += [chosen[k : k + _COLUMNS] for k in range(0, len(chosen), _COLUMNS)]
+    return rows
+
+
+def contact_sheet(root: Path, rows: Sequence[Sequence[Image]]) -> bytes:
+    """The samples, numbered, with the outlines of their masks, as a JPEG."""
     width, height = _CELL[0] + _GAP, _CELL[1] + 2 * _CAPTION + _GAP
     sheet = Pillow.new("RGB", (_COLUMNS * width + _GAP, max(len(rows), 1) * height + _GAP), "white")
     draw = ImageDraw.Draw(sheet)
+    draw.font = ImageFont.truetype(f"{matplotlib.get_data_path()}/{_FONT}", _LETTERS)
+    number = 0
     for y, row in enumerate(rows):
         for x, image in enumerate(row):
+            number += 1
             left, top = x * width + _GAP, y * height + _GAP
             picture = _picture(root, image)
             sheet.paste(picture, (left, top + _CELL[1] - picture.height))
             what = image.record.defect or ("anomalous" if image.record.label else "normal")
-            for line, text in enumerate((what, f"{image.split} {Path(image.record.path).name}")):
+            name = f"{image.split} {Path(image.record.path).name}"
+            for line, text in enumerate((f"{number}: {what}", name)):
                 place = (left, top + _CELL[1] + line * _CAPTION)
                 draw.text(place, _fitted(draw, text), fill="black")
     stream = io.BytesIO()

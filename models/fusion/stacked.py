@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion.base import Fused, Fusion, mean_over
+from utils.errors import UserError
 
 Direction = Literal["image_to_text", "text_to_image", "both"]
 
@@ -61,13 +62,13 @@ class StackedAttention(Fusion):
             ``(B, layers, heads, asking tokens, answering tokens)``; they sum to 1 over the last.
 
         Raises:
-            ValueError: If either side has a single token: its softmax would be 1 whatever the
+            UserError: If either side has a single token: its softmax would be 1 whatever the
                 other side says.
         """
         if image.shape[1] < 2 or text.shape[1] < 2:
-            raise ValueError(
-                f"attention needs sequences, got {image.shape[1]} image and "
-                f"{text.shape[1]} text tokens"
+            raise UserError(
+                f"attention needs sequences, got {image.shape[1]} image and {text.shape[1]} text "
+                "tokens; a larger image.size has more, a fusion of pooled vectors needs none"
             )
         places, words = self.from_image(image), self.from_text(text)
         everywhere = torch.ones(places.shape[:2], dtype=torch.bool, device=places.device)

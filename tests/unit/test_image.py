@@ -90,6 +90,23 @@ def test_black_and_white_and_grey_with_transparency(tmp_path):
     assert np.array_equal(np.asarray(read_image(tmp_path / "b.png"))[..., 2], GREY)
 
 
+def test_a_palette_with_transparency_is_read_in_silence(tmp_path):
+    image = Image.fromarray(RGB).quantize(16)
+    image.save(tmp_path / "a.png", transparency=bytes(range(16)))
+    assert np.array_equal(
+        np.asarray(read_image(tmp_path / "a.png")), np.asarray(image.convert("RGB"))
+    )
+
+
+def test_decimal_numbers_are_refused(tmp_path):
+    """Their white may be 1, 255 or anything: read as 0 to 255, most are nearly black."""
+    Image.fromarray(GREY.astype(np.float32) / 255).save(tmp_path / "a.tif")
+    with pytest.raises(
+        UserError, match=r"a\.tif: its pixels are decimal numbers.*; save it with 8"
+    ):
+        read_image(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("name", ["a.JPG", "ein Bild ä.Png"])
 def test_names(tmp_path, name):
     Image.fromarray(RGB).save(tmp_path / name)
@@ -119,10 +136,15 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 def test_a_decompression_bomb(tmp_path, monkeypatch):
-    Image.fromarray(RGB).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(UserError, match="decompression bomb"):
-        read_image(tmp_path / "a.png")
+    monkeypatch.setattr("datasets.image.MAX_PIXELS", 60 * 40)
+    Image.new("1", (60, 40)).save(tmp_path / "large.png")
+    assert read_image(tmp_path / "large.png").size == (60, 40)
+    assert Image.MAX_IMAGE_PIXELS is None  # Pillow would warn of pictures half as large
+    Image.new("1", (60, 41)).save(tmp_path / "bomb.png")
+    with pytest.raises(
+        UserError, match=r"bomb\.png: is too large, 60 x 41 pixels, and may be a de"
+    ):
+        read_image(tmp_path / "bomb.png")
 
 
 @pytest.mark.parametrize("resize", RESIZES)

@@ -75,7 +75,7 @@ def test_the_modes_are_what_they_should_be(tmp_path):
 def test_a_mask_that_cannot_be_read(tmp_path, content):
     if content is not None:
         (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.png: (is not a picture|cannot be read as a mask)"):
+    with pytest.raises(UserError, match=r"a\.png: (is not a picture|cannot be read as a picture)"):
         read_mask(tmp_path / "a.png")
 
 

@@ -15,6 +15,7 @@ from models.objectives import OBJECTIVES
 from models.objectives.base import Learner, LiveTeacher
 from tests.fixtures import TINY_CLIP, random_batch, student_options, teacher_options
 from utils.batch import Batch
+from utils.errors import UserError
 from utils.registry import Component
 
 SIZE = (64, 96)
@@ -170,7 +171,7 @@ def test_the_released_fusion_needs_embeddings_of_one_size():
 
 def test_cross_attention_refuses_a_single_token():
     image, text, mask = tokens("cross_attention")
-    with pytest.raises(ValueError, match="needs sequences, got 6 image and 1 text tokens"):
+    with pytest.raises(UserError, match="needs sequences, got 6 image and 1 text tokens; a larger"):
         fusion("cross_attention")(image, text[:, :1], mask[:, :1])
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from datasets import DATASETS
 from datasets.image import read_image
-from datasets.record import data_hash, to_meta
+from datasets.record import check_path, data_hash, to_meta
 from tests.layouts import LAYOUTS, Painter, write_folder, write_mvtec, write_table
 from utils.errors import UserError
 from utils.registry import options_of
@@ -208,6 +208,13 @@ FOLDERS = {
     ),
     "defects inside": (["good/1.png", "bad/dent/2.png"], {}, {"own"}, {"dent"}, 0),
     "a named object": (["ok/1.png", "ng/2.png"], {"object_name": "nut"}, {"nut"}, {"anomaly"}, 0),
+    "a named object in a folder": (
+        ["Images/good/1.png", "Images/bad/2.png"],
+        {"object_name": "nut"},
+        {"nut"},
+        {"anomaly"},
+        0,
+    ),
     "masks by name": (["good/1.png", "bad/2.png", "masks/2.png"], {}, {"own"}, {"anomaly"}, 1),
     "masks in folders": (
         ["good/1.png", "bad/a/2.png", "bad/b/2.png", "mask/a/2_mask.png", "mask/b/2_mask.png"],
@@ -260,7 +267,7 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
     write_folder(tmp_path)
     Painter()(tmp_path / "other/1.png", is_bad=False)
     DATASETS["folder"](tmp_path)
-    assert "2 files are left out" in capsys.readouterr().out
+    assert "left out: 2 of 20 files" in capsys.readouterr().out
 
 
 def test_folders_that_cannot_be_understood(tmp_path):
@@ -277,6 +284,56 @@ def test_folders_that_cannot_be_understood(tmp_path):
     assert "4 images, 3 of them anomalous, leave no normal one for testing" in message
     paint(tmp_path / "test/good/1.png", is_bad=False)
     assert "is in no folder 'train' or 'test', but other" in error("folder", tmp_path)
+
+
+def test_pictures_of_a_kind_that_is_not_read(tmp_path):
+    for kind in ("good", "bad"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "IMG_1.HEIC").write_bytes(b"heic")
+    message = error("folder", tmp_path)
+    assert message.endswith("; 2 files are of kinds that are not read, such as bad/IMG_1.HEIC")
+
+
+@pytest.mark.parametrize("name", [b"gr\xf6\xdfe.png", b"a\nb.png"])
+def test_names_that_no_table_can_hold(tmp_path, name):
+    """Archives that were packed elsewhere leave such names; names in all scripts are welcome."""
+    paint = Painter()
+    for i in range(3):
+        paint(tmp_path / f"good/Größe 寸法\u202f{i}.png", is_bad=False)
+        paint(tmp_path / f"bad/{i}.png", is_bad=True)
+    DATASETS["folder"](tmp_path)
+    try:
+        (tmp_path / "bad/0.png").rename(Path(os.fsdecode(bytes(tmp_path / "bad") + b"/" + name)))
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    message = error("folder", tmp_path)
+    assert message.startswith(f"ROOT: the name {'bad/' + os.fsdecode(name)!r} is not UTF-8 or br")
+    with pytest.raises(
+        UserError, match=r"meta.json: train.nut\[0\]: the name 'a\\nb.png' is not U"
+    ):
+        check_path("a\nb.png", "meta.json: train.nut[0]")
+
+
+def test_masks_that_are_no_pictures(tmp_path, capsys):
+    """Masks under other names would otherwise count as none at all."""
+    paint = Painter()
+    for i in range(3):
+        paint(tmp_path / f"good/g{i}.png", is_bad=False, mask=tmp_path / f"masks/g{i}.png")
+        paint(tmp_path / f"bad/b{i}.png", is_bad=True, mask=tmp_path / f"masks/b{i}_label.png")
+    DATASETS["folder"](tmp_path)
+    said = capsys.readouterr().out
+    assert "masks: none" in said
+    assert "3 of 6 masks are no picture's, the first is masks/b0_label.png; name a mask as" in said
+    write_mvtec(tmp_path / "mvtec")
+    DATASETS["mvtec"](tmp_path / "mvtec")
+    assert "no picture's" not in capsys.readouterr().out
+    masks = tmp_path / "mvtec/screw/ground_truth/bent"
+    (masks / "000_mask.png").rename(masks / "000_label.png")
+    DATASETS["mvtec"](tmp_path / "mvtec")
+    assert (
+        "1 of 8 masks are no picture's, the first is screw/ground_truth/be"
+        in capsys.readouterr().out
+    )
 
 
 def test_masks_that_could_be_anybodys(tmp_path):
@@ -359,7 +416,11 @@ def test_delimiters_and_names_that_are_not_ascii(tmp_path, delimiter):
     ("lines", "header", "message"),
     [
         (["0.png,perhaps"], "image_path,label", "labels.csv:2: label must be 0 or 1, normal or"),
-        (["0.png"], "image_path", "labels.csv:1: no column 'label'"),
+        (
+            ["0.png"],
+            "image_path",
+            "labels.csv:1: no column 'label'; expected image_path,label, got i",
+        ),
         (["0.png,0,x"], "image_path,label", "labels.csv:2: expected 2 columns"),
         (["../0.png,0"], "image_path,label", "labels.csv:2: path '../0.png' must stay below"),
         (["/etc/0.png,0"], "image_path,label", "labels.csv:2: path '/etc/0.png' must stay"),
@@ -375,6 +436,13 @@ def test_tables_that_are_wrong(tmp_path, lines, header, message):
         Painter()(tmp_path / f"{i}.png", is_bad=False)
     table(tmp_path, *lines, header=header)
     assert message in error("csv", tmp_path, group="")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_table_in_another_encoding(tmp_path, encoding):
+    (tmp_path / "labels.csv").write_bytes("image_path,label\nä.png,0".encode(encoding))
+    message = error("csv", tmp_path, group="")
+    assert re.fullmatch(r"labels.csv: is not UTF-8 \(.*\); save it as 'CSV UTF-8'", message)
 
 
 def test_a_column_that_groups_has_to_be_there(tmp_path):
