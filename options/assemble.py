@@ -25,7 +25,7 @@ from options.schema import Dataset, Run, Source, Stage
 from utils.checkpoint import load_weights, read_about
 from utils.errors import UserError
 from utils.optimizers import OPTIMIZERS
-from utils.ranks import share
+from utils.ranks import Share, share
 from utils.schedules import SCHEDULES
 from utils.seeding import derive, seed_everything
 
@@ -169,7 +169,8 @@ def training_batches(
         mosaic=stage.augment.mosaic,
         seed=seed,
     )
-    return _batches(images, stage, stage.engine.batch_size, stage.engine.sampler, device, seed)
+    engine = stage.engine
+    return _batches(images, stage, engine.batch_size, engine.sampler, device, seed, share())
 
 
 def needs_masks(stage: Stage) -> bool:
@@ -204,6 +205,7 @@ def evaluation_batches(
     *,
     with_masks: bool = False,
     root: Path | None = None,
+    part: Share | None = None,
 ) -> Batches:
     """Images to score, each once, in order.
 
@@ -217,6 +219,7 @@ def evaluation_batches(
             says nothing about the label. A network that reads none is told nothing.
         with_masks: Whether the batches hold masks.
         root: Folder of the images, where it is not the data set's.
+        part: Which share of them is this process's; by default its own among all processes.
     """
     root = root or run.dataset.dir
     is_reader = METHODS[stage.model.name].reads_text
@@ -226,7 +229,9 @@ def evaluation_batches(
         captions=(captions or Captions("object", 0.0, 0)) if is_reader else None,
         masks=Masks(root, records, _view(stage)) if with_masks else None,
     )
-    return _batches(images, stage, stage.engine.eval_batch_size, None, device, 0)
+    return _batches(
+        images, stage, stage.engine.eval_batch_size, None, device, 0, part or share()
+    )
 
 
 def _batches(
@@ -236,6 +241,7 @@ def _batches(
     sampler: str | None,
     device: torch.device,
     seed: int,
+    part: Share,
 ) -> Batches:
     is_resident = isinstance(images.pixels, ResidentPixels)
     workers = 0 if is_resident else stage.engine.num_workers
@@ -246,7 +252,7 @@ def _batches(
         num_workers=workers,
         device=device,
         seed=seed,
-        part=share(),
+        part=part,
     )
 
 

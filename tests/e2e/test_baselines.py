@@ -18,8 +18,10 @@ from models.encoders.clip import clip_model
 from options.assemble import build_learner, build_model, evaluation_batches, load_model, read_splits
 from options.load import load
 from options.schema import Stage
+from options.scoring import show_references
 from tests.fixtures import write_visa
 from utils.checkpoint import load_state
+from utils.device import Machine
 
 OPTIONS = """
 exp: {{dir: {folder}/run}}
@@ -301,6 +303,25 @@ def test_references_are_drawn_by_the_seed(data, tmp_path):
     six = "baseline.model.shots=6"  # all there are: the seed has nothing to choose
     every = winclip_plus(tmp_path, data, *common, six)
     assert winclip_plus(tmp_path, data, *common, six, "misc.seed=8") == pytest.approx(every)
+
+
+def test_every_process_sees_all_references(data, tmp_path, monkeypatch):
+    source = write(tmp_path, data, "vand", "random")
+    run = load(source, [*UNTRAINED["winclip"], *released("winclip", tmp_path)])
+    splits, machine = read_splits(run.dataset), Machine.choose("cpu", "fp32")
+
+    def references_of(rank, world_size):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(world_size))
+        model = build_model(run, "baseline", run.baseline)
+        seen = []
+        monkeypatch.setattr(model, "remember", lambda batch: seen.extend(batch.path))
+        show_references(model, run, run.baseline, splits, machine)
+        return seen
+
+    alone = references_of(0, 1)
+    assert len(alone) == 4
+    assert references_of(0, 2) == references_of(1, 2) == alone
 
 
 def test_too_few_references(data, tmp_path, capsys):
