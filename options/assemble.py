@@ -1,5 +1,6 @@
 """From options to objects: the only place that reads them and builds something."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> 
         tested = {record.path for record in splits["test"]}
         is_same = run.dataset.auxiliary.dir.resolve() == options.dir.resolve()
         options = run.dataset.auxiliary
-        splits = {"train": read_splits(options)["test"], "test": []}
+        splits = {"train": _read_auxiliary(options)["test"], "test": []}
         if is_same and tested & {record.path for record in splits["train"]}:
             raise UserError(
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
@@ -89,6 +90,15 @@ def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> 
             )
     train, val = carve_validation(splits["train"], run.dataset.val_fraction, run.misc.seed)
     return Data(options.dir, train, val, splits, data_hash(splits))
+
+
+def _read_auxiliary(options: Source) -> Splits:
+    """As :func:`read_splits`; what there is to mend is an option of ``dataset.auxiliary``."""
+    try:
+        return read_splits(options)
+    except UserError as error:
+        said = re.sub(r"(?<![\w/.])dataset\.(?=\w)", "dataset.auxiliary.", str(error))
+        raise UserError(said) from error
 
 
 def build_model(run: Run, name: str, stage: Stage) -> AnomalyModel:
@@ -229,9 +239,7 @@ def evaluation_batches(
         captions=(captions or Captions("object", 0.0, 0)) if is_reader else None,
         masks=Masks(root, records, _view(stage)) if with_masks else None,
     )
-    return _batches(
-        images, stage, stage.engine.eval_batch_size, None, device, 0, part or share()
-    )
+    return _batches(images, stage, stage.engine.eval_batch_size, None, device, 0, part or share())
 
 
 def _batches(

@@ -215,7 +215,18 @@ def test_they_are_trained_on_another_data_set_or_not_at_all(data, tmp_path, caps
     options = write(tmp_path, data, name, "random")
     message = refused(run_py, capsys, options, "dataset.auxiliary=null")
     assert "is trained on another data set: write a section dataset.auxiliary" in message
-    assert "nothing is trained yet; first: python run.py" in refused(test_py, capsys, options)
+    message = refused(test_py, capsys, options)
+    assert "nothing is trained yet; first: python run.py" in message
+    file = {"vand": "mvtec_pretrained.pth", "anomalyclip": "epoch_15.pth"}[name]
+    assert f"or take its authors' weights: baseline.model.released=FILE ({file} of" in message
+
+
+def test_what_is_wrong_with_the_other_data_set_is_said_of_it(data, tmp_path, capsys):
+    options = write(tmp_path, data, "vand", "random")
+    message = refused(run_py, capsys, options, f"dataset.auxiliary.dir={tmp_path}/none")
+    assert "name another folder with dataset.auxiliary.dir=FOLDER" in message
+    message = refused(run_py, capsys, options, "dataset.auxiliary.split=3cls")
+    assert message.startswith("dataset.auxiliary.split: unknown split '3cls'")
 
 
 def test_a_released_file_that_does_not_fit_is_one_line(data, tmp_path, capsys):
