@@ -159,7 +159,8 @@ def open_network(
     if not stage.needs_training:
         model = build_model(run, name, stage).eval()
         shots = model.num_references
-        how = f"{shots} normal references per object" if shots else "zero-shot"
+        references = "reference" if shots == 1 else "references"
+        how = f"{shots} normal {references} per object" if shots else "zero-shot"
         return model, stage, f"{stage.model.name}, {how}"
     folder = StageFolder(run.exp.dir / name, name)
     if not folder.best.is_file():

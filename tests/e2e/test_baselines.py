@@ -305,7 +305,7 @@ def winclip_plus(tmp_path, data, *more):
     return scores_of(tmp_path / "run").tolist()
 
 
-def test_references_are_drawn_by_the_seed(data, tmp_path):
+def test_references_are_drawn_by_the_seed(data, tmp_path, capsys):
     weights = f"baseline.model.pre_trained={data}/clip.safetensors"
     common = (weights, "dataset.objects=[candle]")
     first = winclip_plus(tmp_path, data, *common)
@@ -314,6 +314,9 @@ def test_references_are_drawn_by_the_seed(data, tmp_path):
     six = "baseline.model.shots=6"  # all there are: the seed has nothing to choose
     every = winclip_plus(tmp_path, data, *common, six)
     assert winclip_plus(tmp_path, data, *common, six, "misc.seed=8") == pytest.approx(every)
+    assert "winclip, 6 normal references per object" in capsys.readouterr().out
+    winclip_plus(tmp_path, data, *common, "baseline.model.shots=1")
+    assert "winclip, 1 normal reference per object" in capsys.readouterr().out
 
 
 def test_every_process_sees_all_references(data, tmp_path, monkeypatch):

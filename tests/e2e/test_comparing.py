@@ -217,6 +217,14 @@ def test_a_network_that_was_trained_on_other_images_is_refused(folder, capsys):
     assert "dataset.split is 1cls, was 2cls_highshot" in said
 
 
+def test_the_prevalence_of_a_single_object_is_said_once(folder, bright):
+    others = [f"columns.{name}=null" for name in ("teacher", "oracle", "later")]
+    column = f"columns.ours={{options: {bright}, stage: baseline}}"
+    assert compare(folder, "dataset.objects=[candle]", *others, column) == 0
+    text = (folder / "out/comparison.md").read_text()
+    assert "prevalence (the AUPR of chance) 33.3. Trained on nothing" in text
+
+
 def test_columns_are_trained_and_scored_for_several_seeds(folder, bright):
     student = ["teacher=null", "student.objective=cross_entropy"]
     column = "{title: Alone, options: %s, overrides: [%s]}"
