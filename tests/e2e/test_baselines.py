@@ -181,6 +181,8 @@ def test_images_that_are_to_be_tested_are_not_trained_on(data, tmp_path, capsys)
     assert "dataset.auxiliary: holds images that are to be tested" in message
     apart = ["dataset.objects=[candle]", "dataset.auxiliary.objects=[pipe_fryum]"]
     assert run_py.main([str(options), *same, *apart, "engine.epochs=1"]) == 0
+    layers = 4 * (128 * 128 + 128)
+    assert f"M parameters ({layers:,} trained), " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", TRAINED)
