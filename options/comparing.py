@@ -205,7 +205,7 @@ def _caption(comparison: Comparison, splits: Splits, machine: Machine, source: s
     table = per_object(labels.assign(score=labels["label"]))
     shares, images = table["prevalence"].drop("mean"), comparison.dataset
     by_object = f"{shares.mean():.1f}"
-    if len(shares) > 1:
+    if shares.min() < shares.max():
         by_object += f" in the mean, {shares.min():.1f} to {shares.max():.1f} by object"
     seeds = comparison.all_seeds
     over = f"seed {seeds[0]}"
