@@ -1,7 +1,7 @@
 """Images, what is said about them, and the batches they travel in."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -92,7 +92,8 @@ class ImageText(Dataset[_Sample | UserError]):
             seed = derive(self.seed, "augment", epoch, record.path)
             mask: Tensor | None
             if self.mosaic is not None and self.masks is not None:
-                image, mask = self.mosaic(index, self.pixels, self.masks, seed)
+                image, mask, label = self.mosaic(index, self.pixels, self.masks, seed)
+                record = replace(record, label=label)
             else:
                 image, mask = self.pixels(index), self.masks(index) if self.masks else None
             guide_image = self.guide.pixels(index) if self.guide else None
@@ -124,6 +125,7 @@ class Mosaic:
     def __init__(self, probability: float, records: Sequence[Record]) -> None:
         self.probability = probability
         self.objects = [record.object for record in records]
+        self.labels = [record.label for record in records]
         self.folders: dict[str, dict[PurePosixPath, list[int]]] = {}
         for i, record in enumerate(records):
             folders = self.folders.setdefault(record.object, {})
@@ -131,11 +133,11 @@ class Mosaic:
 
     def __call__(
         self, index: int, pixels: Pixels, masks: Masks, seed: int
-    ) -> tuple[Tensor, Tensor]:
-        """Image ``(3, H, W)`` and mask ``(H, W)`` in the place of ``index``."""
+    ) -> tuple[Tensor, Tensor, int]:
+        """Image ``(3, H, W)``, mask ``(H, W)`` and label in the place of ``index``."""
         random = np.random.default_rng(seed)
         if random.random() >= self.probability:
-            return pixels(index), masks(index)
+            return pixels(index), masks(index), self.labels[index]
         folders = list(self.folders[self.objects[index]].values())
         drawn = [folders[int(i)] for i in random.integers(len(folders), size=4)]
         chosen = [folder[int(random.integers(len(folder)))] for folder in drawn]
@@ -143,10 +145,11 @@ class Mosaic:
         size = pictures[0].shape[-2:]  # that of all
         image = _quarters(pictures)
         mask = _quarters([masks(i).unsqueeze(0) for i in chosen])
-        nearest = v2.InterpolationMode.NEAREST
-        return v2.functional.resize(image, size, antialias=True), v2.functional.resize(
-            mask, size, interpolation=nearest
-        )[0]
+        return (
+            v2.functional.resize(image, size, antialias=True),
+            v2.functional.resize(mask, size, interpolation=v2.InterpolationMode.NEAREST)[0],
+            max(self.labels[i] for i in chosen),
+        )
 
 
 def _quarters(images: Sequence[Tensor]) -> Tensor:

@@ -37,12 +37,15 @@ class AnomalyModel(nn.Module):
         has_map: Whether it can say where in an image the anomaly is.
         num_references: Normal training images of each object that it wants to see before a test.
         feature_dim: D of :attr:`Output.features`.
+        released_as: The authors' own weights that its option ``released`` takes, and where they
+            are; empty: there are none.
     """
 
     reads_text: bool = False
     has_map: bool = False
     num_references: int = 0
     feature_dim: int
+    released_as: str = ""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Output:

@@ -1,5 +1,6 @@
 """From options to objects: the only place that reads them and builds something."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from options.schema import Dataset, Run, Source, Stage
 from utils.checkpoint import load_weights, read_about
 from utils.errors import UserError
 from utils.optimizers import OPTIMIZERS
-from utils.ranks import share
+from utils.ranks import Share, share
 from utils.schedules import SCHEDULES
 from utils.seeding import derive, seed_everything
 
@@ -81,7 +82,7 @@ def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> 
         tested = {record.path for record in splits["test"]}
         is_same = run.dataset.auxiliary.dir.resolve() == options.dir.resolve()
         options = run.dataset.auxiliary
-        splits = {"train": read_splits(options)["test"], "test": []}
+        splits = {"train": _read_auxiliary(options)["test"], "test": []}
         if is_same and tested & {record.path for record in splits["train"]}:
             raise UserError(
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
@@ -89,6 +90,15 @@ def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> 
             )
     train, val = carve_validation(splits["train"], run.dataset.val_fraction, run.misc.seed)
     return Data(options.dir, train, val, splits, data_hash(splits))
+
+
+def _read_auxiliary(options: Source) -> Splits:
+    """As :func:`read_splits`; what there is to mend is an option of ``dataset.auxiliary``."""
+    try:
+        return read_splits(options)
+    except UserError as error:
+        said = re.sub(r"(?<![\w/.])dataset\.(?=\w)", "dataset.auxiliary.", str(error))
+        raise UserError(said) from error
 
 
 def build_model(run: Run, name: str, stage: Stage) -> AnomalyModel:
@@ -169,7 +179,8 @@ def training_batches(
         mosaic=stage.augment.mosaic,
         seed=seed,
     )
-    return _batches(images, stage, stage.engine.batch_size, stage.engine.sampler, device, seed)
+    engine = stage.engine
+    return _batches(images, stage, engine.batch_size, engine.sampler, device, seed, share())
 
 
 def needs_masks(stage: Stage) -> bool:
@@ -204,6 +215,7 @@ def evaluation_batches(
     *,
     with_masks: bool = False,
     root: Path | None = None,
+    part: Share | None = None,
 ) -> Batches:
     """Images to score, each once, in order.
 
@@ -217,6 +229,7 @@ def evaluation_batches(
             says nothing about the label. A network that reads none is told nothing.
         with_masks: Whether the batches hold masks.
         root: Folder of the images, where it is not the data set's.
+        part: Which share of them is this process's; by default its own among all processes.
     """
     root = root or run.dataset.dir
     is_reader = METHODS[stage.model.name].reads_text
@@ -226,7 +239,7 @@ def evaluation_batches(
         captions=(captions or Captions("object", 0.0, 0)) if is_reader else None,
         masks=Masks(root, records, _view(stage)) if with_masks else None,
     )
-    return _batches(images, stage, stage.engine.eval_batch_size, None, device, 0)
+    return _batches(images, stage, stage.engine.eval_batch_size, None, device, 0, part or share())
 
 
 def _batches(
@@ -236,6 +249,7 @@ def _batches(
     sampler: str | None,
     device: torch.device,
     seed: int,
+    part: Share,
 ) -> Batches:
     is_resident = isinstance(images.pixels, ResidentPixels)
     workers = 0 if is_resident else stage.engine.num_workers
@@ -246,7 +260,7 @@ def _batches(
         num_workers=workers,
         device=device,
         seed=seed,
-        part=share(),
+        part=part,
     )
 
 

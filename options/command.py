@@ -7,6 +7,7 @@ from pathlib import Path
 from options.comparison_file import Comparison, load_comparison
 from options.load import load
 from options.schema import Run
+from options.tree import read
 from utils.errors import UserError
 
 DEFAULT = Path("options/KDstudent.yaml")
@@ -59,6 +60,8 @@ def run_from(args: argparse.Namespace) -> tuple[Run, str]:
         UserError: If an option is wrong, or two files are named.
     """
     file, overrides = file_and_overrides(args, DEFAULT)
+    if "columns" in read(file, []):
+        raise UserError(f"{file}: compares methods: run.py and test.py take it with --compare")
     return load(file, overrides), shlex.join([str(file), *overrides])
 
 
@@ -71,5 +74,7 @@ def comparison_from(args: argparse.Namespace) -> tuple[Comparison, str]:
         UserError: If an option is wrong, or two files are named.
     """
     file, overrides = file_and_overrides(args, DEFAULT_COMPARISON)
+    if "exp" in read(file, []):
+        raise UserError(f"{file}: is about one experiment: leave --compare out")
     overrides += [] if args.seeds is None else [f"seeds={args.seeds}"]
     return load_comparison(file, overrides), shlex.join([str(file), *overrides])

@@ -191,7 +191,8 @@ def _trained_on(run: Run, name: str, splits: Splits) -> str:
         return " ".join([auxiliary.dir.name, *auxiliary.objects])
     if not stage.needs_training:
         shots = _num_references(stage)
-        return f"{shots} normal images an object" if shots else "nothing"
+        images = "image" if shots == 1 else "images"
+        return f"{shots} normal {images} an object" if shots else "nothing"
     anomalous = sum(record.label for record in splits["train"])
     return f"these objects ({anomalous} anomalous)"
 
@@ -203,9 +204,9 @@ def _caption(comparison: Comparison, splits: Splits, machine: Machine, source: s
     )
     table = per_object(labels.assign(score=labels["label"]))
     shares, images = table["prevalence"].drop("mean"), comparison.dataset
-    by_object = (
-        f"{shares.mean():.1f} in the mean, {shares.min():.1f} to {shares.max():.1f} by object"
-    )
+    by_object = f"{shares.mean():.1f}"
+    if shares.min() < shares.max():
+        by_object += f" in the mean, {shares.min():.1f} to {shares.max():.1f} by object"
     seeds = comparison.all_seeds
     over = f"seed {seeds[0]}"
     if len(seeds) > 1:

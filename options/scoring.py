@@ -16,7 +16,7 @@ from utils.device import Machine
 from utils.errors import UserError
 from utils.evaluation import score_images
 from utils.pixel_evaluation import PixelFigures
-from utils.ranks import is_main, put_together
+from utils.ranks import WHOLE, is_main, put_together
 from utils.seeding import derive, generator
 
 
@@ -105,6 +105,7 @@ def show_references(
         random = generator(derive(run.misc.seed, "references", name))
         order = torch.randperm(len(records), generator=random)
         chosen += [records[i] for i in order[: model.num_references].tolist()]
-    for batch in evaluation_batches(run, stage, chosen, chosen, machine.device):
+    # Every process compares its images with all references, not with a share of them.
+    for batch in evaluation_batches(run, stage, chosen, chosen, machine.device, part=WHOLE):
         with machine.autocast():
             model.remember(batch.to(machine.device))

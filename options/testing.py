@@ -11,6 +11,7 @@ import pandas as pd
 from datasets.captions import Policy
 from datasets.record import Splits, data_hash
 from models.base import AnomalyModel
+from models.methods import METHODS
 from options.assemble import (
     build_model,
     load_model,
@@ -158,11 +159,15 @@ def open_network(
     if not stage.needs_training:
         model = build_model(run, name, stage).eval()
         shots = model.num_references
-        how = f"{shots} normal references per object" if shots else "zero-shot"
+        references = "reference" if shots == 1 else "references"
+        how = f"{shots} normal {references} per object" if shots else "zero-shot"
         return model, stage, f"{stage.model.name}, {how}"
     folder = StageFolder(run.exp.dir / name, name)
     if not folder.best.is_file():
-        raise UserError(f"{folder.path}: nothing is trained yet; first: python run.py {source}")
+        raise UserError(
+            f"{folder.path}: nothing is trained yet; first: python run.py {source}"
+            + _released(name, stage)
+        )
     auxiliary = run.dataset.auxiliary
     if name == "baseline" and auxiliary and auxiliary.dir.resolve() == run.dataset.dir.resolve():
         read_data(run, name)  # refuses images that it was trained on
@@ -172,6 +177,12 @@ def open_network(
     if done < stage.engine.epochs:
         title += f", UNFINISHED ({done} of {stage.engine.epochs} epochs)"
     return model, stage, title
+
+
+def _released(name: str, stage: Stage) -> str:
+    """How to do without a training, for a method whose authors gave away their weights."""
+    known = METHODS[stage.model.name].released_as
+    return f"; or take its authors' weights: {name}.model.released=FILE ({known})" if known else ""
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def _train_stage(
         optimizer.load_state_dict(state["optimizer"])
     total, trained = num_parameters(learner.model)
     say(
-        f"{name}: {stage.model.name}, {total / 1e6:.1f} M parameters ({trained / 1e6:.1f} M "
+        f"{name}: {stage.model.name}, {_counted(total)} parameters ({_counted(trained)} "
         f"trained), {len(data.train)} images to learn from, {len(data.val)} to choose on, {machine}"
         + (f"; goes on after epoch {len(history)}" if history else "")
     )
@@ -154,6 +154,11 @@ def _train_stage(
     )
     keeper.close()
     say(f"{name}: done: {folder.best}")
+
+
+def _counted(number: int) -> str:
+    """As in "427.9 M" or, of few, "43,008"."""
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number:,}"
 
 
 def _judge_text(name: str, stage: Stage, data: Data) -> None:

@@ -230,7 +230,8 @@ def long_table(methods: Sequence[Method]) -> pd.DataFrame:
     first = ["method", "object", "n", "anomalies", "prevalence", "seeds"]
     last = [name for metric in METRICS for name in (metric, f"{metric}_spread")]
     facts = dict.fromkeys(name for method in methods for name in method.facts)
-    table = pd.DataFrame(rows).reindex(columns=[*first, *last, *facts, "note"])
+    columns = dict.fromkeys([*first, *last, *facts, "note"])  # each once
+    table = pd.DataFrame(rows).reindex(columns=list(columns))
     return table.astype(dict.fromkeys(("n", "anomalies", "seeds"), "Int64"))
 
 

@@ -47,7 +47,8 @@ def fetch(url: str, path: Path, *, sha256: str = "", size: int | None = None) ->
         _download(url, part)
     except (OSError, http.client.HTTPException) as error:
         kept = f"; {part.stat().st_size:,} bytes are kept in {part}" if part.exists() else ""
-        known = f" (SHA-256 {sha256[:16]}...)" if sha256 else ""
+        rest = "..." if len(sha256) < 64 else ""  # some are known by their first digits only
+        known = f" (SHA-256 {sha256}{rest})" if sha256 else ""
         raise UserError(
             f"{url}: cannot be downloaded ({_reason(error)}){kept}; run the command again to go "
             f"on, or put the file{known} at {path} by other means"

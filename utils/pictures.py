@@ -12,10 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 WIDTH, DPI = 8.3, 150  # inches; 1.5 times the width that a README has on a screen
+NARROW = 5.6  # inches that the words below need at least
 GAP, TEXT = 0.05, "#343a40"
 OUTLINE = "#37f5d5"
+_LETTER = 0.053  # inches that a letter of a note takes
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,13 @@ def draw_heat_maps(columns: Sequence[Column], note: str) -> bytes:
         "normal\nimage": lambda ax, column: _photo(ax, column.normal),
         "its\nheat map": lambda ax, column: _heat(ax, column.normal, colours),
     }
-    left, top, foot, gap = 0.86, 0.5, 0.8, 0.12
+    left, top, gap = 0.86, 0.5, 0.12
     width = min((WIDTH - left) / len(columns), 2.4)
+    lines = wrap(note, int((max(width * len(columns), NARROW - left) - GAP) / _LETTER))
+    below = 0.14 * (len(lines) - 1)  # what all but the first line need
+    foot = 0.8 + below
     height = (width - GAP) * columns[0].anomalous.heat.shape[0] / columns[0].anomalous.heat.shape[1]
-    size = (max(left + width * len(columns), 5.0), top + 5 * (height + GAP) + gap + foot)
+    size = (max(left + width * len(columns), NARROW), top + 5 * (height + GAP) + gap + foot)
     figure = Figure(size, dpi=DPI, facecolor="white")
     for j, column in enumerate(columns):
         middle = left + j * width + (width - GAP) / 2
@@ -98,8 +104,8 @@ def draw_heat_maps(columns: Sequence[Column], note: str) -> bytes:
         for j, column in enumerate(columns):
             draw(_axes(figure, left + j * width, bottom, width - GAP, height), column)
     label = "heat, in units of the anomalous logit: one scale for all"
-    _colour_bar(figure, colours, left, 0.53, size[0] - left - GAP, label)
-    _text(figure, left, 0.1, note, 7, ha="left")
+    _colour_bar(figure, colours, left, 0.53 + below, size[0] - left - GAP, label)
+    _text(figure, left, 0.1 + below / 2, "\n".join(lines), 7, ha="left")
     return _png(figure)
 
 
@@ -231,7 +237,7 @@ def _colour_bar(
     ax = _axes(figure, x, y, width * 0.36, 0.1)
     ax.set_axis_on()
     ax.set_facecolor("0.35")  # as the grey pictures are
-    bar = figure.colorbar(colours, cax=ax, orientation="horizontal")
+    bar = figure.colorbar(colours, cax=ax, orientation="horizontal", ticks=MaxNLocator(5))
     bar.ax.tick_params(labelsize=7, length=2, colors=TEXT)
     bar.outline.set_visible(False)
     _text(figure, x + width * 0.36 + 0.12, y + 0.05, label, 7.5, ha="left")

@@ -57,6 +57,7 @@ class AnomalyClip(ClipBaseline):
     """
 
     has_map = True
+    released_as = "epoch_15.pth of github.com/zqhang/AnomalyCLIP, checkpoints"
 
     def __init__(
         self,

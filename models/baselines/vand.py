@@ -46,6 +46,7 @@ class Vand(ClipBaseline):
     """
 
     has_map = True
+    released_as = "mvtec_pretrained.pth of github.com/ByChelsea/VAND-APRIL-GAN, exps/pretrained"
 
     def __init__(
         self,

@@ -1,12 +1,9 @@
 """A bilinear map whose core tensor has low rank."""
 
-from torch import Tensor, nn
-
-from models.fusion.base import Fused, Fusion
-from models.fusion.block import BlockTensor
+from models.fusion.block import BlockFusion
 
 
-class MutanFusion(Fusion):
+class MutanFusion(BlockFusion):
     r"""Tucker decomposition of the bilinear tensor, its core of rank R.
 
     .. math:: f = P \sum_{r=1}^{R} (A_r U x + a_r) \circ (B_r V y + b_r)
@@ -30,8 +27,6 @@ class MutanFusion(Fusion):
         ValueError: If ``rank`` is below 1.
     """
 
-    pooled = True
-
     def __init__(
         self,
         image_dim: int,
@@ -42,14 +37,12 @@ class MutanFusion(Fusion):
         rank: int = 10,
         normalize: bool = False,
     ) -> None:
-        super().__init__()
-        self.out_dim = out_dim
-        self.from_image = nn.Linear(image_dim, dim)
-        self.from_text = nn.Linear(text_dim, dim)
-        self.core = BlockTensor(dim, 1, rank, normalize)
-        self.project = nn.Linear(dim, out_dim)
-
-    def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
-        """``(B, 1, image_dim)`` and ``(B, 1, text_dim)`` to ``(B, out_dim)``."""
-        left, right = self.from_image(image[:, 0]), self.from_text(text[:, 0])
-        return Fused(self.project(self.core(left, right)), {})
+        super().__init__(
+            image_dim,
+            text_dim,
+            dim=dim,
+            out_dim=out_dim,
+            chunks=1,
+            rank=rank,
+            normalize=normalize,
+        )

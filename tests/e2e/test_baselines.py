@@ -18,8 +18,10 @@ from models.encoders.clip import clip_model
 from options.assemble import build_learner, build_model, evaluation_batches, load_model, read_splits
 from options.load import load
 from options.schema import Stage
+from options.scoring import show_references
 from tests.fixtures import write_visa
 from utils.checkpoint import load_state
+from utils.device import Machine
 
 OPTIONS = """
 exp: {{dir: {folder}/run}}
@@ -179,6 +181,8 @@ def test_images_that_are_to_be_tested_are_not_trained_on(data, tmp_path, capsys)
     assert "dataset.auxiliary: holds images that are to be tested" in message
     apart = ["dataset.objects=[candle]", "dataset.auxiliary.objects=[pipe_fryum]"]
     assert run_py.main([str(options), *same, *apart, "engine.epochs=1"]) == 0
+    layers = 4 * (128 * 128 + 128)
+    assert f"M parameters ({layers:,} trained), " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -213,7 +217,18 @@ def test_they_are_trained_on_another_data_set_or_not_at_all(data, tmp_path, caps
     options = write(tmp_path, data, name, "random")
     message = refused(run_py, capsys, options, "dataset.auxiliary=null")
     assert "is trained on another data set: write a section dataset.auxiliary" in message
-    assert "nothing is trained yet; first: python run.py" in refused(test_py, capsys, options)
+    message = refused(test_py, capsys, options)
+    assert "nothing is trained yet; first: python run.py" in message
+    file = {"vand": "mvtec_pretrained.pth", "anomalyclip": "epoch_15.pth"}[name]
+    assert f"or take its authors' weights: baseline.model.released=FILE ({file} of" in message
+
+
+def test_what_is_wrong_with_the_other_data_set_is_said_of_it(data, tmp_path, capsys):
+    options = write(tmp_path, data, "vand", "random")
+    message = refused(run_py, capsys, options, f"dataset.auxiliary.dir={tmp_path}/none")
+    assert "name another folder with dataset.auxiliary.dir=FOLDER" in message
+    message = refused(run_py, capsys, options, "dataset.auxiliary.split=3cls")
+    assert message.startswith("dataset.auxiliary.split: unknown split '3cls'")
 
 
 def test_a_released_file_that_does_not_fit_is_one_line(data, tmp_path, capsys):
@@ -292,7 +307,7 @@ def winclip_plus(tmp_path, data, *more):
     return scores_of(tmp_path / "run").tolist()
 
 
-def test_references_are_drawn_by_the_seed(data, tmp_path):
+def test_references_are_drawn_by_the_seed(data, tmp_path, capsys):
     weights = f"baseline.model.pre_trained={data}/clip.safetensors"
     common = (weights, "dataset.objects=[candle]")
     first = winclip_plus(tmp_path, data, *common)
@@ -301,6 +316,28 @@ def test_references_are_drawn_by_the_seed(data, tmp_path):
     six = "baseline.model.shots=6"  # all there are: the seed has nothing to choose
     every = winclip_plus(tmp_path, data, *common, six)
     assert winclip_plus(tmp_path, data, *common, six, "misc.seed=8") == pytest.approx(every)
+    assert "winclip, 6 normal references per object" in capsys.readouterr().out
+    winclip_plus(tmp_path, data, *common, "baseline.model.shots=1")
+    assert "winclip, 1 normal reference per object" in capsys.readouterr().out
+
+
+def test_every_process_sees_all_references(data, tmp_path, monkeypatch):
+    source = write(tmp_path, data, "vand", "random")
+    run = load(source, [*UNTRAINED["winclip"], *released("winclip", tmp_path)])
+    splits, machine = read_splits(run.dataset), Machine.choose("cpu", "fp32")
+
+    def references_of(rank, world_size):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(world_size))
+        model = build_model(run, "baseline", run.baseline)
+        seen = []
+        monkeypatch.setattr(model, "remember", lambda batch: seen.extend(batch.path))
+        show_references(model, run, run.baseline, splits, machine)
+        return seen
+
+    alone = references_of(0, 1)
+    assert len(alone) == 4
+    assert references_of(0, 2) == references_of(1, 2) == alone
 
 
 def test_too_few_references(data, tmp_path, capsys):

@@ -101,7 +101,7 @@ def test_what_can_run_runs_and_what_cannot_says_why(folder, smoke, capsys):
     assert f"² Later: {folder}/later/student: {said}" in text
     assert "Tiny 100%: (AUROC, AUPR) in percent" in text
     assert "12 test images" in text
-    assert "4 anomalous; prevalence (the AUPR of chance) 33.3 in the mean" in text
+    assert "4 anomalous; prevalence (the AUPR of chance) 33.3. Trained on nothing" in text
     assert "Seed 7" in text
     assert "(37.9, 42.9)" in text
     assert "AUPR with it" in text
@@ -215,6 +215,20 @@ def test_a_network_that_was_trained_on_other_images_is_refused(folder, capsys):
     assert compare(folder, "dataset.split=1cls", "columns.later=null") == 2
     said = (folder / "out/comparison.md").read_text()
     assert "dataset.split is 1cls, was 2cls_highshot" in said
+
+
+def test_prevalences_that_differ_have_a_range(folder, bright, smoke):
+    shutil.copytree(smoke / "visa", folder / "visa")
+    table = folder / "visa/split_csv/2cls_highshot.csv"
+    lines = table.read_text().splitlines()
+    table.write_text(
+        "\n".join(line for line in lines if "candle/Data/Images/Anomaly/005" not in line)
+    )
+    others = [f"columns.{name}=null" for name in ("teacher", "oracle", "later")]
+    column = f"columns.ours={{options: {bright}, stage: baseline}}"
+    assert compare(folder, f"dataset.dir={folder}/visa", *others, column) == 0
+    text = (folder / "out/comparison.md").read_text()
+    assert "prevalence (the AUPR of chance) 26.7 in the mean, 20.0 to 33.3 by object." in text
 
 
 def test_columns_are_trained_and_scored_for_several_seeds(folder, bright):

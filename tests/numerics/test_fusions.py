@@ -99,7 +99,7 @@ def contracted(tensor, weights, image, text):
 def test_mutan_is_the_tucker_tensor():
     module, weights = make("mutan", dim=4, out_dim=6, rank=3)
     image, text, found = pooled(module)
-    expected = contracted(core(weights, "core", 4, 1, 3), weights, image, text)
+    expected = contracted(core(weights, "tensor", 4, 1, 3), weights, image, text)
     torch.testing.assert_close(found, linear(expected, weights, "project"))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import test as test_py
 from options.comparison_file import load_comparison
 from utils.comparison import Method, latex, long_table, markdown, read_published
 from utils.errors import UserError
@@ -118,6 +119,13 @@ def test_long_table_has_a_row_for_a_method_without_figures():
     assert rows["trained on"].tolist() == ["nothing"] * 3 + [""]
 
 
+def test_long_table_has_each_column_once():
+    rows = long_table(read_published(PUBLISHED))
+    assert rows.columns.is_unique
+    candle = rows.query("method == 'CLIP' and object == 'candle'").iloc[0]
+    assert (candle["prevalence"], candle["test split"]) == (50, "1cls")
+
+
 PRINTED = {  # in the table of the original's README, put right: (AUROC, AUPR)
     "CLIP": (66.4, 71.5),
     "WinCLIP": (78.1, 81.2),
@@ -209,6 +217,17 @@ def test_the_command_that_trains_a_column_names_what_differs(good):
     assert comparison.training_command(comparison.chosen["ours"]) == (
         "options/demo.yaml 'exp.dir=logs/a b' dataset.dir=data/visa "
         "'dataset.objects=[candle, pcb1]' misc.seed=1204 misc.precision=auto --seeds 3"
+    )
+
+
+def test_two_kinds_of_files_are_told_apart(good, capsys):
+    assert test_py.main([str(good)]) == 2
+    assert f"{good}: compares methods: run.py and test.py take it with --compare" in (
+        capsys.readouterr().err
+    )
+    assert test_py.main(["--compare", "options/demo.yaml"]) == 2
+    assert capsys.readouterr().err == (
+        "options/demo.yaml: is about one experiment: leave --compare out\n"
     )
 
 

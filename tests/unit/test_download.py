@@ -24,6 +24,15 @@ def test_upper_case_checksums_are_understood(tmp_path):
     check_sha256(path, hashlib.sha256(b"abc").hexdigest().upper())
 
 
+@pytest.mark.parametrize(
+    ("sha256", "said"), [("ab" * 32, rf"\(SHA-256 {'ab' * 32}\)"), ("ab12", r"\(SHA-256 ab12...\)")]
+)
+def test_a_file_that_cannot_be_fetched_is_named_with_all_that_is_known(tmp_path, sha256, said):
+    path = tmp_path / "x.bin"
+    with pytest.raises(UserError, match=f"put the file {said} at {path} by other means"):
+        fetch("http://127.0.0.1:9/x.bin", path, sha256=sha256)
+
+
 def test_a_disk_that_is_too_full(tmp_path):
     too_much = shutil.disk_usage(tmp_path).free * 2
     with pytest.raises(UserError, match="bytes are free"):

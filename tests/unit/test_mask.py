@@ -127,13 +127,14 @@ def test_a_mosaic_is_four_images_of_the_object_with_their_masks():
     mosaic, seen = Mosaic(1.0, records), set()
     for seed in range(60):
         for index in (0, 1):
-            image, mask = mosaic(index, pixels, masks, seed)
+            image, mask, label = mosaic(index, pixels, masks, seed)
             assert image.shape == (3, 8, 12)
             assert mask.shape == (8, 12)
             assert image.dtype == mask.dtype == torch.uint8
             numbers = quarters(image)
             assert {records[i].object for i in numbers} == {records[index].object}
             assert quarters(mask) == [i % 2 for i in numbers]
+            assert label == max(i % 2 for i in numbers)
             seen |= set(numbers)
     assert seen == set(range(len(records)))
 
@@ -151,11 +152,11 @@ def test_as_many_mosaics_as_asked_for():
     records, pixels, masks = numbered(NAMES)
     mosaic, count = Mosaic(0.2, records), 0
     for seed in range(1000):
-        image, mask = mosaic(3, pixels, masks, seed)
+        image, mask, label = mosaic(3, pixels, masks, seed)
         if quarters(image) != [3] * 4:
             count += 1
         else:
-            assert mask.unique().tolist() == [1]
+            assert mask.unique().tolist() == [label] == [1]
     assert 150 < count < 250
 
 
@@ -172,7 +173,8 @@ def test_a_mosaic_shows_whole_pictures():
     records, _, _ = numbered([("a", "good")] * 3)
     area = torch.zeros(16, 24, dtype=torch.uint8)
     area[4:12, 8:16] = 1
-    image, mask = Mosaic(1.0, records)(0, lambda _: area.expand(3, -1, -1) * 200, lambda _: area, 0)
+    bright = lambda _: area.expand(3, -1, -1) * 200  # noqa: E731
+    image, mask, _ = Mosaic(1.0, records)(0, bright, lambda _: area, 0)
     assert mask.sum() == area.sum()
     assert (image[0][mask == 1] > 100).all()
     assert (image[0][mask == 0] < 100).all()
@@ -187,6 +189,16 @@ def test_a_data_set_makes_mosaics_by_epoch_and_image():
     assert torch.equal(first.mask, again.mask)
     assert quarters(first.mask) == [i % 2 for i in quarters(first.image)]
     assert not torch.equal(first.image, other.image)
+
+
+def test_the_label_of_a_mosaic_is_that_of_what_it_shows():
+    """Of an anomalous image, and with none of its four anomalous, or the other way round."""
+    records, pixels, masks = numbered(NAMES)
+    data = ImageText(pixels, records, masks=masks, mosaic=1.0, seed=5)
+    samples = [data[epoch, i] for epoch in range(10) for i in range(len(records))]
+    labels = [sample.record.label for sample in samples]
+    assert labels == [int(sample.mask.any()) for sample in samples]
+    assert labels != [record.label for record in records] * 10
 
 
 # ---------------------------------------------------------------- tiles
