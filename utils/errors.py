@@ -24,6 +24,8 @@ def run_command(command: Callable[[], None]) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     except KeyboardInterrupt:
+        # What was cut off half-made, such as a progress bar, would complain while it is taken down.
+        sys.unraisablehook = lambda _: None
         sys.stderr.write("interrupted; start the same command again to go on\n")
         return 130
     return 0

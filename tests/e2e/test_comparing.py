@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pandas as pd
 import pytest
@@ -180,6 +181,7 @@ def test_what_was_done_before_an_interruption_stays(folder, capsys, monkeypatch)
         return original(*args, **kwargs)
 
     monkeypatch.setattr(comparing, "score_test", interrupted)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards
     assert compare(folder) == 130
     assert compare(folder) == 0
     assert "Ours: the scores in" in capsys.readouterr().out
