@@ -26,7 +26,7 @@ from utils.device import has_units
 from utils.provenance import commit
 
 CPU = torch.device("cpu")
-# Those that this machine's cores compute in; bf16 without units for it takes ten times as long.
+# Those that this machine's cores compute in; bf16 without units for it takes many times as long.
 PRECISIONS = {name: dtype for name, dtype in device.PRECISIONS.items() if has_units(dtype, CPU)}
 RawText = argparse.RawDescriptionHelpFormatter
 SIZE = (1000, 1500)  # of VisA's pictures
