@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-slow check lint docs clean-demo
+.PHONY: demo test test-slow check lint docs
 
 demo: $(VENV)/.installed
 	$(RUN) -m datasets.synthetic --root data/demo

@@ -2,12 +2,11 @@
 
     python -m benchmarks.training [--quick]
 
-"released": every picture is decoded by Pillow in every epoch, in four loader processes; the text
-tower runs over all 77 positions of every caption; the teacher runs at every step of its student;
-fp32, channels first, the C library's own memory settings. "exact": what run.py does with
-misc.precision=fp32: the same sums, so the same losses. "bf16": with misc.precision=bf16, on
-processors that have units for it.
+"released": as in benchmarks/released.py, with the C library's own memory settings. "exact": what
+run.py does with misc.precision=fp32: the same sums, so the same losses. "bf16": with
+misc.precision=bf16, on processors that have units for it.
 
+After each epoch the released recipe scores VisA's test pictures; as many are counted for ours.
 Each variant runs in a process of its own (the memory settings cannot be taken back), in turn.
 """
 
@@ -24,8 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import (
     CPU,
@@ -37,12 +35,9 @@ from benchmarks.common import (
     pictures,
     report,
 )
-from benchmarks.floor import Step, matmul_peak
-from datasets.image import read_image
-from datasets.record import Record
-from models.encoders.clip_text import ClipTextEncoder, read_words
-from models.encoders.tower import ImageEncoder
-from models.objectives.base import LiveTeacher
+from benchmarks.floor import matmul_peak
+from benchmarks.released import released
+from models.objectives.base import Learner, LiveTeacher
 from options.assemble import (
     Data,
     build_learner,
@@ -51,7 +46,6 @@ from options.assemble import (
     build_schedule,
     evaluation_batches,
     read_data,
-    stage_captions,
     training_batches,
 )
 from options.schema import Run, Stage
@@ -61,98 +55,21 @@ from utils.device import Machine
 from utils.seeding import derive
 from utils.training import Source, fit
 
-EPOCHS, VISA_TRAIN = 15, 6493
+EPOCHS, VISA_TRAIN, VISA_TEST = 15, 6493, 4328
 VARIANTS = ("released", "exact", *(name for name in PRECISIONS if name != "fp32"))
 STAGES = ("teacher", "student")
-
-
-# ------------------------------------------------------------------------------ as it was released
-
-
-class ReleasedImages(Dataset[dict[str, Any]]):
-    """Pillow, Resize(224, bicubic), CenterCrop, ToTensor, every time a picture is asked for."""
-
-    def __init__(self, root: Path, records: Sequence[Record], captions: Sequence[str]) -> None:
-        self.root, self.records, self.captions = root, records, captions
-        self.transform = v2.Compose(
-            [
-                v2.Resize(224, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
-                v2.CenterCrop(224),
-                v2.PILToTensor(),
-            ]
-        )
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One picture with its caption and label."""
-        record = self.records[index]
-        picture = read_image(self.root / record.path)
-        pixels = self.transform(picture)
-        return {"image": pixels, "label": record.label, "caption": self.captions[index]}
-
-
-class ReleasedBatches:
-    """Its loader: four processes, in the order in which ours sees the pictures."""
-
-    num_workers = 4
-
-    def __init__(self, images: ReleasedImages, order: Sequence[int], batch_size: int) -> None:
-        self.loader = DataLoader(images, batch_size, sampler=order, num_workers=self.num_workers)
-        self.num_images = len(order)
-
-    def __len__(self) -> int:
-        """Steps."""
-        return len(self.loader)
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches; the same whatever ``number``."""
-        for found in self.loader:
-            batch = Batch(found["image"], found["label"], [], [], found["caption"])
-            yield Batch(**{**vars(batch), "guide": batch})
-
-
-def whole_text(encoder: ClipTextEncoder, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """All 77 positions of every caption, however often it comes."""
-    ids = encoder.tokenize(list(captions))
-    words = read_words(encoder.text, ids)
-    return words, torch.arange(ids.shape[1]) <= ids.argmax(dim=-1).unsqueeze(1)
-
-
-def channels_first(encoder: ImageEncoder, image: Tensor) -> Tensor:
-    """Normalised pixels in PyTorch's own layout, in which all that follows then runs."""
-    return image.contiguous().float().div(255).sub(encoder.mean).div(encoder.std)
 
 
 # ------------------------------------------------------------------------------------ one variant
 
 
-def released(run: Run, name: str, stage: Stage, data: Data) -> tuple[nn.Module, Source]:
-    """The network and its batches as in the released repository."""
-    targets = LiveTeacher(build_model(run, "teacher", run.teacher)) if name == "student" else None  # type: ignore[arg-type]
-    learner = build_learner(run, name, stage, targets)
-    for network in [learner.model, *([targets.model] if targets else [])]:
-        for encoder in network.encoders():
-            if isinstance(encoder, ImageEncoder):
-                encoder.normalize = partial(channels_first, encoder)  # type: ignore[method-assign]
-        if network.reads_text:
-            network.text_enc.forward = partial(whole_text, network.text_enc)  # type: ignore[union-attr,arg-type]
-    captions = stage_captions(run, name, stage)
-    images = ReleasedImages(data.root, data.train, [captions(r, 0) for r in data.train])
-    ours = training_batches(run, name, stage, data, CPU, None)
-    order = [index for _, index in ours.order]
-    return learner, ReleasedBatches(images, order, stage.engine.batch_size)
-
-
 def ours(
     run: Run, name: str, stage: Stage, data: Data, machine: Machine, prepared: dict[str, float]
-) -> tuple[nn.Module, Source]:
-    """The network and its batches as run.py makes them; notes how long the preparations take."""
+) -> tuple[Learner, Source]:
+    """The network and its batches as run.py makes them; notes seconds per image of preparation."""
     started = time.perf_counter()
     batches = training_batches(run, name, stage, data, machine.device, None)
-    prepared["decoding"] = time.perf_counter() - started
+    prepared["decoding"] = (time.perf_counter() - started) / len(data.splits["train"])
     targets = None
     if name == "student":
         teacher_stage: Any = run.teacher
@@ -162,17 +79,17 @@ def ours(
         targets = ask_once(
             run, name, stage, data, machine, LiveTeacher(teacher), teacher_stage, "random"
         )
-        prepared["asking the teacher"] = time.perf_counter() - started
+        prepared["asking the teacher"] = (time.perf_counter() - started) / len(data.train)
     return machine.place(build_learner(run, name, stage, targets)), batches
 
 
-class Watched:
-    """Batches that note when each was asked for: between two of them lies a step and a load."""
+class Timed:
+    """The first batches of an epoch, and how long they and the work on them last took."""
 
     def __init__(self, source: Source, steps: int) -> None:
         self.source, self.steps = source, steps
         self.num_images = source.num_images
-        self.times: list[float] = []
+        self.seconds = 0.0
 
     def __len__(self) -> int:
         """Steps of a whole epoch."""
@@ -180,10 +97,9 @@ class Watched:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The first batches of an epoch."""
-        for batch in itertools.islice(self.source.epoch(number), self.steps):
-            self.times.append(time.perf_counter())
-            yield batch
-        self.times.append(time.perf_counter())
+        started = time.perf_counter()
+        yield from itertools.islice(self.source.epoch(number), self.steps)
+        self.seconds = time.perf_counter() - started
 
 
 class Noting:
@@ -205,7 +121,7 @@ class Noting:
 
 
 def measure(variant: str, name: str, root: Path, steps: int) -> dict[str, Any]:
-    """Seconds per image, seconds per image of what is prepared once, and the losses."""
+    """Seconds per image of training, of scoring and of what is prepared once, and the losses."""
     precision = "bf16" if variant == "bf16" else "fp32"
     run = default_recipe(
         root,
@@ -216,18 +132,20 @@ def measure(variant: str, name: str, root: Path, steps: int) -> dict[str, Any]:
     data = read_data(run)
     stage: Stage = getattr(run, name)
     prepared: dict[str, float] = {}
+    beside: LiveTeacher | None = None
+    batches: Source
     if variant == "released":
         machine = Machine(CPU, torch.float32)
-        learner, batches = released(run, name, stage, data)
+        learner, beside, batches = released(run, name, stage, data, steps)
     else:
         machine = Machine.choose("cpu", precision)
         learner, batches = ours(run, name, stage, data, machine, prepared)
-    watched, noting = Watched(batches, steps), Noting(learner)
-    fit(
+    optimizer, noting = build_optimizer(stage, learner), Noting(learner)
+    train = partial(
+        fit,
         noting,
-        watched,
-        build_optimizer(stage, learner),  # type: ignore[arg-type]
-        build_schedule(stage),
+        optimizer=optimizer,
+        schedule=build_schedule(stage),
         epochs=range(1),
         seed=derive(run.misc.seed, name),
         device=machine.device,
@@ -235,15 +153,32 @@ def measure(variant: str, name: str, root: Path, steps: int) -> dict[str, Any]:
         on_epoch=lambda _: None,
         name=f"{variant} {name}",
     )
-    # The first step also warms up, and the released loader starts its processes in it.
-    lasted = [b - a for a, b in itertools.pairwise(watched.times)][1:]
-    count = len(data.splits["train"])
+    with FlopCounterMode(display=False) as counter:  # the first step, which warms up as well
+        train(Timed(batches, 1))
+    timed = Timed(batches, steps)
+    train(timed)
+    scored = Timed(batches, steps)
+    score(scored, machine, [learner.model, *([beside.model] if beside else [])])
+    images = steps * stage.engine.batch_size
     return {
-        "per_image": statistics.median(lasted) / stage.engine.batch_size,
-        "prepared": {key: value / count for key, value in prepared.items()},
+        "training": timed.seconds / images,
+        "scoring": scored.seconds / images,
+        "prepared": prepared,
+        "flops": counter.get_total_flops() / stage.engine.batch_size,
         "losses": noting.losses,
         "memory_gb": peak_memory(),
     }
+
+
+@torch.inference_mode()
+def score(batches: Timed, machine: Machine, networks: Sequence[nn.Module]) -> None:
+    """Runs networks as a test does."""
+    for network in networks:
+        network.eval()
+    for batch in batches.epoch(0):
+        with machine.autocast():
+            for network in networks:
+                network(batch)
 
 
 # ---------------------------------------------------------------------------------------- the whole
@@ -259,53 +194,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
         variant, name, root, steps = args.one
         sys.stdout.write(json.dumps(measure(variant, name, Path(root), int(steps))) + "\n")
         return
-    steps, rounds = (4, 1) if args.quick else (11, 2)
+    steps, rounds = (2, 1) if args.quick else (10, 2)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    with pictures(24 * steps * 5 // 4 + 24) as root:
+    with pictures(24 * steps * 5 // 4 + 6) as root:
         for _, name, variant in itertools.product(range(rounds), STAGES, VARIANTS):
             one = child("benchmarks.training", "--one", variant, name, str(root), str(steps))
             found.setdefault((name, variant), []).append(one)
     show(found)
 
 
-def over_floor(per_image: dict[str, float]) -> dict[str, float]:
-    """Time of a step over what its operations would take at the speed of a matrix product.
-
-    In bf16 where there are units for it, else in fp32.
-    """
-    precision, dtype = list(PRECISIONS.items())[-1]
-    peak = matmul_peak(dtype)
-    figures = {}
-    with pictures(48) as root:
-        run = default_recipe(root, f"misc.precision={precision}")
-        for name in STAGES:
-            step = Step(run, name)
-            floor = step.flops() / len(step.batch) / peak
-            figures[f"{name}_over_floor"] = per_image[f"{name}_{VARIANTS[-1]}"] / floor
-    return figures
-
-
 def show(found: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
     """Prints milliseconds, hours and losses, and the JSON line."""
-    lines = ["| stage | variant | ms an image | x | prepared once, ms an image | peak GB |"]
-    lines += ["|:--|:--|--:|--:|:--|--:|"]
+    lines = ["| stage | variant | training, ms an image | x | scoring | x | once | peak GB |"]
+    lines += ["|:--|:--|--:|--:|--:|--:|:--|--:|"]
     hours = dict.fromkeys(VARIANTS, 0.0)
-    per_image: dict[str, float] = {}
+    per_image: dict[str, dict[str, float]] = {"training": {}, "scoring": {}}
     for (name, variant), runs in found.items():
-        step = statistics.median(one["per_image"] for one in runs)
-        per_image[f"{name}_{variant}"] = step
+        cells = []
+        for what, each in per_image.items():
+            took = each[f"{name}_{variant}"] = statistics.median(one[what] for one in runs)
+            cells += [f"{1000 * took:.1f}", f"{each[f'{name}_released'] / took:.2f}"]
         once = {
-            key: statistics.median(one["prepared"].get(key, 0.0) for one in runs)
+            key: statistics.median(one["prepared"][key] for one in runs)
             for key in runs[0]["prepared"]
         }
         # Both stages share the decoded pictures: the student finds the teacher's.
-        hours[variant] += VISA_TRAIN * (EPOCHS * step + sum(once.values())) / 3600
-        ratio = per_image[f"{name}_released"] / step
-        said = ", ".join(f"{key} {1000 * value:.1f}" for key, value in once.items()) or "-"
-        memory = max(one["memory_gb"] for one in runs)
-        lines.append(
-            f"| {name} | {variant} | {1000 * step:.1f} | {ratio:.2f} | {said} | {memory:.1f} |"
+        spent = (
+            VISA_TRAIN * EPOCHS * per_image["training"][f"{name}_{variant}"]
+            + VISA_TEST * EPOCHS * per_image["scoring"][f"{name}_{variant}"]
+            + (VISA_TRAIN + VISA_TEST) * once.get("decoding", 0.0)
+            + VISA_TRAIN * once.get("asking the teacher", 0.0)
         )
+        hours[variant] += spent / 3600
+        cells.append(", ".join(f"{key} {1000 * value:.1f}" for key, value in once.items()) or "-")
+        cells.append(f"{max(one['memory_gb'] for one in runs):.1f}")
+        lines.append(f"| {name} | {variant} | {' | '.join(cells)} |")
     lines.append("")
     for name, variant in itertools.product(STAGES, VARIANTS):
         losses = " ".join(f"{loss:.5f}" for loss in found[name, variant][0]["losses"])
@@ -317,16 +240,23 @@ def show(found: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
             found[name, "released"][0]["losses"], found[name, "exact"][0]["losses"], strict=True
         )
     )
+    # In bf16 where there are units for it, else in fp32.
+    peak = matmul_peak(list(PRECISIONS.values())[-1])
     figures = {
         "speedup_exact": hours["released"] / hours["exact"],
         "speedup_bf16": hours["released"] / hours["bf16"] if "bf16" in hours else None,
         "loss_difference_exact": difference,
-        **over_floor(per_image),
+        **{
+            f"{name}_over_floor": per_image["training"][f"{name}_{VARIANTS[-1]}"]
+            / (found[name, VARIANTS[-1]][0]["flops"] / peak)
+            for name in STAGES
+        },
         "hours": hours,
         "seconds_per_image": per_image,
     }
     lines.append(
-        f"{EPOCHS} epochs of both on VisA's {VISA_TRAIN} training pictures, everything counted: "
+        f"{EPOCHS} epochs of both on VisA's {VISA_TRAIN} training and {VISA_TEST} test pictures, "
+        "everything counted: "
         + ", ".join(f"{variant} {value:.1f} h" for variant, value in hours.items())
     )
     report(lines, figures)

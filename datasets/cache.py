@@ -247,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         caches = list_caches(args.dir)
         if args.clear:
             for file in chain.from_iterable(
-                map(args.dir.glob, ("*.pixels", "*.part", "*.targets", "*.sqlite"))
+                map(args.dir.glob, ("*.pixels", "*.part", "*.targets", "*.sqlite", "*.prompts"))
             ):
                 _remove(file)
                 file.unlink(missing_ok=True)

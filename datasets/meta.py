@@ -33,7 +33,9 @@ def read_meta(
     try:
         meta = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); see dataset.dir") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); see dataset.dir and dataset.file"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path}: is not JSON ({error})") from error
     if not isinstance(meta, dict) or not {"train", "test"} & meta.keys():

@@ -108,6 +108,11 @@ class Comparison:
         if column.stage not in run.stages:
             has = " and ".join(run.stages)
             raise UserError(f"{column.options}: has no {column.stage} to score, but {has}")
+        if run.dataset.per_object or run.dataset.hold_out:
+            raise UserError(
+                f"{column.options}: a column is one network for all objects: dataset.per_object "
+                "and dataset.hold_out are for test.py FILE"
+            )
         folder = run.exp.dir / f"seed_{seed}" if self.seeds > 1 else run.exp.dir
         return replace(
             run,

@@ -22,8 +22,10 @@ Written by `python -m options.document` from the schema; a test keeps it up to d
 * The command line goes over the files: `python run.py FILE a.b=value`, lists as `a.b=[1, 2]`.
 * Sections of a stage may stand at the top of a file: they are the default of every stage. On the
   command line `optimizer.lr=1e-4` means every stage, `student.optimizer.lr=1e-4` this one.
-* A block with a `name` replaces the one it goes over, other blocks mix. `schedule: cosine` is short
-  for `schedule: {name: cosine}`.
+* A block with a `name` replaces the one it goes over, other blocks mix; so an `objective` at the
+  top says nothing to a stage that names its own. Of `dataset`, only the reader's own options are
+  replaced.
+* `schedule: cosine` is short for `schedule: {name: cosine}`.
 * `required` has no default in the code; most get one from `options/abstract.yaml`.
 """
 _TYPES = {int: "whole number", float: "number", bool: "true, false", str: "text", Path: "path"}

@@ -102,6 +102,6 @@ class StageFolder:
 
 
 _MEANING = {
-    "data": "the list of images (its hash)",
+    "data": "the list of images (its hash; some it was trained on may be test images now)",
     "teacher": "the teacher (its hash)",
 }

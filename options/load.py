@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from options.schema import STAGES, Run, Stage
-from options.tree import Block, Leaf, Mistake, Place, from_overrides, parse, read, spread
+from options.tree import Block, Leaf, Mistake, Place, from_overrides, merge, parse, read, spread
 from utils.errors import UserError
 from utils.registry import INLINE, Component, Table, did_you_mean, options_of, table_of
 
@@ -87,6 +87,8 @@ class _Reader:
         hints = get_type_hints(cls, include_extras=True)
         inline = [name for name, spec in known.items() if spec.metadata == INLINE]
         known = {name: spec for name, spec in known.items() if name not in inline}
+        if inline:
+            node = _with_replaced(node, known)
         values = {key: self.value(hints[key], node[key]) for key in known if key in node}
         for name in inline:
             values[name] = self.component(get_args(hints[name])[1], node, beside=known)
@@ -195,6 +197,19 @@ class _Reader:
             if kind in (str, Path) or (number is not None and math.isfinite(number)):
                 return number
         return self.fail(node.where, node.path, f"expected {_spell(kind)}, got {text!r}")
+
+
+def _with_replaced(node: Block, own: Iterable[str]) -> Block:
+    """The block, with what stood beside the component that its ``name`` replaced.
+
+    The options of the component before mean nothing to this one; ``own`` are those that stay.
+    """
+    if node.replaced is None:
+        return node
+    before = _with_replaced(node.replaced, own)
+    kept = Block(node.where, node.path)
+    kept.update({key: before[key] for key in own if key in before})
+    return merge(kept, node)
 
 
 def _stage_options() -> dict[str, str]:

@@ -27,7 +27,8 @@ class Exp:
         dir: Folder for everything it writes; each stage gets a folder in it.
         resume: What to do with a folder that holds a run already. ``same_options``: go on, or use
             what is finished, if it was made with the same options, else refuse; ``any_options``:
-            go on all the same; ``never``: refuse.
+            go on all the same, even if images that it was trained on are test images now;
+            ``never``: refuse.
     """
 
     dir: Path = field(compare=False)
@@ -161,7 +162,7 @@ class Engine:
         num_workers: Loader processes; 0: none, ``null``: as many as help.
         compile: Whether ``torch.compile`` translates the network first. It needs a C++ compiler, or
             Triton on GPUs, and a minute; on CPUs it does not make a training step faster.
-        pixels_on_device: Whether all decoded images are kept in the device's memory.
+        pixels_on_device: Whether all decoded images are kept in the memory of each device.
         targets: What a teacher says about an image that guides a student. ``once``: asked once per
             image, with one caption, before the training; ``live``: asked at every step, with the
             caption of the epoch.

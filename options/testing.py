@@ -208,6 +208,8 @@ class _Tester:
             self.report(model, stage, folder, title)
             return
         if not model.reads_text:
+            if oracle_text:
+                say(f"{title}: reads no text; --oracle-text adds nothing")
             self.report(model, stage, folder, f"{title}, image only")
             return
         self.report(model, stage, folder, f"{title}, told the object's name only")

@@ -40,11 +40,16 @@ class Leaf:
 
 
 class Block(dict[str, "Leaf | Block"]):
-    """A mapping, with the place and dotted path it was written at."""
+    """A mapping, with the place and dotted path it was written at.
+
+    Attributes:
+        replaced: What stood here before a block with another ``name`` was written over it.
+    """
 
     def __init__(self, where: Place, path: str = "") -> None:
         super().__init__()
         self.where, self.path = where, path
+        self.replaced: Block | None = None
 
 
 def read(path: Path, mistakes: list[Mistake], seen: tuple[Path, ...] = ()) -> Block:
@@ -162,6 +167,8 @@ def merge(below: Block, above: Block, *, replace_named: bool = True) -> Block:
             merge(old, value, replace_named=replace_named)
         else:
             below[key] = value
+            if replace and isinstance(old, Block):
+                value.replaced = old
     below.where, below.path = above.where, above.path
     return below
 

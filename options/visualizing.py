@@ -62,6 +62,8 @@ def visualize(
         viewer = _Viewer(part, found["test"], machine, {**about, "data": data_hash(found)})
         for name in sorted(copies.keys() & part.stages.keys()):
             viewer.draw(name, source, copies[name])
+    if not copies.keys() & run.stages.keys():
+        say(f"{source}: trains no student and no teacher: nothing to draw")
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,7 @@ def keep_freed_memory() -> None:
     """Lets this process keep the large buffers that it frees, where the C library is glibc.
 
     By default glibc hands each of them back to the system, and the next training step faults every
-    page in again: about 1.6 times the time of a step on a CPU (docs/performance.md). Elsewhere this
-    does nothing.
+    page in again: up to a third of its time. Elsewhere this does nothing.
 
     Source:
         https://man7.org/linux/man-pages/man3/mallopt.3.html; the numbers are those of ``malloc.h``.

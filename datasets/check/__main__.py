@@ -13,7 +13,7 @@ from datasets.check.findings import LEVELS, Finding
 from datasets.check.report import table, write_report
 from options.assemble import read_splits
 from options.command import options_parser, run_from
-from options.schema import Dataset
+from options.schema import Run, Source
 from utils.errors import UserError, run_command
 from utils.runlog import say
 
@@ -26,26 +26,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = options_parser(package.__doc__)
     parser.prog = "python -m datasets.check"
     parser.add_argument("--out", type=Path, help=f"folder of the report; default: {REPORTS}/<name>")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
 
     def command() -> None:
         run, source = run_from(args)
-        options = run.dataset
-        folder = args.out or default_folder(options)
-        inspection = inspect(
-            options.dir,
-            read_splits(options),
-            cache=options.cache,
-            allow_leak=options.allow_leak,
-        )
-        page = write_report(inspection, folder, f"Data of {source}")
-        say("\n".join([table(inspection), "", *_shortened(inspection.findings)]))
-        say(f"{page}: all of it, with pictures of each object")
-        if inspection.errors:
-            raise UserError(inspection.summary)
-        say(inspection.summary)
+        checked = {"": run.dataset, "auxiliary": run.dataset.auxiliary}
+        errors = [
+            _check(run, options, (args.out / name) if args.out else default_folder(options), source)
+            for name, options in checked.items()
+            if options is not None
+        ]
+        if any(errors):
+            raise UserError("; ".join(filter(None, errors)))
 
     return run_command(command)
+
+
+def _check(run: Run, options: Source, folder: Path, source: str) -> str:
+    """Reports on one data set; returns what is wrong with it, in a few words."""
+    inspection = inspect(
+        options.dir,
+        read_splits(options),
+        cache=run.dataset.cache,
+        allow_leak=run.dataset.allow_leak,
+    )
+    page = write_report(inspection, folder, f"Data of {source}")
+    say("\n".join([table(inspection), "", *_shortened(inspection.findings)]))
+    say(f"{page}: all of it, with pictures of each object")
+    if inspection.errors:
+        return f"{options.dir}: {inspection.summary}"
+    say(inspection.summary)
+    return ""
 
 
 def _shortened(findings: Sequence[Finding]) -> list[str]:
@@ -59,7 +70,7 @@ def _shortened(findings: Sequence[Finding]) -> list[str]:
     return lines
 
 
-def default_folder(options: Dataset) -> Path:
+def default_folder(options: Source) -> Path:
     """A folder of reports, named after the data.
 
     Raises:

@@ -67,8 +67,8 @@ def feed_forward(mlp: Any, x: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``x`` times a matrix ``(out, in)``, and a bias; as a convolution where that is faster.
 
-    On CPUs PyTorch gives an fp32 product to MKL, which on AMD's runs at half the speed that oneDNN
-    reaches with the same product as a convolution of one pixel; on others the two are alike.
+    On CPUs PyTorch gives an fp32 product to MKL; oneDNN computes the same as a convolution of one
+    pixel and was faster for blocks of each shape tried on an AMD (docs/performance.md).
     """
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)

@@ -45,7 +45,7 @@ class TorchvisionImageEncoder(ImageEncoder):
         batch_norm: ``train``: normalise with the statistics of the batch, the usual way; ``fixed``:
             with the stored ones, in training too; ``unfold``: for weights whose BatchNorm was
             folded into the convolutions (quantised and exported ones), where the statistics of a
-            batch would make another network of it: see :func:`unfold`.
+            batch would make another network of it.
 
     Raises:
         ValueError: If there are no such weights, or they do not fit the network.

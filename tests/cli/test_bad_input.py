@@ -50,7 +50,7 @@ DATA = {
     "empty table": (write(TABLE, b""), r"2cls_highshot.csv:1: no column 'object'"),
     "table without rows": (write(TABLE, b"object,split,label,image,mask\n"), "lists no images"),
     "missing image": (lambda root: (root / GOOD).unlink(), "1 of 44 files are missing"),
-    "missing table": (lambda root: (root / TABLE).unlink(), "VisA is not in"),
+    "missing table": (lambda root: (root / TABLE).unlink(), "no data in VisA's layout are in"),
     "missing annotations": (
         lambda root: (root / "candle/image_anno.csv").unlink(),
         "image_anno.csv: cannot be read",

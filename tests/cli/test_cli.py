@@ -41,7 +41,7 @@ def test_data_that_are_not_there(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "datasets/visa_json.py --download" in said
-    assert "make demo" in said
+    assert "python -m datasets.synthetic" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -87,7 +87,7 @@ def test_another_split_is_another_experiment(tmp_path, capsys):
     assert "dataset.split_seed is 1, was 0" in capsys.readouterr().err
     Painter()(root / "good/new.png", is_bad=False)
     assert run_py.main(tiny(tmp_path, root, "folder")) == 2
-    assert "the list of images (its hash) is" in capsys.readouterr().err
+    assert "the list of images (its hash; " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", [True, False])

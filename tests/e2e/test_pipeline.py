@@ -220,7 +220,7 @@ def test_other_images_are_refused(copy, capsys):
     table = root / "split_csv/2cls_highshot.csv"
     table.write_text("\n".join(table.read_text().splitlines()[:-1]))
     message = refused(run_py, capsys, copy, f"dataset.dir={root}")
-    assert "the list of images (its hash) is" in message
+    assert "the list of images (its hash; " in message
 
 
 def test_another_teacher_is_refused(copy, capsys):

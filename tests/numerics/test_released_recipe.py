@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from benchmarks.training import Noting, ReleasedBatches, Watched, ours, released
+from benchmarks.released import ReleasedBatches, released
+from benchmarks.training import Noting, Timed, ours
 from options.assemble import build_optimizer, build_schedule, read_data
 from options.load import load
 from utils.device import Machine
@@ -20,11 +21,11 @@ OPTIONS = (
 
 def losses(run, name, build):
     data, stage = read_data(run), run.stages[name]
-    learner, batches = build(run, name, stage, data)
+    learner, *_, batches = build(run, name, stage, data)
     noting = Noting(learner)
     fit(
         noting,
-        Watched(batches, 10),
+        Timed(batches, 10),
         build_optimizer(stage, learner),
         build_schedule(stage),
         epochs=(0,) * 4,

@@ -24,8 +24,10 @@ SMALL = {
     "baf": {"dim": 32, "out_dim": 24, "chunks": 4, "rank": 2},
     "block": {"dim": 32, "out_dim": 24, "chunks": 4, "rank": 2},
     "concat": {"out_dim": 24},
+    "cross_attention": {"dim": 32, "out_dim": 24, "heads": 4},
     "mlb": {"dim": 32, "out_dim": 24},
     "mutan": {"dim": 32, "out_dim": 24, "rank": 2},
+    "saf": {"dim": 32, "out_dim": 24, "heads": 4},
     "saf_released": {"dim": 32, "heads": 4},
     "sum": {"dim": 32, "out_dim": 24},
 }
@@ -69,9 +71,8 @@ def a_batch(name, size=4):
 
 
 def fusion(name, **options):
-    small = SMALL.get(name, {"dim": 32, "out_dim": 24, "heads": 4})
     torch.manual_seed(0)
-    return FUSIONS[name](16, 16, **{**small, **options})
+    return FUSIONS[name](16, 16, **{**SMALL.get(name, {}), **options})
 
 
 def tokens(name, size=3, seed=0):

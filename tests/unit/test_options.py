@@ -107,6 +107,23 @@ def test_a_named_block_replaces_and_others_mix(tmp_path, good):
     assert run.teacher.model.name == "teacher"
 
 
+def test_another_reader_drops_the_options_of_the_one_before_and_nothing_else():
+    vand = load(
+        Path("options/baselines/vand.yaml"),
+        ["dataset.name=folder", "dataset.dir=mine", "dataset.auxiliary.dir=other"],
+    )
+    assert (vand.dataset.name, vand.dataset.dir) == ("folder", Path("mine"))
+    assert vand.dataset.val_fraction == 0
+    assert (vand.dataset.auxiliary.name, vand.dataset.auxiliary.dir) == ("mvtec", Path("other"))
+    with pytest.raises(UserError, match="'split' of 'visa'"):
+        load(Path("options/covid19.yaml"), ["dataset.name=visa"])
+    with pytest.raises(UserError) as caught:
+        load(Path("options/demo.yaml"), ["dataset.name=visaa"])
+    assert str(caught.value).splitlines() == [
+        "dataset.name=visaa: dataset.name: unknown 'visaa'; did you mean 'visa'?"
+    ]
+
+
 def test_the_order_of_overrides_does_not_matter(good):
     a = load(good, ["optimizer.lr=5", "optimizer.name=SGD"])
     b = load(good, ["optimizer.name=SGD", "optimizer.lr=5"])

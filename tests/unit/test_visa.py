@@ -175,7 +175,7 @@ def error(root, **options):
 def test_data_that_are_not_there(tmp_path):
     message = error(tmp_path / "none")
     assert "python datasets/visa_json.py --download" in message
-    assert "make demo" in message
+    assert "python -m datasets.synthetic" in message
 
 
 def test_missing_files_are_counted(visa_root):
