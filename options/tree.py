@@ -163,12 +163,12 @@ def merge(below: Block, above: Block, *, replace_named: bool = True) -> Block:
             named = Block(old.where, old.path)  # "classif: mlp" is short for its name
             named["name"] = old
             below[key] = old = named
-        if isinstance(old, Block) and isinstance(value, Block) and not replace:
-            merge(old, value, replace_named=replace_named)
-        else:
-            below[key] = value
-            if replace and isinstance(old, Block):
-                value.replaced = old
+        if isinstance(old, Block) and isinstance(value, Block):
+            if not replace:
+                merge(old, value, replace_named=replace_named)
+                continue
+            value.replaced = old
+        below[key] = value
     below.where, below.path = above.where, above.path
     return below
 
