@@ -19,7 +19,7 @@ from datasets.record import Record
 from utils.batch import Batch
 from utils.device import num_cores
 from utils.errors import UserError
-from utils.ranks import WHOLE, Share
+from utils.ranks import WHOLE, Share, local_world_size
 from utils.seeding import derive, generator
 
 T = TypeVar("T")
@@ -316,4 +316,4 @@ class Batches:
 
 def _useful_workers(device: torch.device) -> int:
     """Loader processes that make training faster: beside a CPU that trains they make it slower."""
-    return 0 if device.type == "cpu" else min(num_cores(), 16)
+    return 0 if device.type == "cpu" else min(num_cores() // local_world_size(), 16)

@@ -100,7 +100,8 @@ def whiten_patches(convolution: nn.Conv2d, pixels: Tensor) -> None:
     outputs, side = convolution.out_channels, convolution.kernel_size[0]
     patches = F.unfold(pixels.float().contiguous(), side, stride=side).transpose(1, 2).flatten(0, 1)
     patches = patches - patches.mean(dim=0)
-    variances, components = torch.linalg.eigh((patches.T @ patches / len(patches)).double())
+    covariance = (patches.T @ patches / len(patches)).cpu()  # mps has neither float64 nor eigh
+    variances, components = torch.linalg.eigh(covariance.double())
     variances, components = variances.flip(0)[:outputs], components.flip(1)[:, :outputs]
     whitening = (components / (variances + 0.01 * variances.mean()).sqrt()).T.float()
     rotation = torch.linalg.qr(torch.randn(outputs, outputs)).Q

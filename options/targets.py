@@ -15,7 +15,7 @@ from options.assemble import Data, evaluation_batches, stage_captions
 from options.schema import Run, Stage
 from utils.checkpoint import write_bytes
 from utils.device import Machine
-from utils.ranks import gathered, is_main
+from utils.ranks import gathered, is_main, local_rank
 
 
 def ask_once(
@@ -53,11 +53,11 @@ def ask_once(
     parts = [teacher_hash, str(machine), content_key(data.root, paths, view), *paths, *said]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     file = run.dataset.cache / f"{key}.targets" if run.dataset.cache else None
-    if file is not None and gathered(file.is_file())[0]:
+    if file is not None and all(gathered(file.is_file())):
         answers = load_file(file)
     else:
         answers = _ask(teacher, batches, machine)
-        if file is not None and is_main():
+        if file is not None and local_rank() == 0:  # machines may have a cache each
             write_bytes(save(answers), file)
     device = machine.device
     return TableTargets(paths, answers["logits"].to(device), answers["features"].to(device))
@@ -67,10 +67,12 @@ def _ask(teacher: LiveTeacher, batches: Batches, machine: Machine) -> dict[str, 
     """Logits ``(N, 2)`` and features ``(N, D)`` of all images, in order, on the CPU."""
     bar = tqdm(batches, desc="asking the teacher", unit="batch", leave=False, disable=not is_main())
     with machine.autocast():
-        outputs = [teacher.look(batch.to(machine.device)) for batch in bar]
+        looks = (teacher.look(batch.to(machine.device)) for batch in bar)
+        # Without the attention, which is many times as large.
+        outputs = [(look.logits.float().cpu(), look.features.float().cpu()) for look in looks]
     mine = {
-        "logits": torch.cat([output.logits for output in outputs]).float().cpu(),
-        "features": torch.cat([output.features for output in outputs]).float().cpu(),
+        key: torch.cat(values)
+        for key, values in zip(("logits", "features"), zip(*outputs, strict=True), strict=True)
     }
     parts = gathered(mine)
     answers = {

@@ -7,6 +7,8 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from utils.device import moved
+
 UNKNOWN = 255  # in a mask: nobody said whether this pixel is anomalous
 
 
@@ -55,8 +57,8 @@ class Batch:
         """The same batch with its tensors on ``device``."""
         return replace(
             self,
-            image=self.image.to(device, non_blocking=True),
-            label=self.label.to(device, non_blocking=True),
-            mask=self.mask if self.mask is None else self.mask.to(device, non_blocking=True),
+            image=moved(self.image, device),
+            label=moved(self.label, device),
+            mask=self.mask if self.mask is None else moved(self.mask, device),
             guide=self.guide and self.guide.to(device),
         )

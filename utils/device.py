@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from utils.errors import UserError
-from utils.ranks import local_rank
+from utils.ranks import local_rank, local_world_size
 from utils.runlog import say
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -35,6 +35,12 @@ class Machine:
         make_deterministic()
         keep_freed_memory()
         chosen = choose_device(device)
+        most = {"cuda": torch.cuda.device_count(), "mps": 1}.get(chosen.type, local_world_size())
+        if local_world_size() > most:
+            raise UserError(
+                f"torchrun --nproc_per_node={local_world_size()}: more than the {most} of "
+                f"{chosen.type} here"
+            )
         if chosen.type == "cuda":
             chosen = torch.device("cuda", local_rank())
         return cls(chosen, choose_precision(precision, chosen))
@@ -98,7 +104,18 @@ def has_units(dtype: torch.dtype, device: torch.device) -> bool:
         return True
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # ARM's too
+    # oneDNN knows ARM's too; PyTorch for Macs comes without it.
+    has_onednn = torch.backends.mkldnn.is_available()
+    return has_onednn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``, without waiting for what is still computed there.
+
+    Only on CUDA: mps would read memory that is free again, see
+    https://github.com/pytorch/pytorch/issues/139550.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def num_cores() -> int:
@@ -130,10 +147,14 @@ def keep_freed_memory() -> None:
 def make_deterministic() -> None:
     """Asks PyTorch for the same result every time, where it knows how.
 
-    A few operations have no such implementation on GPUs; PyTorch then warns and goes on.
+    A few operations have no such implementation on GPUs; PyTorch then warns and goes on. One is the
+    gradient of fused attention: trained transformers repeat themselves up to rounding there.
     """
+    # cuBLAS reads it when it starts; else PyTorch warns at each product.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     # Else every new buffer is filled with NaN first, to show reads of memory that nobody wrote: a
     # quarter of a training step on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means it, in convolutions as in products

@@ -29,7 +29,7 @@ def score_images(score: Scorer, batches: Iterable[Batch], device: torch.device) 
     nothing = {"path": [], "object": [], "label": np.empty(0, int), "score": np.empty(0)}
     rows = [pd.DataFrame(nothing)]
     for batch in batches:
-        scores = score(batch.to(device)).double().cpu().numpy()
+        scores = score(batch.to(device)).cpu().double().numpy()  # mps has no float64
         columns = {"path": batch.path, "object": batch.object, "label": batch.label.numpy()}
         rows.append(pd.DataFrame({**columns, "score": scores}))
     return pd.concat(rows, ignore_index=True)

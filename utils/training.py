@@ -171,7 +171,7 @@ def _means(losses: Sequence[dict[str, Tensor]], sizes: Sequence[int]) -> dict[st
     part = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
     return {
         key: float(
-            mean_over_ranks(torch.stack([terms[key] for terms in losses])).double().cpu() @ part
+            mean_over_ranks(torch.stack([terms[key] for terms in losses])).cpu().double() @ part
         )
         for key in losses[0]
     }

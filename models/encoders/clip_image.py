@@ -98,6 +98,8 @@ def _drop_head(visual: Any) -> None:
         visual.proj = None
     else:
         visual.head = nn.Identity()
+        for name in {"head", "attn_pool"} & dict(visual.trunk.named_children()).keys():  # timm's
+            setattr(visual.trunk, name, nn.Identity())
 
 
 def _last_stage(visual: Any) -> list[nn.Module | nn.Parameter]:

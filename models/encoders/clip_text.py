@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from models.encoders.clip import clip_model
 from models.encoders.tower import Tower, Train
+from utils.device import moved
 from utils.errors import NothingToShowError
 
 
@@ -64,6 +65,8 @@ class ClipTextEncoder(Tower):
         last = [text.transformer.resblocks[-1], text.ln_final, text.text_projection]
         self.restrict(train, [part for part in last if part is not None])
 
+    # Else it would be translated anew for each new sentence.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Features of each caption.
 
@@ -80,10 +83,12 @@ class ClipTextEncoder(Tower):
         else:
             features = self._recall(different)
         row = {caption: i for i, caption in enumerate(different)}
-        places = torch.tensor([row[caption] for caption in captions], device=features[0].device)
-        words = pad_sequence(features, batch_first=True)[places]
-        lengths = torch.tensor([len(f) for f in features], device=places.device)[places]
-        return words, torch.arange(words.shape[1], device=places.device) < lengths.unsqueeze(1)
+        places = torch.tensor([row[caption] for caption in captions])
+        lengths = torch.tensor([len(f) for f in features])[places]
+        device = features[0].device
+        words = pad_sequence(features, batch_first=True)
+        mask = torch.arange(words.shape[1]) < lengths.unsqueeze(1)
+        return words[moved(places, device)], moved(mask, device)
 
     def words(self, caption: str) -> list[tuple[str, slice]]:
         """The words of a caption, and which of the L vectors belong to each.
@@ -121,11 +126,14 @@ class ClipTextEncoder(Tower):
 
     def _encode(self, captions: Sequence[str]) -> list[Tensor]:
         """Features of each caption, ``(L, D)`` at its own length L, or ``(1, D)`` if pooled."""
-        ids = self.tokenize(list(captions)).to(self.text.positional_embedding.device)
+        # Cut on the CPU: asking a GPU for a length would wait for it.
+        ids = self.tokenize(list(captions))
         end = ids.argmax(dim=-1)  # end-of-text has the highest id of all
-        words = read_words(self.text, ids[:, : int(end.max()) + 1])
+        device = self.text.positional_embedding.device
+        words = read_words(self.text, moved(ids[:, : int(end.max()) + 1], device))
         if self.pooled:
-            sentence = words[torch.arange(len(ids)), end] @ self.text.text_projection
+            each = moved(torch.arange(len(ids)), device)
+            sentence = words[each, moved(end, device)] @ self.text.text_projection
             return list(sentence.unsqueeze(1))
         return [row[: last + 1] for row, last in zip(words, end.tolist(), strict=True)]
 

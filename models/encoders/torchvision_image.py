@@ -111,7 +111,7 @@ def unfold(network: nn.Module, inputs: Iterable[Tensor]) -> None:
     }
 
     def look(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
-        x = given[0].double().cpu()
+        x = given[0].cpu().double()  # mps has no float64
         count = torch.full((x.shape[1],), float(x.numel() // x.shape[1]), dtype=torch.float64)
         sums[norm] += torch.stack([count, x.sum((0, 2, 3)), x.square().sum((0, 2, 3))])
 
@@ -133,8 +133,8 @@ def _restate(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
     """Other stored statistics, the same function."""
     old_mean, old_variance = norm.running_mean, norm.running_var
     assert old_mean is not None and old_variance is not None  # noqa: PT018  it tracks statistics
-    gain = norm.weight.double().cpu() / (old_variance.double().cpu() + norm.eps).sqrt()
-    norm.bias.add_((gain * (mean - old_mean.double().cpu())).to(norm.bias))
+    gain = norm.weight.cpu().double() / (old_variance.cpu().double() + norm.eps).sqrt()
+    norm.bias.add_((gain * (mean - old_mean.cpu().double())).to(norm.bias))
     norm.weight.copy_(gain * (variance + norm.eps).sqrt())
     old_mean.copy_(mean)
     old_variance.copy_(variance)

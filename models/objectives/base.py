@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.base import AnomalyModel, Output
 from utils.batch import Batch
+from utils.device import moved
 
 
 class Targets(Protocol):
@@ -66,7 +67,8 @@ class TableTargets:
 
     def __call__(self, batch: Batch) -> Output:
         """Logits and features of the batch's images."""
-        rows = torch.tensor([self.row[path] for path in batch.path], device=self.logits.device)
+        rows = torch.tensor([self.row[path] for path in batch.path])
+        rows = moved(rows, self.logits.device)
         return Output(self.logits[rows], self.features[rows])
 
 

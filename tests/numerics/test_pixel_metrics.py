@@ -1,5 +1,6 @@
 """Pixel AUROC and AUPRO against scikit-learn, scikit-image and loops over every threshold."""
 
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -53,6 +54,16 @@ def histogram(maps, masks):
     for anomaly_map, mask in zip(maps, masks, strict=True):
         found.add(anomaly_map, mask, int(mask.any()))
     return found
+
+
+def test_what_travels_between_processes_is_put_together():
+    rng = np.random.default_rng(0)
+    maps = rng.integers(0, 9, (20, 60, 60)).astype(np.float32)
+    masks = rng.integers(0, 2, maps.shape).astype(np.uint8)
+    found = histogram(maps, masks)
+    sent = pickle.dumps(found)
+    assert len(sent) < 1000
+    assert pickle.loads(sent).figures() == histogram(maps, masks).figures()
 
 
 SCALES = {

@@ -1,5 +1,8 @@
 """What every fusion, encoder, network and objective must do."""
 
+import json
+
+import open_clip
 import pytest
 import torch
 from torch import nn
@@ -436,3 +439,15 @@ def test_the_anomaly_weight_is_a_share_of_the_mean():
     each = nn.functional.cross_entropy(logits, batch.label, reduction="none")
     expected = (each[0] + 3 * each[1]) / 4
     torch.testing.assert_close(objective(Output(logits, logits), batch)["loss"], expected)
+
+
+def test_every_parameter_of_a_tower_of_timm_learns(tmp_path):
+    """Its head serves the image embedding only; DistributedDataParallel stops at unused ones."""
+    tower = {"timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "linear"}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    config = {"embed_dim": 16, "vision_cfg": {**tower, "image_size": 64}, "text_cfg": text}
+    (tmp_path / "test-timm.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path)
+    encoder = IMAGE_ENCODERS["clip"](SIZE, False, True, arch="test-timm", pre_trained="random")
+    encoder(random_batch(2, *SIZE).image).sum().backward()
+    assert [n for n, p in encoder.named_parameters() if p.grad is None] == []
