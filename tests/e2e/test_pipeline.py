@@ -373,6 +373,13 @@ def test_answers_are_asked_for_once_and_again_if_anything_differs(copy, monkeypa
         calls.clear()
         assert command(run_py, copy, *folder, *changed, "student.engine.epochs=1") == 0
         assert bool(calls) == (i != 1)
+    # The file is here, but not on another machine of the same job.
+    lacks = lambda value: [value, False] if isinstance(value, bool) else [value]  # noqa: E731
+    monkeypatch.setattr("options.targets.gathered", lacks)
+    calls.clear()
+    folder = [f"exp.dir={copy}/student_3", f"teacher={copy}/run/teacher", cache]
+    assert command(run_py, copy, *folder, *changed, "student.engine.epochs=1") == 0
+    assert calls
 
 
 @pytest.mark.slow
