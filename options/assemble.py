@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from datasets import DATASETS
 from datasets.augment import Augmentation
@@ -149,6 +150,17 @@ def build_schedule(stage: Stage) -> Callable[[float], float]:
     assert stage.schedule is not None
     made: Callable[[float], float] = stage.schedule.build(SCHEDULES, stage.engine.epochs)
     return made
+
+
+def check_training(stage: Stage) -> None:
+    """Builds what needs no network, to see that it can be built.
+
+    Raises:
+        UserError: If an option of optimiser or schedule is wrong.
+    """
+    assert stage.optimizer is not None
+    stage.optimizer.build(OPTIMIZERS, [nn.Parameter(torch.zeros(1))], [])
+    build_schedule(stage)
 
 
 def training_batches(

@@ -1,6 +1,7 @@
 """The first job: train what is missing."""
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from options.assemble import (
     build_learner,
     build_optimizer,
     build_schedule,
+    check_training,
     evaluation_batches,
     load_model,
     read_data,
@@ -60,6 +62,8 @@ def train(run: Run) -> None:
     stages = {name: stage for name, stage in run.stages.items() if stage.needs_training}
     if not stages:
         say("nothing to train: these networks are used as they are; next: test.py")
+    for stage in stages.values():
+        check_training(stage)
     parts = parts_of(run, read_splits(run.dataset)) if stages else []
     # First: mistakes in the data cost no training.
     jobs = [
@@ -87,11 +91,9 @@ def _train_stage(
         "precision": str(machine),
         **environment(machine.device),
     }
-    lists = to_meta({"train": data.train, "val": data.val, "test": data.splits["test"]})
     with main_first():
         if is_main():
-            folder.claim(run, about, lists)
-            keep_list(run, splits)
+            folder.claim(run, about)
     state = folder.load_state()
     history: list[Row] = state["history"] if state else []
     if len(history) >= stage.engine.epochs:
@@ -115,8 +117,11 @@ def _train_stage(
     if state is None:
         _adapt(learner.model, batches, machine.device)
     else:
-        learner.load_state_dict(state["learner"])
-        optimizer.load_state_dict(state["optimizer"])
+        _restore(learner, optimizer, state, folder)
+    if is_main():
+        lists = {"train": data.train, "val": data.val, "test": data.splits["test"]}
+        folder.describe(run, about, to_meta(lists))
+        keep_list(run, splits)
     total, trained = num_parameters(learner.model)
     say(
         f"{name}: {stage.model.name}, {_counted(total)} parameters ({_counted(trained)} "
@@ -154,6 +159,34 @@ def _train_stage(
     )
     keeper.close()
     say(f"{name}: done: {folder.best}")
+
+
+def _restore(
+    learner: Learner, optimizer: torch.optim.Optimizer, state: dict[str, Any], folder: StageFolder
+) -> None:
+    """Loads a state; the options of the optimiser stay those of this run.
+
+    Raises:
+        UserError: If the state is that of another network, or of another optimiser.
+    """
+    own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    try:
+        learner.load_state_dict(state["learner"])
+        optimizer.load_state_dict(state["optimizer"])
+        for group, options in zip(optimizer.param_groups, own, strict=True):
+            if _held_by(group) != _held_by(options):
+                raise ValueError("it is of another optimizer")
+            group.update(options)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split()[:20])
+        raise UserError(
+            f"{folder.last}: does not fit these options ({reason}); choose another exp.dir"
+        ) from error
+
+
+def _held_by(group: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides on the numbers that an optimiser keeps: its options' names, and its switches."""
+    return {k: v if isinstance(v, bool) else None for k, v in group.items() if k != "params"}
 
 
 def _counted(number: int) -> str:
@@ -207,9 +240,9 @@ def _guide_file(run: Run, stage: Stage) -> Path | None:
 class _Keeper:
     """After each epoch: validates, keeps the best and the last state, and logs.
 
-    The order matters if the program is killed in between: the best weights are written before the
-    state that says the epoch is over. Killed between the two, the epoch is trained again and ends
-    with the same best weights.
+    The order matters if the program is killed in between: the best weights and the log are written
+    before the state that says the epoch is over. Killed before that, the epoch is trained again and
+    ends with the same best weights and the same row.
     """
 
     def __init__(
@@ -263,10 +296,11 @@ class _Keeper:
         )
 
     def write(self, log: RunLog, row: Row, *, is_best: bool) -> None:
-        """Best weights, then the state, then the log; see above."""
+        """Best weights, then the log, then the state; see above."""
         if is_best:
             about = {**self.about, **row}
             save_weights(self.learner.model, self.folder.best, about)
+        log.add(row)
         self.folder.save_state(
             {
                 "learner": self.learner.state_dict(),
@@ -275,7 +309,6 @@ class _Keeper:
                 "best": list(self.best or ()),
             }
         )
-        log.add(row)
 
     def close(self) -> None:
         """Closes the log, and waits until all of it is on disk."""
