@@ -1,7 +1,7 @@
 """From options to objects: the only place that reads them and builds something."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,26 @@ def read_splits(options: Source) -> Splits:
     return splits
 
 
+def read_tested(options: Source) -> Splits:
+    """As :func:`read_splits`, where something is to be tested.
+
+    Raises:
+        UserError: If there are no test images, too.
+    """
+    splits = read_splits(options)
+    if not splits["test"]:
+        raise UserError(
+            f"{options.dir}: no test images; see dataset.split, dataset.objects and "
+            "dataset.hold_out"
+        )
+    return splits
+
+
+def whole_paths(root: Path, paths: Iterable[str]) -> set[Path]:
+    """The files that ``paths`` in ``root`` mean, whatever they are called from elsewhere."""
+    return {(root / path).resolve() for path in paths}
+
+
 def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> Data:
     """What stage ``name`` learns from, with validation images carved out.
 
@@ -80,11 +100,10 @@ def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> 
     options: Source = run.dataset
     splits = splits or read_splits(options)
     if name == "baseline" and run.dataset.auxiliary is not None:
-        tested = {record.path for record in splits["test"]}
-        is_same = run.dataset.auxiliary.dir.resolve() == options.dir.resolve()
+        tested = whole_paths(options.dir, (record.path for record in splits["test"]))
         options = run.dataset.auxiliary
         splits = {"train": _read_auxiliary(options)["test"], "test": []}
-        if is_same and tested & {record.path for record in splits["train"]}:
+        if tested & whole_paths(options.dir, (record.path for record in splits["train"])):
             raise UserError(
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
                 "other objects of it"
@@ -109,8 +128,12 @@ def build_model(run: Run, name: str, stage: Stage) -> AnomalyModel:
     return model
 
 
-def load_model(file: Path) -> tuple[AnomalyModel, Stage, Run]:
+def load_model(file: Path, local: Stage | None = None) -> tuple[AnomalyModel, Stage, Run]:
     """A trained network, rebuilt from nothing but its checkpoint.
+
+    Args:
+        file: The checkpoint.
+        local: Has the last word on what changes no result, such as ``engine.eval_batch_size``.
 
     Returns:
         The network in eval mode, the stage and the experiment it was trained with.
@@ -120,7 +143,8 @@ def load_model(file: Path) -> tuple[AnomalyModel, Stage, Run]:
     """
     about = read_about(file)
     run = loads(about["options"], name=str(file))
-    stage = getattr(run, about["stage"])
+    stage: Stage = getattr(run, about["stage"])
+    stage = stage if local is None else stage.with_local(local)
     model: AnomalyModel = stage.model.build(METHODS, stage.image.height_width, False)
     load_weights(model, file)
     return model.eval(), stage, run

@@ -46,6 +46,11 @@ class StageFolder:
         return self.path / "about.json"
 
     @property
+    def lists(self) -> Path:
+        """The images of each split."""
+        return self.path / "meta.json"
+
+    @property
     def is_trained(self) -> bool:
         """Whether anything was trained in it; else it is nobody's, whatever else is there."""
         return self.best.exists() or self.last.exists()
@@ -73,7 +78,7 @@ class StageFolder:
         """
         if self.is_trained and run.exp.resume != "any_options":
             return
-        write_bytes(json.dumps(lists, indent=1).encode(), self.path / "meta.json")
+        write_bytes(json.dumps(lists, indent=1).encode(), self.lists)
         write_bytes(json.dumps(about, indent=1).encode(), self.about)
         write_bytes(dumps(run).encode(), self.options)
 

@@ -1,6 +1,6 @@
 """Everything a YAML file may say."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -237,6 +237,11 @@ class Stage:
         masks = self.objective is not None and OBJECTIVES[self.objective.name].needs_masks
         if self.augment.mosaic and not masks:
             raise ValueError("augment.mosaic: only for an objective that learns from masks")
+
+    def with_local(self, other: "Stage") -> "Stage":
+        """This stage, but with what changes no result as ``other`` has it."""
+        local = {f.name: getattr(other.engine, f.name) for f in fields(Engine) if not f.compare}
+        return replace(self, engine=replace(self.engine, **local))
 
     @property
     def needs_training(self) -> bool:

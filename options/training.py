@@ -13,7 +13,6 @@ from datasets.image_text import Batches
 from datasets.record import Splits, to_meta
 from models.base import AnomalyModel
 from models.methods import METHODS
-from models.objectives import OBJECTIVES
 from models.objectives.base import Learner, LiveTeacher, TableTargets, Targets
 from options.assemble import (
     Data,
@@ -30,6 +29,7 @@ from options.assemble import (
 from options.checking import check_data
 from options.dump import dumps
 from options.folder import StageFolder
+from options.guide import guide_file
 from options.parts import keep_list, parts_of
 from options.schema import Run, Stage
 from options.scoring import score_all
@@ -71,6 +71,8 @@ def train(run: Run) -> None:
         for part, splits in parts
         for name in stages
     ]
+    for _, name, data, _ in jobs:
+        _check_choice(name, stages[name], data)
     with joined(machine.device):
         check_data(run, [data for _, _, data, _ in jobs])
         for part, name, data, splits in jobs:
@@ -79,15 +81,28 @@ def train(run: Run) -> None:
             _train_stage(part, name, stages[name], data, splits, machine)
 
 
+def _check_choice(name: str, stage: Stage, data: Data) -> None:
+    """Raises UserError if the validation images cannot tell a good epoch from a bad one."""
+    kinds = {(record.object, record.label) for record in data.val}
+    if stage.engine.keep == "best" and not any(
+        (shown, 1 - label) in kinds for shown, label in kinds
+    ):
+        raise UserError(
+            f"{name}: no object has normal and anomalous images among the {len(data.val)} "
+            f"validation images of {data.root}: no epoch is the best; write another "
+            "dataset.val_fraction, or engine.keep: last"
+        )
+
+
 def _train_stage(
     run: Run, name: str, stage: Stage, data: Data, splits: Splits, machine: Machine
 ) -> None:
     folder = StageFolder(run.exp.dir / name, name)
-    guide_file = _guide_file(run, stage)
-    guide_hash = sha256_of(guide_file) if guide_file else ""
+    teacher = guide_file(run, stage, splits)
+    teacher_hash = sha256_of(teacher) if teacher else ""
     about = {
         "data": data.hash,
-        "teacher": guide_hash[:12] or None,
+        "teacher": teacher_hash[:12] or None,
         "precision": str(machine),
         **environment(machine.device),
     }
@@ -103,11 +118,11 @@ def _train_stage(
     _judge_text(name, stage, data)
     targets: Targets | None = None
     live_stage = None  # the teacher's options, if it looks on while the student is trained
-    if guide_file is not None and stage.engine.targets == "live":
-        guide, live_stage, _ = load_model(guide_file)
+    if teacher is not None and stage.engine.targets == "live":
+        guide, live_stage, _ = load_model(teacher, stage)
         targets = LiveTeacher(machine.place(guide))
-    elif guide_file is not None:
-        targets = _ask_once(run, name, stage, data, machine, guide_file, guide_hash)
+    elif teacher is not None:
+        targets = _ask_once(run, name, stage, data, machine, teacher, teacher_hash)
     learner = build_learner(run, name, stage, targets)
     machine.place(learner)
     if stage.engine.compile:
@@ -210,7 +225,7 @@ def _ask_once(
     run: Run, name: str, stage: Stage, data: Data, machine: Machine, file: Path, sha256: str
 ) -> TableTargets:
     """What the teacher in ``file`` says; the teacher itself is gone when this returns."""
-    guide, guide_stage, _ = load_model(file)
+    guide, guide_stage, _ = load_model(file, stage)
     teacher = LiveTeacher(machine.place(guide))
     return ask_once(run, name, stage, data, machine, teacher, guide_stage, sha256)
 
@@ -223,18 +238,6 @@ def _adapt(model: AnomalyModel, batches: Batches, device: torch.device) -> None:
     for encoder in model.encoders():
         images = (batch.image.to(device) for batch in batches.epoch(0))
         encoder.adapt(itertools.islice(images, max(256 * len(batches) // batches.num_images, 1)))
-
-
-def _guide_file(run: Run, stage: Stage) -> Path | None:
-    """The checkpoint of the teacher that guides ``stage``; ``None`` if its objective needs none."""
-    objective = stage.objective
-    if objective is None or not OBJECTIVES[objective.name].needs_teacher or run.teacher is None:
-        return None
-    path = run.teacher if isinstance(run.teacher, Path) else run.exp.dir / "teacher"
-    folder = StageFolder(path, "teacher")
-    if not folder.best.is_file():
-        raise UserError(f"teacher: {folder.best} is missing; name the folder of a trained teacher")
-    return folder.best
 
 
 class _Keeper:

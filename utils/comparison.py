@@ -247,7 +247,13 @@ def read_published(path: Path) -> list[Method]:
         UserError: If it cannot be read, or is not such a table.
     """
     try:
-        rows = pd.read_csv(path, comment="#", dtype={"split": str})
+        rows = pd.read_csv(
+            path,
+            comment="#",
+            dtype=dict.fromkeys(("title", "trained_on", "split", "object"), str),
+            keep_default_na=False,
+            na_values=dict.fromkeys(("n", "anomalies", *METRICS), ""),
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a table ({error})") from error
     wanted = ["title", "trained_on", "split", "object", "n", "anomalies", *METRICS]

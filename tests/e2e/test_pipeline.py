@@ -19,6 +19,7 @@ from options.assemble import evaluation_batches, load_model, read_data, training
 from options.folder import StageFolder
 from options.load import load
 from options.targets import ask_once
+from options.testing import open_network
 from options.training import train
 from tests.fixtures import write_smoke
 from utils import training
@@ -297,6 +298,15 @@ def test_an_unfinished_training_says_so(copy, capsys):
     log.write_text("\n".join(log.read_text().splitlines()[:3]) + "\n")
     assert command(test_py, copy) == 0
     assert "student, UNFINISHED (2 of 3 epochs), image only" in capsys.readouterr().out
+
+
+def test_what_changes_no_score_is_as_the_present_command_says(copy):
+    local = ["engine.eval_batch_size=3", "engine.pixels_on_device=true", "engine.epochs=9"]
+    run = load(copy / "smoke.yaml", [*local, "exp.resume=any_options"])
+    _, stage, title = open_network(run, "student", {}, "")
+    assert (stage.engine.eval_batch_size, stage.engine.pixels_on_device) == (3, True)
+    assert stage.engine.epochs == 3  # what it was trained with
+    assert title == "student, UNFINISHED (3 of 9 epochs)"
 
 
 def test_untrained_networks_can_be_scored(done, tmp_path, capsys):
