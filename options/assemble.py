@@ -55,9 +55,14 @@ def read_splits(options: Source) -> Splits:
     """A data set's own splits, less the objects that are held out of the training.
 
     Raises:
-        UserError: As the reader and :func:`datasets.record.hold_out`.
+        UserError: As the reader and :func:`datasets.record.hold_out`, or if an object has a name
+            that tables have a use for.
     """
     splits: Splits = options.reader.build(DATASETS, options.dir)
+    if any(record.object == "mean" for records in splits.values() for record in records):
+        raise UserError(
+            f"{options.dir}: an object is called 'mean', as the last row of every table; rename it"
+        )
     if isinstance(options, Dataset) and options.hold_out:
         return hold_out(splits, options.hold_out, "dataset.hold_out")
     return splits
@@ -205,7 +210,7 @@ def training_batches(
         captions=captions if is_reader else None,
         guide=Guide(
             _pixels(
-                run, data.root, stage, data.train, data.splits["train"], _view(teacher), device
+                run, data.root, stage, data.train, data.splits["train"], teacher.image.view, device
             ),
             captions,
         )
@@ -270,10 +275,10 @@ def evaluation_batches(
     root = root or run.dataset.dir
     is_reader = METHODS[stage.model.name].reads_text
     images = ImageText(
-        _pixels(run, root, stage, records, of, _view(stage), device),
+        _pixels(run, root, stage, records, of, stage.image.view, device),
         records,
         captions=(captions or Captions("object", 0.0, 0)) if is_reader else None,
-        masks=Masks(root, records, _view(stage)) if with_masks else None,
+        masks=Masks(root, records, stage.image.view) if with_masks else None,
     )
     return _batches(images, stage, stage.engine.eval_batch_size, None, device, 0, part or share())
 
@@ -317,7 +322,3 @@ def _pixels(
     if stage.engine.pixels_on_device:
         pixels = ResidentPixels.of(pixels, len(records), device)
     return pixels
-
-
-def _view(stage: Stage) -> View:
-    return View(stage.image.height_width, stage.image.resize)

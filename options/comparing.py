@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from datasets.cache import content_key
-from datasets.image import View
 from datasets.record import Record, Splits, data_hash
 from models.base import AnomalyModel
 from options.assemble import read_tested
@@ -153,13 +152,14 @@ class _Scorer:
         self, run: Run, stage: Stage, column: Column, model: AnomalyModel
     ) -> dict[str, Any]:
         """Everything that the scores depend on."""
-        view = View(stage.image.height_width, stage.image.resize)
         return {
             "weights": state_hash(model),
             "options": dict(flatten(stage)),
             "text": column.text,
             "seed": run.misc.seed,
-            "pictures": content_key(run.dataset.dir, [r.path for r in self.records], view),
+            "pictures": content_key(
+                run.dataset.dir, [r.path for r in self.records], stage.image.view
+            ),
             "precision": str(self.machine),
             "code": code_hash(),
             **{k: v for k, v in environment(self.machine.device).items() if k != "commit"},

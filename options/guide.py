@@ -34,7 +34,7 @@ def guide_file(run: Run, stage: Stage, splits: Splits) -> Path | None:
 
 
 def _check_images(run: Run, folder: StageFolder, splits: Splits) -> None:
-    """Raises UserError if a ready teacher has learned from images or objects that are tested here."""
+    """Raises UserError if a ready teacher has learned from what is tested here."""
     about = read_about(folder.best)
     try:
         lists = json.loads(folder.lists.read_text(encoding="utf-8"))

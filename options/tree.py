@@ -167,7 +167,7 @@ def merge(below: Block, above: Block, *, replace_named: bool = True) -> Block:
             merge(old, value, replace_named=replace_named)
         else:
             below[key] = value
-            if replace and isinstance(old, Block):
+            if isinstance(old, Block) and isinstance(value, Block):
                 value.replaced = old
     below.where, below.path = above.where, above.path
     return below

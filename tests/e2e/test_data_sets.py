@@ -239,6 +239,12 @@ def test_a_data_set_without_test_images(tmp_path, capsys, program):
     assert f"{root}: no test images; see dataset.split" in capsys.readouterr().err
 
 
+def test_an_object_called_mean(tmp_path, capsys):
+    root = write_visa(tmp_path / "visa", objects=["mean", "candle"])
+    assert test_py.main([str(write_smoke(tmp_path, root))]) == 2
+    assert f"{root}: an object is called 'mean'" in capsys.readouterr().err
+
+
 def test_an_epoch_that_cannot_be_chosen(smoke, tmp_path, capsys, monkeypatch):
     def apart(records, *args):
         val = [r for r in records if r.label == (r.object == "candle")]

@@ -242,6 +242,12 @@ def test_the_command_that_trains_a_column_names_what_differs(good):
     )
 
 
+def test_a_suggested_command_spells_null_as_yaml_does(good):
+    other = 'columns.ours.overrides=["dataset={name: meta, dir: data, file: a.json}"]'
+    comparison = load_comparison(good, ["dataset={name: meta, dir: data}", other])
+    assert "dataset.file=null" in comparison.training_command(comparison.chosen["ours"])
+
+
 def test_two_kinds_of_files_are_told_apart(good, capsys):
     assert test_py.main([str(good)]) == 2
     assert f"{good}: compares methods: run.py and test.py take it with --compare" in (
