@@ -35,7 +35,7 @@ def parts_of(run: Run, splits: Splits) -> list[tuple[Run, Splits]]:
     return [(_of_object(run, name), choose_objects(splits, [name], "dataset")) for name in names]
 
 
-def tested_parts(run: Run, splits: Splits) -> list[tuple[Run, Splits]]:
+def parts_to_test(run: Run, splits: Splits) -> list[tuple[Run, Splits]]:
     """As :func:`parts_of`, but without objects that have no test images; says which these are."""
     parts = parts_of(run, splits)
     for part, found in parts:

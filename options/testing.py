@@ -19,7 +19,7 @@ from options.assemble import (
     read_tested,
 )
 from options.folder import StageFolder
-from options.parts import tested_parts
+from options.parts import parts_to_test
 from options.schema import Run, Stage
 from options.scoring import score_test
 from utils.checkpoint import write_bytes
@@ -93,7 +93,7 @@ def evaluate(
     by_folder: dict[Path, list[Report]] = defaultdict(list)
     is_many = run.dataset.per_object
     with joined(machine.device):
-        for part, found in tested_parts(run, splits):
+        for part, found in parts_to_test(run, splits):
             of_part = {**about, "data": data_hash(found)}
             tester = _Tester(part, found, machine, of_part, maps, is_part=is_many)
             for name, stage in part.stages.items():

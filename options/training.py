@@ -51,6 +51,9 @@ from utils.runlog import Row, RunLog, say
 from utils.seeding import derive
 from utils.training import Epoch, fit
 
+# Options of optimisers that need, once they are switched on, numbers that were not kept before.
+_SWITCHES = ("amsgrad", "centered", "momentum")
+
 
 def train(run: Run) -> None:
     """Trains the stages of ``run`` that are not finished, teacher first.
@@ -189,8 +192,8 @@ def _restore(
         learner.load_state_dict(state["learner"])
         optimizer.load_state_dict(state["optimizer"])
         for group, options in zip(optimizer.param_groups, own, strict=True):
-            if _held_by(group) != _held_by(options):
-                raise ValueError("it is of another optimizer")
+            if _kept_for(group) != _kept_for(options):
+                raise ValueError("it lacks what this optimizer keeps")
             group.update(options)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()[:20])
@@ -199,9 +202,9 @@ def _restore(
         ) from error
 
 
-def _held_by(group: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides on the numbers that an optimiser keeps: its options' names, and its switches."""
-    return {k: v if isinstance(v, bool) else None for k, v in group.items() if k != "params"}
+def _kept_for(group: Mapping[str, Any]) -> dict[str, bool]:
+    """What decides on the numbers that an optimiser keeps: which options it has, and switches."""
+    return {k: k in _SWITCHES and bool(v) for k, v in group.items() if k != "params"}
 
 
 def _counted(number: int) -> str:

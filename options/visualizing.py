@@ -18,7 +18,7 @@ from models.student import Student
 from models.teacher import Teacher
 from models.word_maps import WordMaps, word_maps
 from options.assemble import evaluation_batches, read_tested
-from options.parts import tested_parts
+from options.parts import parts_to_test
 from options.schema import Run, Stage
 from options.testing import open_network, origin
 from utils.batch import UNKNOWN, Batch
@@ -61,7 +61,7 @@ def visualize(
             raise UserError(f"{copy}: {source} trains no {name}: nothing to draw there")
         if copy and run.dataset.per_object:
             raise UserError(f"{copy}: one model per object makes many pictures; take their folders")
-    for part, found in tested_parts(run, splits):
+    for part, found in parts_to_test(run, splits):
         viewer = _Viewer(part, found["test"], machine, {**about, "data": data_hash(found)})
         for name in sorted(copies.keys() & part.stages.keys()):
             viewer.draw(name, source, copies[name])

@@ -17,7 +17,7 @@ from datasets.record import data_hash
 from options.assemble import load_model, read_splits
 from options.guide import guide_file
 from options.load import load
-from options.parts import tested_parts
+from options.parts import parts_to_test
 from tests.fixtures import write_smoke, write_visa
 from tests.layouts import LAYOUTS, Painter, write_folder
 from utils.checkpoint import read_about, save_weights
@@ -226,7 +226,7 @@ def test_an_object_without_test_images_is_passed_over(smoke, tmp_path, capsys):
     run = load(write_smoke(tmp_path, smoke / "visa"), ["dataset.per_object=true"])
     splits = read_splits(run.dataset)
     splits["test"] = [record for record in splits["test"] if record.object == "candle"]
-    assert [part.dataset.objects for part, _ in tested_parts(run, splits)] == [("candle",)]
+    assert [part.dataset.objects for part, _ in parts_to_test(run, splits)] == [("candle",)]
     assert capsys.readouterr().out == "pipe_fryum: no test images: passed over\n"
 
 
