@@ -38,8 +38,8 @@ def word_maps(teacher: Teacher, batch: Batch) -> tuple[Tensor, list[WordMaps]]:
         size, each patch a flat area of its own.
 
     Raises:
-        NothingToShowError: If the fusion has no attention of words over places, or as
-            :meth:`ClipTextEncoder.words`.
+        NothingToShowError: If the fusion has no attention of words over places, if a caption is
+            empty, or as :meth:`ClipTextEncoder.words`.
     """
     shapes: list[torch.Size] = []
     encoder = teacher.img_enc
@@ -63,6 +63,10 @@ def word_maps(teacher: Teacher, batch: Batch) -> tuple[Tensor, list[WordMaps]]:
     found = []
     for caption, of_pieces in zip(batch.caption, maps, strict=True):
         words = teacher.text_enc.words(caption)
+        if not words:
+            raise NothingToShowError(
+                f"the caption {caption!r} has no words: there is nothing to show"
+            )
         of_words = torch.stack([of_pieces[pieces].mean(dim=0) for _, pieces in words])
         found.append(WordMaps([word for word, _ in words], of_words))
     return output.logits.float().softmax(dim=-1)[:, 1], found

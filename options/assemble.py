@@ -1,11 +1,12 @@
 """From options to objects: the only place that reads them and builds something."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from datasets import DATASETS
 from datasets.augment import Augmentation
@@ -54,12 +55,37 @@ def read_splits(options: Source) -> Splits:
     """A data set's own splits, less the objects that are held out of the training.
 
     Raises:
-        UserError: As the reader and :func:`datasets.record.hold_out`.
+        UserError: As the reader and :func:`datasets.record.hold_out`, or if an object has a name
+            that tables have a use for.
     """
     splits: Splits = options.reader.build(DATASETS, options.dir)
+    if any(record.object == "mean" for records in splits.values() for record in records):
+        raise UserError(
+            f"{options.dir}: an object is called 'mean', as the last row of every table; rename it"
+        )
     if isinstance(options, Dataset) and options.hold_out:
         return hold_out(splits, options.hold_out, "dataset.hold_out")
     return splits
+
+
+def read_tested(options: Source) -> Splits:
+    """As :func:`read_splits`, where something is to be tested.
+
+    Raises:
+        UserError: If there are no test images, too.
+    """
+    splits = read_splits(options)
+    if not splits["test"]:
+        raise UserError(
+            f"{options.dir}: no test images; see dataset.split, dataset.objects and "
+            "dataset.hold_out"
+        )
+    return splits
+
+
+def whole_paths(root: Path, paths: Iterable[str]) -> set[Path]:
+    """The files that ``paths`` in ``root`` mean, whatever they are called from elsewhere."""
+    return {(root / path).resolve() for path in paths}
 
 
 def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> Data:
@@ -79,11 +105,10 @@ def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> 
     options: Source = run.dataset
     splits = splits or read_splits(options)
     if name == "baseline" and run.dataset.auxiliary is not None:
-        tested = {record.path for record in splits["test"]}
-        is_same = run.dataset.auxiliary.dir.resolve() == options.dir.resolve()
+        tested = whole_paths(options.dir, (record.path for record in splits["test"]))
         options = run.dataset.auxiliary
         splits = {"train": _read_auxiliary(options)["test"], "test": []}
-        if is_same and tested & {record.path for record in splits["train"]}:
+        if tested & whole_paths(options.dir, (record.path for record in splits["train"])):
             raise UserError(
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
                 "other objects of it"
@@ -108,8 +133,12 @@ def build_model(run: Run, name: str, stage: Stage) -> AnomalyModel:
     return model
 
 
-def load_model(file: Path) -> tuple[AnomalyModel, Stage, Run]:
+def load_model(file: Path, local: Stage | None = None) -> tuple[AnomalyModel, Stage, Run]:
     """A trained network, rebuilt from nothing but its checkpoint.
+
+    Args:
+        file: The checkpoint.
+        local: Has the last word on what changes no result, such as ``engine.eval_batch_size``.
 
     Returns:
         The network in eval mode, the stage and the experiment it was trained with.
@@ -119,7 +148,8 @@ def load_model(file: Path) -> tuple[AnomalyModel, Stage, Run]:
     """
     about = read_about(file)
     run = loads(about["options"], name=str(file))
-    stage = getattr(run, about["stage"])
+    stage: Stage = getattr(run, about["stage"])
+    stage = stage if local is None else stage.with_local(local)
     model: AnomalyModel = stage.model.build(METHODS, stage.image.height_width, False)
     load_weights(model, file)
     return model.eval(), stage, run
@@ -151,6 +181,17 @@ def build_schedule(stage: Stage) -> Callable[[float], float]:
     return made
 
 
+def check_training(stage: Stage) -> None:
+    """Builds what needs no network, to see that it can be built.
+
+    Raises:
+        UserError: If an option of optimiser or schedule is wrong.
+    """
+    assert stage.optimizer is not None
+    stage.optimizer.build(OPTIMIZERS, [nn.Parameter(torch.zeros(1))], [])
+    build_schedule(stage)
+
+
 def training_batches(
     run: Run, name: str, stage: Stage, data: Data, device: torch.device, teacher: Stage | None
 ) -> Batches:
@@ -169,7 +210,7 @@ def training_batches(
         captions=captions if is_reader else None,
         guide=Guide(
             _pixels(
-                run, data.root, stage, data.train, data.splits["train"], _view(teacher), device
+                run, data.root, stage, data.train, data.splits["train"], teacher.image.view, device
             ),
             captions,
         )
@@ -234,10 +275,10 @@ def evaluation_batches(
     root = root or run.dataset.dir
     is_reader = METHODS[stage.model.name].reads_text
     images = ImageText(
-        _pixels(run, root, stage, records, of, _view(stage), device),
+        _pixels(run, root, stage, records, of, stage.image.view, device),
         records,
         captions=(captions or Captions("object", 0.0, 0)) if is_reader else None,
-        masks=Masks(root, records, _view(stage)) if with_masks else None,
+        masks=Masks(root, records, stage.image.view) if with_masks else None,
     )
     return _batches(images, stage, stage.engine.eval_batch_size, None, device, 0, part or share())
 
@@ -281,7 +322,3 @@ def _pixels(
     if stage.engine.pixels_on_device:
         pixels = ResidentPixels.of(pixels, len(records), device)
     return pixels
-
-
-def _view(stage: Stage) -> View:
-    return View(stage.image.height_width, stage.image.resize)

@@ -10,10 +10,9 @@ from typing import Any
 import pandas as pd
 
 from datasets.cache import content_key
-from datasets.image import View
 from datasets.record import Record, Splits, data_hash
 from models.base import AnomalyModel
-from options.assemble import read_splits
+from options.assemble import read_tested
 from options.comparison_file import Column, Comparison
 from options.dump import flatten
 from options.schema import Dataset, Run, Stage
@@ -57,7 +56,7 @@ def compare(comparison: Comparison, source: str) -> None:
     if share().world_size > 1:
         raise UserError("--compare: runs in one process; start it without torchrun")
     published = read_published(comparison.published) if comparison.published else []
-    splits = read_splits(Dataset(**vars(comparison.dataset)))
+    splits = read_tested(Dataset(**vars(comparison.dataset)))
     machine = Machine.choose(comparison.misc.device, comparison.misc.precision)
     scorer = _Scorer(comparison, splits, machine)
     bugs: list[Exception] = []
@@ -153,13 +152,14 @@ class _Scorer:
         self, run: Run, stage: Stage, column: Column, model: AnomalyModel
     ) -> dict[str, Any]:
         """Everything that the scores depend on."""
-        view = View(stage.image.height_width, stage.image.resize)
         return {
             "weights": state_hash(model),
             "options": dict(flatten(stage)),
             "text": column.text,
             "seed": run.misc.seed,
-            "pictures": content_key(run.dataset.dir, [r.path for r in self.records], view),
+            "pictures": content_key(
+                run.dataset.dir, [r.path for r in self.records], stage.image.view
+            ),
             "precision": str(self.machine),
             "code": code_hash(),
             **{k: v for k, v in environment(self.machine.device).items() if k != "commit"},
@@ -170,7 +170,12 @@ def _earlier(folder: Path, about: dict[str, Any]) -> pd.DataFrame | None:
     try:
         if json.loads((folder / "about.json").read_text(encoding="utf-8")) != about:
             return None
-        return pd.read_csv(folder / "scores.csv", converters={"score": float})  # exactly
+        return pd.read_csv(
+            folder / "scores.csv",
+            converters={"score": float},  # exactly
+            dtype={"path": str, "object": str},
+            keep_default_na=False,
+        )
     except (OSError, ValueError):
         return None
 

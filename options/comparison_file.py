@@ -145,7 +145,9 @@ def _written(source: Source) -> dict[str, object]:
 
 
 def _spelled(value: object) -> str:
-    return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(value)}]"
+    return "null" if value is None else str(value)
 
 
 def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Comparison:

@@ -9,13 +9,13 @@ from typing import Any
 from options.dump import dumps, first_difference
 from options.load import loads
 from options.schema import Run
-from utils.checkpoint import load_state, save_state, write_bytes
+from utils.checkpoint import load_state, read_about, save_state, write_bytes
 from utils.errors import UserError
 
 
 @dataclass(frozen=True)
 class StageFolder:
-    """``<exp.dir>/<stage>``: options.yaml, about.json, log.csv, tensorboard, best and last.
+    """``<exp.dir>/<stage>``: options.yaml, about.json, meta.json, log.csv, tensorboard, weights.
 
     Attributes:
         path: The folder.
@@ -45,39 +45,58 @@ class StageFolder:
         """Where it comes from: data, teacher, code, machine."""
         return self.path / "about.json"
 
-    def claim(self, run: Run, about: dict[str, Any], lists: object) -> None:
-        """Makes the folder, or makes sure that it was made by the same experiment.
+    @property
+    def lists(self) -> Path:
+        """The images of each split."""
+        return self.path / "meta.json"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether anything was trained in it; else it is nobody's, whatever else is there."""
+        return self.best.exists() or self.last.exists()
+
+    def claim(self, run: Run, about: Mapping[str, Any]) -> None:
+        """Raises UserError if the folder holds a run that ``run`` must not go on with."""
+        if not self.is_trained:
+            return
+        if run.exp.resume == "never":
+            raise UserError(
+                f"{self.path}: holds a run already, and exp.resume is never; choose another exp.dir"
+            )
+        self.check(run, about)
+
+    def describe(self, run: Run, about: Mapping[str, Any], lists: object) -> None:
+        """Writes what a training is made of that begins, or goes on with other options.
+
+        A run that goes on as it began keeps its description.
 
         Args:
             run: The experiment.
             about: What else the result depends on (``data``, ``teacher``), and what is good to
-                know; kept as it was on the first call.
+                know.
             lists: The images of each split, written as ``meta.json``.
-
-        Raises:
-            UserError: If the folder holds another experiment's run.
         """
-        if self.options.exists() and run.exp.resume == "never":
-            raise UserError(
-                f"{self.path}: holds a run already, and exp.resume is never; choose another exp.dir"
-            )
-        if self.options.exists():
-            self.check(run, about)
+        if self.is_trained and run.exp.resume != "any_options":
             return
-        write_bytes(json.dumps(lists, indent=1).encode(), self.path / "meta.json")
+        write_bytes(json.dumps(lists, indent=1).encode(), self.lists)
         write_bytes(json.dumps(about, indent=1).encode(), self.about)
-        write_bytes(dumps(run).encode(), self.options)  # last: without it the folder is nobody's
+        write_bytes(dumps(run).encode(), self.options)
 
     def check(self, run: Run, about: Mapping[str, Any]) -> None:
         """Raises UserError, naming the first difference, if another experiment made the folder."""
         if run.exp.resume == "any_options":
             return
-        before = loads(self.options.read_text(encoding="utf-8"), str(self.options))
+        try:
+            text = self.options.read_text(encoding="utf-8")
+            known = json.loads(self.about.read_text(encoding="utf-8"))
+        except OSError:  # the weights came alone; they know it too
+            known = read_about(self.best)
+            text = known["options"]
+        before = loads(text, str(self.options))
         sections = ("dataset", "misc", self.stage)
         if self.stage == "baseline":  # it never saw the data set, and may be tested on any
             sections = ("dataset.auxiliary", "misc", self.stage)
         change = first_difference(run, before, sections)
-        known = json.loads(self.about.read_text(encoding="utf-8"))
         for key in ("data", "teacher"):
             if change is None and key in about and about[key] != known.get(key):
                 change = f"{_MEANING[key]} is {about[key]}, was {known.get(key)}"

@@ -191,10 +191,10 @@ class _Reader:
             return text.lower() == "true"
         if kind in (int, float, str, Path):
             try:
-                number = kind(text)
-            except ValueError:
+                number = Path(text).expanduser() if kind is Path else kind(text)
+            except (ValueError, RuntimeError):  # the latter: the home of nobody known
                 number = None
-            if kind in (str, Path) or (number is not None and math.isfinite(number)):
+            if isinstance(number, str | Path) or (number is not None and math.isfinite(number)):
                 return number
         return self.fail(node.where, node.path, f"expected {_spell(kind)}, got {text!r}")
 

@@ -35,6 +35,15 @@ def parts_of(run: Run, splits: Splits) -> list[tuple[Run, Splits]]:
     return [(_of_object(run, name), choose_objects(splits, [name], "dataset")) for name in names]
 
 
+def parts_to_test(run: Run, splits: Splits) -> list[tuple[Run, Splits]]:
+    """As :func:`parts_of`, but without objects that have no test images; says which these are."""
+    parts = parts_of(run, splits)
+    for part, found in parts:
+        if not found["test"]:
+            say(f"{', '.join(part.dataset.objects)}: no test images: passed over")
+    return [(part, found) for part, found in parts if found["test"]]
+
+
 def _of_object(run: Run, name: str) -> Run:
     reader = run.dataset.reader
     reader = replace(reader, options={**reader.options, "objects": (name,)})

@@ -57,6 +57,12 @@ class Recipe:
     lr: float = 3e-3
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises UserError if a number is too small."""
+        for name, least in (("pairs", self.batch_size // 2), ("epochs", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name}: must be at least {least}, got {getattr(self, name)}")
+
 
 class ContrastiveLearner(nn.Module):
     """A CLIP in training.

@@ -1,6 +1,6 @@
 """Everything a YAML file may say."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from datasets import DATASETS
 from datasets.augment import Augment
 from datasets.cache import FOLDER
 from datasets.captions import Policy
-from datasets.image import Resize
+from datasets.image import Resize, View
 from datasets.image_text import SAMPLERS
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
@@ -17,6 +17,7 @@ from utils.registry import INLINE, Component
 from utils.schedules import SCHEDULES
 
 STAGES = ("teacher", "student", "baseline")
+LOCAL = ("prompt_cache",)  # options of a model that change no result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,11 @@ class Image:
     def height_width(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def view(self) -> View:
+        """From a picture to what the network sees."""
+        return View(self.height_width, self.resize)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +243,14 @@ class Stage:
         masks = self.objective is not None and OBJECTIVES[self.objective.name].needs_masks
         if self.augment.mosaic and not masks:
             raise ValueError("augment.mosaic: only for an objective that learns from masks")
+
+    def with_local(self, other: "Stage") -> "Stage":
+        """This stage, but with what changes no result as ``other`` has it."""
+        local = {f.name: getattr(other.engine, f.name) for f in fields(Engine) if not f.compare}
+        options = {k: other.model.options.get(k, v) for k, v in self.model.options.items()}
+        known = {k: v for k, v in options.items() if k in LOCAL}
+        model = replace(self.model, options={**self.model.options, **known})
+        return replace(self, model=model, engine=replace(self.engine, **local))
 
     @property
     def needs_training(self) -> bool:

@@ -8,7 +8,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.cache import content_key
-from datasets.image import View
 from datasets.image_text import Batches
 from models.objectives.base import LiveTeacher, TableTargets
 from options.assemble import Data, evaluation_batches, stage_captions
@@ -48,7 +47,7 @@ def ask_once(
         run, teacher_stage, data.train, data.splits["train"], machine.device, captions
     )
     paths = [record.path for record in data.train]
-    view = View(teacher_stage.image.height_width, teacher_stage.image.resize)
+    view = teacher_stage.image.view
     said = [captions(record, 0) for record in data.train]
     parts = [teacher_hash, str(machine), content_key(data.root, paths, view), *paths, *said]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -16,10 +16,10 @@ from options.assemble import (
     build_model,
     load_model,
     read_data,
-    read_splits,
+    read_tested,
 )
 from options.folder import StageFolder
-from options.parts import parts_of
+from options.parts import parts_to_test
 from options.schema import Run, Stage
 from options.scoring import score_test
 from utils.checkpoint import write_bytes
@@ -88,12 +88,12 @@ def evaluate(
         UserError: If a stage is not trained, or was trained with other options.
     """
     machine = Machine.choose(run.misc.device, run.misc.precision)
-    splits = read_splits(run.dataset)
+    splits = read_tested(run.dataset)
     about = origin(run, splits, source, machine)
     by_folder: dict[Path, list[Report]] = defaultdict(list)
     is_many = run.dataset.per_object
     with joined(machine.device):
-        for part, found in parts_of(run, splits):
+        for part, found in parts_to_test(run, splits):
             of_part = {**about, "data": data_hash(found)}
             tester = _Tester(part, found, machine, of_part, maps, is_part=is_many)
             for name, stage in part.stages.items():
@@ -168,15 +168,22 @@ def open_network(
             f"{folder.path}: nothing is trained yet; first: python run.py {source}"
             + _released(name, stage)
         )
-    auxiliary = run.dataset.auxiliary
-    if name == "baseline" and auxiliary and auxiliary.dir.resolve() == run.dataset.dir.resolve():
+    if name == "baseline" and _may_overlap(run):
         read_data(run, name)  # refuses images that it was trained on
     folder.check(run, about if name != "baseline" else {})
-    model, stage, _ = load_model(folder.best)
-    done, title = folder.num_epochs(), stage.model.name
+    model, trained, _ = load_model(folder.best, stage)
+    done, title = folder.num_epochs(), trained.model.name
     if done < stage.engine.epochs:
         title += f", UNFINISHED ({done} of {stage.engine.epochs} epochs)"
-    return model, stage, title
+    return model, trained, title
+
+
+def _may_overlap(run: Run) -> bool:
+    """Whether the auxiliary data lie in the folder of the data set, or the other way round."""
+    if run.dataset.auxiliary is None:
+        return False
+    one, other = run.dataset.dir.resolve(), run.dataset.auxiliary.dir.resolve()
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def _released(name: str, stage: Stage) -> str:

@@ -1,6 +1,7 @@
 """The first job: train what is missing."""
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from datasets.image_text import Batches
 from datasets.record import Splits, to_meta
 from models.base import AnomalyModel
 from models.methods import METHODS
-from models.objectives import OBJECTIVES
 from models.objectives.base import Learner, LiveTeacher, TableTargets, Targets
 from options.assemble import (
     Data,
     build_learner,
     build_optimizer,
     build_schedule,
+    check_training,
     evaluation_batches,
     load_model,
     read_data,
@@ -28,6 +29,7 @@ from options.assemble import (
 from options.checking import check_data
 from options.dump import dumps
 from options.folder import StageFolder
+from options.guide import guide_file
 from options.parts import keep_list, parts_of
 from options.schema import Run, Stage
 from options.scoring import score_all
@@ -49,6 +51,9 @@ from utils.runlog import Row, RunLog, say
 from utils.seeding import derive
 from utils.training import Epoch, fit
 
+# Options of optimisers that need, once they are switched on, numbers that were not kept before.
+_SWITCHES = ("amsgrad", "centered", "momentum")
+
 
 def train(run: Run) -> None:
     """Trains the stages of ``run`` that are not finished, teacher first.
@@ -60,6 +65,8 @@ def train(run: Run) -> None:
     stages = {name: stage for name, stage in run.stages.items() if stage.needs_training}
     if not stages:
         say("nothing to train: these networks are used as they are; next: test.py")
+    for stage in stages.values():
+        check_training(stage)
     parts = parts_of(run, read_splits(run.dataset)) if stages else []
     # First: mistakes in the data cost no training.
     jobs = [
@@ -67,6 +74,8 @@ def train(run: Run) -> None:
         for part, splits in parts
         for name in stages
     ]
+    for _, name, data, _ in jobs:
+        _check_choice(name, stages[name], data)
     with joined(machine.device):
         check_data(run, [data for _, _, data, _ in jobs])
         for part, name, data, splits in jobs:
@@ -75,23 +84,34 @@ def train(run: Run) -> None:
             _train_stage(part, name, stages[name], data, splits, machine)
 
 
+def _check_choice(name: str, stage: Stage, data: Data) -> None:
+    """Raises UserError if the validation images cannot tell a good epoch from a bad one."""
+    kinds = {(record.object, record.label) for record in data.val}
+    if stage.engine.keep == "best" and not any(
+        (shown, 1 - label) in kinds for shown, label in kinds
+    ):
+        raise UserError(
+            f"{name}: no object has normal and anomalous images among the {len(data.val)} "
+            f"validation images of {data.root}: no epoch is the best; write another "
+            "dataset.val_fraction, or engine.keep: last"
+        )
+
+
 def _train_stage(
     run: Run, name: str, stage: Stage, data: Data, splits: Splits, machine: Machine
 ) -> None:
     folder = StageFolder(run.exp.dir / name, name)
-    guide_file = _guide_file(run, stage)
-    guide_hash = sha256_of(guide_file) if guide_file else ""
+    teacher = guide_file(run, stage, splits)
+    teacher_hash = sha256_of(teacher) if teacher else ""
     about = {
         "data": data.hash,
-        "teacher": guide_hash[:12] or None,
+        "teacher": teacher_hash[:12] or None,
         "precision": str(machine),
         **environment(machine.device),
     }
-    lists = to_meta({"train": data.train, "val": data.val, "test": data.splits["test"]})
     with main_first():
         if is_main():
-            folder.claim(run, about, lists)
-            keep_list(run, splits)
+            folder.claim(run, about)
     state = folder.load_state()
     history: list[Row] = state["history"] if state else []
     if len(history) >= stage.engine.epochs:
@@ -101,11 +121,11 @@ def _train_stage(
     _judge_text(name, stage, data)
     targets: Targets | None = None
     live_stage = None  # the teacher's options, if it looks on while the student is trained
-    if guide_file is not None and stage.engine.targets == "live":
-        guide, live_stage, _ = load_model(guide_file)
+    if teacher is not None and stage.engine.targets == "live":
+        guide, live_stage, _ = load_model(teacher, stage)
         targets = LiveTeacher(machine.place(guide))
-    elif guide_file is not None:
-        targets = _ask_once(run, name, stage, data, machine, guide_file, guide_hash)
+    elif teacher is not None:
+        targets = _ask_once(run, name, stage, data, machine, teacher, teacher_hash)
     learner = build_learner(run, name, stage, targets)
     machine.place(learner)
     if stage.engine.compile:
@@ -115,8 +135,13 @@ def _train_stage(
     if state is None:
         _adapt(learner.model, batches, machine.device)
     else:
-        learner.load_state_dict(state["learner"])
-        optimizer.load_state_dict(state["optimizer"])
+        _restore(learner, optimizer, state, folder)
+    best = tuple(state["best"]) if state else None
+    del state  # three times the weights, which every process would hold
+    if is_main():
+        lists = {"train": data.train, "val": data.val, "test": data.splits["test"]}
+        folder.describe(run, about, to_meta(lists))
+        keep_list(run, splits)
     total, trained = num_parameters(learner.model)
     say(
         f"{name}: {stage.model.name}, {_counted(total)} parameters ({_counted(trained)} "
@@ -134,7 +159,7 @@ def _train_stage(
         else None,
         machine,
         about={**about, "stage": name, "options": dumps(run)},
-        best=tuple(state["best"]) if state else None,
+        best=best,
         log=RunLog(folder.path, history) if is_main() else None,
         history=history,
         epochs=stage.engine.epochs,
@@ -154,6 +179,34 @@ def _train_stage(
     )
     keeper.close()
     say(f"{name}: done: {folder.best}")
+
+
+def _restore(
+    learner: Learner, optimizer: torch.optim.Optimizer, state: dict[str, Any], folder: StageFolder
+) -> None:
+    """Loads a state; the options of the optimiser stay those of this run.
+
+    Raises:
+        UserError: If the state is that of another network, or of another optimiser.
+    """
+    own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    try:
+        learner.load_state_dict(state["learner"])
+        optimizer.load_state_dict(state["optimizer"])
+        for group, options in zip(optimizer.param_groups, own, strict=True):
+            if _kept_for(group) != _kept_for(options):
+                raise ValueError("it lacks what this optimizer keeps")
+            group.update(options)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split()[:20])
+        raise UserError(
+            f"{folder.last}: does not fit these options ({reason}); choose another exp.dir"
+        ) from error
+
+
+def _kept_for(group: Mapping[str, Any]) -> dict[str, bool]:
+    """What decides on the numbers that an optimiser keeps: which options it has, and switches."""
+    return {k: k in _SWITCHES and bool(v) for k, v in group.items() if k != "params"}
 
 
 def _counted(number: int) -> str:
@@ -177,7 +230,7 @@ def _ask_once(
     run: Run, name: str, stage: Stage, data: Data, machine: Machine, file: Path, sha256: str
 ) -> TableTargets:
     """What the teacher in ``file`` says; the teacher itself is gone when this returns."""
-    guide, guide_stage, _ = load_model(file)
+    guide, guide_stage, _ = load_model(file, stage)
     teacher = LiveTeacher(machine.place(guide))
     return ask_once(run, name, stage, data, machine, teacher, guide_stage, sha256)
 
@@ -192,24 +245,12 @@ def _adapt(model: AnomalyModel, batches: Batches, device: torch.device) -> None:
         encoder.adapt(itertools.islice(images, max(256 * len(batches) // batches.num_images, 1)))
 
 
-def _guide_file(run: Run, stage: Stage) -> Path | None:
-    """The checkpoint of the teacher that guides ``stage``; ``None`` if its objective needs none."""
-    objective = stage.objective
-    if objective is None or not OBJECTIVES[objective.name].needs_teacher or run.teacher is None:
-        return None
-    path = run.teacher if isinstance(run.teacher, Path) else run.exp.dir / "teacher"
-    folder = StageFolder(path, "teacher")
-    if not folder.best.is_file():
-        raise UserError(f"teacher: {folder.best} is missing; name the folder of a trained teacher")
-    return folder.best
-
-
 class _Keeper:
     """After each epoch: validates, keeps the best and the last state, and logs.
 
-    The order matters if the program is killed in between: the best weights are written before the
-    state that says the epoch is over. Killed between the two, the epoch is trained again and ends
-    with the same best weights.
+    The order matters if the program is killed in between: the best weights and the log are written
+    before the state that says the epoch is over. Killed before that, the epoch is trained again and
+    ends with the same best weights and the same row.
     """
 
     def __init__(
@@ -263,10 +304,11 @@ class _Keeper:
         )
 
     def write(self, log: RunLog, row: Row, *, is_best: bool) -> None:
-        """Best weights, then the state, then the log; see above."""
+        """Best weights, then the log, then the state; see above."""
         if is_best:
             about = {**self.about, **row}
             save_weights(self.learner.model, self.folder.best, about)
+        log.add(row)
         self.folder.save_state(
             {
                 "learner": self.learner.state_dict(),
@@ -275,7 +317,6 @@ class _Keeper:
                 "best": list(self.best or ()),
             }
         )
-        log.add(row)
 
     def close(self) -> None:
         """Closes the log, and waits until all of it is on disk."""

@@ -17,8 +17,8 @@ from models.gradcam import heat_maps
 from models.student import Student
 from models.teacher import Teacher
 from models.word_maps import WordMaps, word_maps
-from options.assemble import evaluation_batches, read_splits
-from options.parts import parts_of
+from options.assemble import evaluation_batches, read_tested
+from options.parts import parts_to_test
 from options.schema import Run, Stage
 from options.testing import open_network, origin
 from utils.batch import UNKNOWN, Batch
@@ -27,6 +27,7 @@ from utils.device import Machine
 from utils.errors import NothingToShowError, UserError
 from utils.localization import Chosen, centre_heat, locate, markdown, per_object, typical
 from utils.pictures import Column, Panel, Words, draw_heat_maps, draw_words
+from utils.ranks import share
 from utils.runlog import say
 
 COLUMNS = 4  # of the picture, at least: several images of an object where there are fewer objects
@@ -47,10 +48,12 @@ def visualize(
 
     Raises:
         UserError: If a stage is not trained, was trained with other options, or if what is asked
-            for cannot be shown.
+            for cannot be shown; and in several processes.
     """
+    if share().world_size > 1:
+        raise UserError("visualize.py: runs in one process; start it without torchrun")
     machine = Machine.choose(run.misc.device, "fp32")
-    splits = read_splits(run.dataset)
+    splits = read_tested(run.dataset)
     about = origin(run, splits, source, machine)
     copies = {"student": out, "teacher": attention_out}
     for name, copy in copies.items():
@@ -58,7 +61,7 @@ def visualize(
             raise UserError(f"{copy}: {source} trains no {name}: nothing to draw there")
         if copy and run.dataset.per_object:
             raise UserError(f"{copy}: one model per object makes many pictures; take their folders")
-    for part, found in parts_of(run, splits):
+    for part, found in parts_to_test(run, splits):
         viewer = _Viewer(part, found["test"], machine, {**about, "data": data_hash(found)})
         for name in sorted(copies.keys() & part.stages.keys()):
             viewer.draw(name, source, copies[name])

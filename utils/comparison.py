@@ -9,6 +9,7 @@ import pandas as pd
 
 from utils.errors import UserError
 from utils.evaluation import METRICS
+from utils.tables import cell
 
 Layout = Literal["objects", "methods"]
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -71,7 +72,7 @@ class _Style:
 
 
 MARKDOWN = _Style(
-    text=lambda text: text.replace("|", "\\|"),
+    text=cell,
     bold=lambda text: f"**{text}**",
     italic=lambda text: f"*{text}*",
     mark=lambda number: str(number).translate(_SUPERSCRIPTS),
@@ -115,7 +116,7 @@ def _grid(methods: Sequence[Method], style: _Style, known: Sequence[str]) -> lis
     best, notes = _best(methods), _notes(methods)
     marks = [style.mark(notes[i][0]) if i in notes else "" for i in range(len(methods))]
 
-    def cell(i: int, name: str) -> str:
+    def figures(i: int, name: str) -> str:
         method = methods[i]
         if not method.tables:
             return f"-{marks[i]}"
@@ -140,7 +141,7 @@ def _grid(methods: Sequence[Method], style: _Style, known: Sequence[str]) -> lis
         ["", *heads],
         *([style.italic(f), *(style.text(m.facts.get(f, "")) for m in methods)] for f in facts),
         *(
-            [style.text(name), *(cell(i, name) for i in everyone)]
+            [style.text(name), *(figures(i, name) for i in everyone)]
             for name in _objects(methods, known)
         ),
     ]
@@ -247,7 +248,13 @@ def read_published(path: Path) -> list[Method]:
         UserError: If it cannot be read, or is not such a table.
     """
     try:
-        rows = pd.read_csv(path, comment="#", dtype={"split": str})
+        rows = pd.read_csv(
+            path,
+            comment="#",
+            dtype=dict.fromkeys(("title", "trained_on", "split", "object"), str),
+            keep_default_na=False,
+            na_values=dict.fromkeys(("n", "anomalies", *METRICS), ""),
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a table ({error})") from error
     wanted = ["title", "trained_on", "split", "object", "n", "anomalies", *METRICS]

@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from utils.batch import Batch
+from utils.errors import UserError
 
 Scorer = Callable[[Batch], Tensor]
 METRICS = ("auroc", "aupr")
@@ -25,11 +26,20 @@ def score_images(score: Scorer, batches: Iterable[Batch], device: torch.device) 
 
     Returns:
         Columns ``path``, ``object``, ``label`` (0 or 1) and ``score``.
+
+    Raises:
+        UserError: If a score is not finite.
     """
     nothing = {"path": [], "object": [], "label": np.empty(0, int), "score": np.empty(0)}
     rows = [pd.DataFrame(nothing)]
     for batch in batches:
         scores = score(batch.to(device)).cpu().double().numpy()  # mps has no float64
+        if not np.isfinite(scores).all():
+            bad = int(np.argmin(np.isfinite(scores)))
+            raise UserError(
+                f"the score of {batch.path[bad]} is {scores[bad]}; lower optimizer.lr, or use "
+                "misc.precision=fp32"
+            )
         columns = {"path": batch.path, "object": batch.object, "label": batch.label.numpy()}
         rows.append(pd.DataFrame({**columns, "score": scores}))
     return pd.concat(rows, ignore_index=True)

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from utils.tables import cell, spelled
+
 HEADS = {
     "n": "n",
     "heat_in_mask": "heat in mask",
@@ -138,14 +140,13 @@ def typical(rows: pd.DataFrame, count: int) -> list[Chosen]:
 
 def markdown(table: pd.DataFrame, title: str, about: Mapping[str, Any]) -> str:
     """The result of :func:`per_object` as a pipe table, and what it shows."""
-    shown = pd.DataFrame({"object": table.index})
+    shown = pd.DataFrame({"object": [cell(name) for name in table.index]})
     spelt = {column: [_spell(column, value) for value in table[column]] for column in HEADS}
     shown = pd.concat([shown, pd.DataFrame(spelt)], axis=1)
     shown.columns = pd.Index(["object", *HEADS.values()])
     align = ("left", *("right" for _ in HEADS))
     text = shown.to_markdown(index=False, disable_numparse=True, colalign=align)
-    facts = ", ".join(f"{key} {value}" for key, value in about.items() if value not in (None, ""))
-    return f"{text}\n\n{title}. {_MEANING} {facts}.\n"
+    return f"{text}\n\n{title}. {_MEANING} {spelled(about)}.\n"
 
 
 _MEANING = (

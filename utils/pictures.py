@@ -228,7 +228,8 @@ def _text(
     figure: Figure, x: float, y: float, text: str, size: float, ha: str = "center", **kwargs: Any
 ) -> None:
     w, h = figure.get_size_inches()
-    figure.text(x / w, y / h, text, fontsize=size, ha=ha, va="center", color=TEXT, **kwargs)
+    place = {"ha": ha, "va": "center", **kwargs}
+    figure.text(x / w, y / h, text, fontsize=size, color=TEXT, parse_math=False, **place)
 
 
 def _colour_bar(

@@ -24,6 +24,16 @@ _FIGURES = (*METRICS, *PIXEL_METRICS)
 _PERCENT = ("prevalence", *_FIGURES)
 
 
+def cell(text: object) -> str:
+    """``text`` as it stands in a pipe table."""
+    return str(text).replace("|", "\\|")
+
+
+def spelled(about: Mapping[str, Any]) -> str:
+    """As in "seed 3, commit abc"; what is not known is left out."""
+    return ", ".join(f"{key} {value}" for key, value in about.items() if value not in (None, ""))
+
+
 def pipe_table(table: pd.DataFrame, spread: pd.DataFrame | None = None) -> str:
     """The result of ``per_object`` in Markdown: percent, one decimal, ``-`` where there is none.
 
@@ -31,7 +41,7 @@ def pipe_table(table: pd.DataFrame, spread: pd.DataFrame | None = None) -> str:
         table: The figures.
         spread: What stands behind the ``±`` of the columns that it has, row by row.
     """
-    shown = pd.DataFrame({"object": table.index})
+    shown = pd.DataFrame({"object": [cell(name) for name in table.index]})
     heads = {column: head for column, head in _HEADS.items() if column in table}
     for column, head in heads.items():
         spell = _percent if column in _PERCENT else str
@@ -54,10 +64,9 @@ def caption(title: str, table: pd.DataFrame, about: Mapping[str, Any]) -> str:
     mean = f"Mean over {count} of {len(objects)} objects"
     if left_out:
         mean += f" (a single label only: {', '.join(left_out)})"
-    facts = ", ".join(f"{key} {value}" for key, value in about.items() if value not in (None, ""))
     images = f"{objects['n'].sum()} images, {objects['anomalies'].sum()} anomalous"
     percent = f"Percent; AUPR of chance = prevalence. {_masks(objects)}"
-    return f"{title}: {images}. {mean}. {percent}{facts}."
+    return f"{title}: {images}. {mean}. {percent}{spelled(about)}."
 
 
 def _masks(objects: pd.DataFrame) -> str:

@@ -106,7 +106,7 @@ def fit(
         name: Shown beside the progress bar.
 
     Raises:
-        UserError: If a loss is not finite.
+        UserError: If a loss is not finite, or a batch too small for BatchNorm.
     """
     for number in epochs:
         # The main process draws what a single one would draw; dropout differs in the others.
@@ -127,7 +127,7 @@ def fit(
                 _set_rates(optimizer, schedule(number + step / len(batches)))
                 batch = raw.to(device)
                 with autocast():
-                    terms = learner(batch)
+                    terms = _terms(learner, batch)
                 optimizer.zero_grad(set_to_none=True)
                 terms["loss"].backward()
                 optimizer.step()
@@ -148,6 +148,18 @@ def fit(
                 images_per_second=batches.num_images / seconds,
             )
         )
+
+
+def _terms(learner: Learner, batch: Batch) -> dict[str, Tensor]:
+    try:
+        return learner(batch)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"engine.batch_size: {len(batch)} image a step and process is too few for a BatchNorm "
+            "of this network; take at least 2"
+        ) from error
 
 
 def _set_rates(optimizer: Steps, factor: float) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import datasets.synthetic as package
 from datasets.synthetic import ANOMALIES, DEMO, NORMALS, OBJECTS, SIZE, write
-from utils.errors import run_command
+from utils.errors import UserError, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,14 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         height, width = args.size
-        is_new = write(
-            args.root,
-            objects=args.objects,
-            normals=args.normals,
-            anomalies=args.anomalies,
-            size=(height, width),
-            seed=args.seed,
-        )
+        try:
+            is_new = write(
+                args.root,
+                objects=args.objects,
+                normals=args.normals,
+                anomalies=args.anomalies,
+                size=(height, width),
+                seed=args.seed,
+            )
+        except OSError as error:
+            raise UserError(f"{args.root}: cannot be written ({error.strerror})") from error
         count = len(args.objects) * (args.normals + args.anomalies)
         what = "wrote" if is_new else "already there:"
         sys.stdout.write(f"{what} {count} images of {', '.join(args.objects)} in {args.root}\n")

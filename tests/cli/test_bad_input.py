@@ -129,6 +129,12 @@ def test_bad_options(tmp_path, smoke, capsys, fault):
     )
 
 
+def test_a_mistyped_option_leaves_nothing(tmp_path, smoke, capsys):
+    options = write_smoke(tmp_path, smoke / "visa")
+    fails(capsys, options, "teacher.model.img_enc.pre_trained=nofile.pt")
+    assert not (tmp_path / "run").exists()
+
+
 def test_cuda_that_is_not_there(tmp_path, smoke, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is one")

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 
-import pandas as pd
 import pytest
 
 import run as run_py
 import test as test_py
 from tests.fixtures import write_smoke
+from utils.checkpoint import load_state
 
 
 def cli(*arguments, **options):
@@ -78,13 +78,13 @@ def scores(folder):
 )
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(smoke, tmp_path, capsys, number):
     options = write_smoke(tmp_path, smoke / "visa")
-    log = tmp_path / "run/student/log.csv"
-    status, said = start_and_stop(options, number, log.exists)
+    state = tmp_path / "run/student/last.pt"
+    status, said = start_and_stop(options, number, state.exists)
     if number == signal.SIGINT:
         assert status == 130
         assert said.endswith("interrupted; start the same command again to go on\n")
         assert "Traceback" not in said
-    before = len(pd.read_csv(log))
+    before = len(load_state(state)["history"])
     assert before < 3
     assert run_py.main([str(options)]) == 0
     assert f"goes on after epoch {before}" in capsys.readouterr().out

@@ -301,6 +301,14 @@ def test_maps_without_masks(folder, bright, smoke, capsys):
     assert "no test image has a mask; --maps adds nothing" in capsys.readouterr().out
 
 
+def test_without_test_images_there_is_nothing_to_compare(folder, smoke, capsys):
+    shutil.copytree(smoke / "visa", folder / "visa")
+    table = folder / "visa/split_csv/2cls_highshot.csv"
+    table.write_text(table.read_text().replace(",test,", ",train,"))
+    assert compare(folder, f"dataset.dir={folder}/visa") == 2
+    assert f"{folder}/visa: no test images; see dataset.split" in capsys.readouterr().err
+
+
 def test_several_processes_are_refused(folder, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert compare(folder) == 2
@@ -331,3 +339,11 @@ def test_a_baseline_is_not_tested_on_what_it_learned_from(smoke, tmp_path, capsy
     assert "images with a mask: pipe_fryum 2." in capsys.readouterr().out
     assert test_py.main([*options, "dataset.objects=[]"]) == 2
     assert "dataset.auxiliary: holds images that are to be tested" in capsys.readouterr().err
+    # The same pictures, seen from the folder above theirs.
+    text = (tmp_path / "vand/meta_visa.json").read_text()
+    (tmp_path / "list.json").write_text(text.replace('_path": "pipe', '_path": "visa/pipe'))
+    auxiliary = f"dataset.auxiliary={{name: meta, dir: {smoke}, file: {tmp_path}/list.json}}"
+    options[3] = auxiliary
+    for program in (run_py, test_py):
+        assert program.main([*options, "dataset.objects=[pipe_fryum]"]) == 2
+        assert "dataset.auxiliary: holds images that are to be tested" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """run.py, test.py and datasets.check on every reader's data; per object, objects held out."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,13 +10,18 @@ import pytest
 
 import run as run_py
 import test as test_py
+import visualize as visualize_py
 from datasets import DATASETS
 from datasets.check import __main__ as check
 from datasets.record import data_hash
-from options.assemble import read_splits
+from options.assemble import load_model, read_splits
+from options.guide import guide_file
 from options.load import load
-from tests.fixtures import write_smoke
+from options.parts import parts_to_test
+from tests.fixtures import write_smoke, write_visa
 from tests.layouts import LAYOUTS, Painter, write_folder
+from utils.checkpoint import read_about, save_weights
+from utils.errors import UserError
 
 # Two steps of a small network, whatever the file says.
 TINY = (
@@ -165,6 +172,91 @@ def test_an_object_that_was_never_seen(smoke, tmp_path, capsys):
     text = (tmp_path / "run/student/table.md").read_text()
     assert "tested on objects that it was not trained on: 6 images" in text
     assert "candle" not in text
+
+
+@pytest.fixture
+def guided(smoke, tmp_path):
+    """A folder with ``smoke.yaml``, and a ready teacher that was trained on other objects, too."""
+    shutil.copytree(smoke / "run/teacher", tmp_path / "teacher")
+    return load(write_smoke(tmp_path, smoke / "visa"), [f"teacher={tmp_path}/teacher"])
+
+
+def held_out(run, **exp):
+    dataset = replace(run.dataset, hold_out=("candle",))
+    return replace(run, dataset=dataset, exp=replace(run.exp, **exp))
+
+
+def guide(run):
+    return guide_file(run, run.student, read_splits(run.dataset))
+
+
+def test_a_ready_teacher_must_not_know_the_test_images(guided, tmp_path, capsys):
+    assert guide(guided) == tmp_path / "teacher/best.safetensors"
+    with pytest.raises(UserError, match="has learned from what is tested here, object candle;"):
+        guide(held_out(guided))
+    splits = read_splits(guided.dataset)
+    splits["test"] = splits["train"][:3]
+    with pytest.raises(UserError, match=r"tested here, /.*/candle/.*/000.JPG and 2 more; train"):
+        guide_file(guided, guided.student, splits)
+    assert guide(held_out(guided, resume="any_options"))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_ready_teacher_whose_data_have_moved(guided, smoke, tmp_path):
+    file = tmp_path / "teacher/best.safetensors"
+    model, _, _ = load_model(file)
+    about = read_about(file)
+    options = about["options"].replace(str(smoke), "/nowhere")
+    save_weights(model, file, {**about, "options": options})
+    splits = read_splits(guided.dataset)
+    splits["test"] = splits["train"]
+    with pytest.raises(UserError, match="has learned from"):
+        guide_file(guided, guided.student, splits)
+
+
+def test_a_ready_teacher_without_its_list(guided, tmp_path, capsys):
+    (tmp_path / "teacher/meta.json").unlink()
+    guide(guided)
+    assert capsys.readouterr().out == ""
+    guide(held_out(guided))
+    assert "meta.json is missing, and it was trained on another list" in capsys.readouterr().out
+
+
+def test_an_object_without_test_images_is_passed_over(smoke, tmp_path, capsys):
+    run = load(write_smoke(tmp_path, smoke / "visa"), ["dataset.per_object=true"])
+    splits = read_splits(run.dataset)
+    splits["test"] = [record for record in splits["test"] if record.object == "candle"]
+    assert [part.dataset.objects for part, _ in parts_to_test(run, splits)] == [("candle",)]
+    assert capsys.readouterr().out == "pipe_fryum: no test images: passed over\n"
+
+
+@pytest.mark.parametrize("program", [test_py, visualize_py])
+def test_a_data_set_without_test_images(tmp_path, capsys, program):
+    root = write_visa(tmp_path / "visa")
+    table = root / "split_csv/2cls_highshot.csv"
+    table.write_text(table.read_text().replace(",test,", ",train,"))
+    assert program.main([str(write_smoke(tmp_path, root))]) == 2
+    assert f"{root}: no test images; see dataset.split" in capsys.readouterr().err
+
+
+def test_an_object_called_mean(tmp_path, capsys):
+    root = write_visa(tmp_path / "visa", objects=["mean", "candle"])
+    assert test_py.main([str(write_smoke(tmp_path, root))]) == 2
+    assert f"{root}: an object is called 'mean'" in capsys.readouterr().err
+
+
+def test_an_epoch_that_cannot_be_chosen(smoke, tmp_path, capsys, monkeypatch):
+    def apart(records, *args):
+        val = [r for r in records if r.label == (r.object == "candle")]
+        return [r for r in records if r not in val], val
+
+    monkeypatch.setattr("options.assemble.carve_validation", apart)
+    options = [str(write_smoke(tmp_path, smoke / "visa")), "student=null", "engine.epochs=1"]
+    assert run_py.main(options) == 2
+    assert "no object has normal and anomalous images among the 10 validation images" in (
+        capsys.readouterr().err
+    )
+    assert run_py.main([*options, "engine.keep=last"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ import test as test_py
 from datasets import captions
 from models.objectives.base import LiveTeacher
 from options.assemble import evaluation_batches, load_model, read_data, training_batches
+from options.folder import StageFolder
 from options.load import load
 from options.targets import ask_once
+from options.testing import open_network
 from options.training import train
 from tests.fixtures import write_smoke
 from utils import training
@@ -158,6 +160,7 @@ MOMENTS = {
     "between best and last": ("options.folder.save_state", 1),
     "in the middle of an epoch": ("utils.training._set_rates", 7),
     "in the student's second epoch": ("options.folder.save_state", 4),
+    "in the log of the last epoch": ("utils.runlog.write_bytes", 5),
 }
 
 
@@ -235,6 +238,39 @@ def test_any_options_goes_on_all_the_same(copy):
     assert pd.read_csv(copy / "run/student/log.csv")["epoch"].tolist() == [1, 2, 3, 4]
 
 
+def test_any_options_takes_those_of_the_present_command_and_says_so(copy):
+    changed = ["engine.epochs=4", "optimizer={name: AdamW, lr: 1e-9}", "schedule=constant"]
+    options = ["student=null", *changed]
+    assert command(run_py, copy, *options, "exp.resume=any_options") == 0
+    assert pd.read_csv(copy / "run/teacher/log.csv")["lr"].iloc[3] == pytest.approx(1e-9)
+    assert "lr: 1.0e-09" in (copy / "run/teacher/options.yaml").read_text()
+    assert command(run_py, copy, *options) == 0  # they are its options now
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("teacher.model.classif.hidden=17", "Error.* in loading state_dict"),
+        ("optimizer={name: SGD, lr: 1e-3}", "lacks what this optimizer keeps"),
+        ("optimizer.amsgrad=true", "lacks what this optimizer keeps"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_one_clear_error(copy, capsys, override, reason):
+    before = (copy / "run/teacher/options.yaml").read_text()
+    options = ["student=null", "engine.epochs=4", "exp.resume=any_options", override]
+    message = refused(run_py, capsys, copy, *options)
+    assert re.search(rf"last.pt: does not fit these options \(.*{reason}.*; choose", message)
+    assert (copy / "run/teacher/options.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("lost", ["options.yaml", "about.json"])
+def test_the_weights_alone_know_what_they_were_made_with(copy, capsys, lost):
+    (copy / "run/student" / lost).unlink()
+    message = refused(test_py, capsys, copy, "student.optimizer.lr=0.5")
+    assert "student.optimizer.lr is 0.5, was 0.001" in message
+    assert command(run_py, copy) == 0
+
+
 def test_never_refuses_any_run(copy, capsys):
     assert "exp.resume is never" in refused(run_py, capsys, copy, "exp.resume=never")
 
@@ -261,6 +297,15 @@ def test_an_unfinished_training_says_so(copy, capsys):
     log.write_text("\n".join(log.read_text().splitlines()[:3]) + "\n")
     assert command(test_py, copy) == 0
     assert "student, UNFINISHED (2 of 3 epochs), image only" in capsys.readouterr().out
+
+
+def test_what_changes_no_score_is_as_the_present_command_says(copy):
+    local = ["engine.eval_batch_size=3", "engine.pixels_on_device=true", "engine.epochs=9"]
+    run = load(copy / "smoke.yaml", [*local, "exp.resume=any_options"])
+    _, stage, title = open_network(run, "student", {}, "")
+    assert (stage.engine.eval_batch_size, stage.engine.pixels_on_device) == (3, True)
+    assert stage.engine.epochs == 3  # what it was trained with
+    assert title == "student, UNFINISHED (3 of 9 epochs)"
 
 
 def test_untrained_networks_can_be_scored(done, tmp_path, capsys):
@@ -294,6 +339,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(done, tmp_path, capsys):
     assert re.search(
         r"the loss is (nan|inf|-inf) in epoch 1, step \d+; lower optimizer.lr", message
     )
+    # Nothing was trained: the next command may have the folder.
+    StageFolder(tmp_path / "run/teacher", "teacher").claim(load(tmp_path / "smoke.yaml"), {})
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("student.schedule=cosine", "warmup_epochs .1.0. must be less than epochs .1."),
+        ("student.optimizer.betas=[2, 2]", "Invalid beta parameter"),
+    ],
+)
+def test_a_bad_student_is_noticed_before_the_teacher_is_trained(
+    done, tmp_path, capsys, override, message
+):
+    write_smoke(tmp_path, done / "visa")
+    assert re.search(message, refused(run_py, capsys, tmp_path, "engine.epochs=1", override))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_state_is_one_clear_error(copy, capsys):

@@ -75,6 +75,12 @@ def test_a_teacher_without_attention(copy, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "words.png").exists()
 
 
+def test_several_processes_are_refused(copy, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert visualize_py.main([str(copy)]) == 2
+    assert "runs in one process; start it without torchrun" in capsys.readouterr().err
+
+
 def test_nothing_is_trained(smoke, tmp_path, capsys):
     options = write_smoke(tmp_path, smoke / "visa")
     assert visualize_py.main([str(options)]) == 2

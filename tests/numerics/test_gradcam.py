@@ -1,6 +1,7 @@
 """Heat maps against what is known by hand, by construction, or by another way of computing it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from models.student import Student
 from models.word_maps import word_maps
 from tests.fixtures import TINY_CLIP, random_batch, student_options, teacher_options
 from utils.batch import Batch
+from utils.errors import NothingToShowError
 from utils.localization import (
     Chosen,
     centre_heat,
@@ -297,6 +299,13 @@ def test_word_maps_against_the_weights_themselves(arch):
             mean = weights[1, :, :, pieces, y * columns + x].mean() / even
             pixel = found[1].maps[word, y * stride + stride // 2, x * stride + stride // 2]
             assert pixel.item() == pytest.approx(mean.item(), rel=1e-4)
+
+
+def test_a_caption_without_words_has_nothing_to_show():
+    teacher = METHODS["teacher"](SIZE, True, **teacher_options()).eval()
+    batch = replace(random_batch(2, *SIZE), caption=["a photo", ""])
+    with pytest.raises(NothingToShowError, match="the caption '' has no words"):
+        word_maps(teacher, batch)
 
 
 def test_a_fusion_without_attention_has_nothing_to_show():

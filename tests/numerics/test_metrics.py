@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
+from utils import localization
 from utils.batch import Batch
+from utils.errors import UserError
 from utils.evaluation import num_averaged, per_object, score_images
 from utils.tables import caption, pipe_table
 
@@ -79,12 +81,29 @@ def test_the_mean_is_unweighted_and_skips_objects_with_one_label():
     assert "seed 3, commit abc." in said
 
 
-def test_scores_keep_the_order_and_the_paths():
-    def batch(numbers):
-        image = torch.tensor(numbers, dtype=torch.uint8).view(-1, 1, 1, 1)
-        names = [str(n) for n in numbers]
-        return Batch(image, torch.tensor(numbers) % 2, ["a"] * len(numbers), names)
+def batch(numbers):
+    image = torch.tensor(numbers, dtype=torch.uint8).view(-1, 1, 1, 1)
+    names = [str(n) for n in numbers]
+    return Batch(image, torch.tensor(numbers) % 2, ["a"] * len(numbers), names)
 
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+def test_a_score_that_is_not_finite_names_its_image(bad):
+    def score(b):
+        return torch.where(b.image.flatten() == 1, bad, 0.5)
+
+    with pytest.raises(UserError, match=rf"the score of 1 is {bad}; lower optimizer.lr"):
+        score_images(score, [batch([3, 1]), batch([2])], torch.device("cpu"))
+
+
+def test_a_name_cannot_break_the_table():
+    scores = pd.DataFrame({"object": ["a|b"] * 2, "label": [0, 1], "score": [0.1, 0.9]})
+    assert "| a\\|b " in pipe_table(per_object(scores))
+    rows = pd.DataFrame({"object": ["a|b"], "mask_area": [0.5]})
+    assert "| a\\|b " in localization.markdown(localization.per_object(rows), "", {})
+
+
+def test_scores_keep_the_order_and_the_paths():
     frame = score_images(
         lambda b: b.image.flatten().float(), [batch([3, 1]), batch([2])], torch.device("cpu")
     )

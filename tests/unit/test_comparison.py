@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import test as test_py
+from options import comparing
 from options.comparison_file import load_comparison
 from utils.comparison import Method, latex, long_table, markdown, read_published
 from utils.errors import UserError
@@ -161,6 +162,27 @@ def test_published_figures_say_where_they_were_taken():
     assert tuple(counts["Ours"]) == (4328, 480)
 
 
+def test_names_are_text_whatever_they_look_like(tmp_path):
+    path = tmp_path / "figures.csv"
+    path.write_text(
+        "title,trained_on,split,object,n,anomalies,auroc,aupr\n"
+        "007,,1,01,4,2,50,60\n007,,1,NA,4,2,,\n"
+    )
+    (method,) = read_published(path)
+    assert (method.title, method.group, method.facts["trained on"]) == ("007", "1", "")
+    assert list(method.tables[0].index) == ["01", "NA"]
+    assert math.isnan(method.tables[0].loc["NA", "auroc"])
+
+
+def test_scores_that_are_used_again_keep_their_names(tmp_path):
+    (tmp_path / "about.json").write_text("{}")
+    (tmp_path / "scores.csv").write_text("path,object,label,score\n1,01,0,0.1\n2,NA,1,0.5\n")
+    found = comparing._earlier(tmp_path, {})
+    assert found["path"].tolist() == ["1", "2"]
+    assert found["object"].tolist() == ["01", "NA"]
+    assert found["score"].tolist() == [0.1, 0.5]
+
+
 def test_a_published_table_that_is_none(tmp_path):
     path = tmp_path / "x.csv"
     with pytest.raises(UserError, match=r"x\.csv: cannot be read as a table"):
@@ -218,6 +240,12 @@ def test_the_command_that_trains_a_column_names_what_differs(good):
         "options/demo.yaml 'exp.dir=logs/a b' dataset.dir=data/visa "
         "'dataset.objects=[candle, pcb1]' misc.seed=1204 misc.precision=auto --seeds 3"
     )
+
+
+def test_a_suggested_command_spells_null_as_yaml_does(good):
+    other = 'columns.ours.overrides=["dataset={name: meta, dir: data, file: a.json}"]'
+    comparison = load_comparison(good, ["dataset={name: meta, dir: data}", other])
+    assert "dataset.file=null" in comparison.training_command(comparison.chosen["ours"])
 
 
 def test_two_kinds_of_files_are_told_apart(good, capsys):

@@ -283,3 +283,19 @@ def test_first_difference_names_the_option_and_ignores_where_things_lie(good):
     assert first_difference(now, before, sections) == "student.optimizer.lr is 7.0, was 0.002"
     moved = load(good, ["exp.dir=b", "dataset.dir=c", "teacher.engine.epochs=3"])
     assert first_difference(moved, before, sections) is None
+
+
+def test_where_embeddings_are_kept_is_no_other_experiment():
+    file = Path("options/baselines/vand.yaml")
+    here, there = load(file), load(file, ["baseline.model.prompt_cache=null"])
+    assert first_difference(there, here, ["baseline"]) is None
+    assert here.baseline.with_local(there.baseline) == there.baseline
+
+
+def test_the_tilde_is_the_home_folder(good, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    run = load(good, ["exp.dir=~/x", "teacher=~/y"])
+    assert (run.exp.dir, run.teacher) == (Path("/home/me/x"), Path("/home/me/y"))
+    assert mistakes(good, "exp.dir=~nobody-/x") == [
+        "exp.dir=~nobody-/x: exp.dir: expected a path, got '~nobody-/x'"
+    ]

@@ -28,6 +28,11 @@ def drawn(monkeypatch):
     return figures
 
 
+def test_names_are_no_formulas(drawn):
+    draw_heat_maps([Column(r"x$\foo$y", "$", panel(1), None)], NOTE)
+    assert drawn[0].texts[0].get_text() == r"x$\foo$y"
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("peak", [0.2, 0.0187, 12.0])
 def test_a_long_note_and_the_numbers_of_the_scale_can_be_read(drawn, count, peak):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import pretrain as pretrain_py
 from datasets.synthetic import DEMO, OBJECTS, defects_of, inventions, pairs, picture
 from datasets.synthetic.pairs import PairBatches, render_pairs
 from datasets.synthetic.sentences import (
@@ -232,6 +233,15 @@ def test_every_parameter_learns_and_both_optimisers_step(rendered):
     optimizer.step()
     still = [n for n, value in learner.named_parameters() if torch.equal(value, before[n])]
     assert still == []
+
+
+@pytest.mark.parametrize(
+    ("option", "least"), [("--pairs=3", 24), ("--epochs=0", 1), ("--seed=-1", 0)]
+)
+def test_a_number_that_is_too_small(tmp_path, capsys, option, least):
+    assert pretrain_py.main([option, "--dir", str(tmp_path), "--cache", str(tmp_path)]) == 2
+    assert f"{option[:6]}" in (said := capsys.readouterr().err)
+    assert f"must be at least {least}, got" in said
 
 
 def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path, monkeypatch):

@@ -294,3 +294,6 @@ def test_command(tmp_path, capsys):
     assert capsys.readouterr().out == f"already there: 8 images of fryum in {root}\n"
     assert main([*small, "--seed", "1"]) == 2
     assert capsys.readouterr().err.startswith(f"{root}: was rendered with other arguments")
+    (tmp_path / "file").touch()
+    assert main([*small, "--root", str(tmp_path / "file/demo")]) == 2
+    assert "file/demo: cannot be written (" in capsys.readouterr().err

@@ -89,6 +89,19 @@ def test_an_epoch_draws_the_same_whether_others_came_before_it_or_not():
     assert both.draws[:2] != both.draws[2:]
 
 
+def test_a_batch_too_small_for_batchnorm_names_the_option():
+    norm = nn.BatchNorm1d(1)
+    learner = Learner(lambda batch: norm(batch.image.flatten(1).float()).mean())
+    with pytest.raises(UserError, match=r"engine.batch_size: 1 image .* too few for a BatchNorm"):
+        run(learner)
+
+
+def test_any_other_error_of_a_network_is_a_bug():
+    learner = Learner(lambda batch: torch.zeros(2).view(3))
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        run(learner)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_its_step(bad):
     learner = Learner(lambda batch: torch.tensor(bad if len(batch) == 1 else 1.0))
