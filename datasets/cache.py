@@ -15,9 +15,8 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
@@ -25,7 +24,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,6 +31,7 @@ from datasets.image import View, read_view
 from datasets.record import Record
 from utils.device import num_cores
 from utils.errors import UserError, run_command
+from utils.lock import locked
 
 FOLDER = Path("data/cache")
 _ELSE = "name another folder with dataset.cache=FOLDER, or go without with dataset.cache=null"
@@ -95,7 +94,7 @@ def open_cache(
     nbytes = len(paths) * view.size[0] * view.size[1] * 3
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(file):
+        with locked(file):
             if not file.exists():
                 _make_room(folder, nbytes, limit)
                 about = {
@@ -127,21 +126,6 @@ def content_key(root: Path, paths: Sequence[str], view: View) -> str:
         found = (root / path).stat()
         key.update(f"{path}\t{found.st_size}\t{found.st_mtime_ns}\n".encode())
     return key.hexdigest()[:16]
-
-
-@contextmanager
-def _lock(file: Path) -> Iterator[None]:
-    """One process at a time; the lock falls with its process, however that ends."""
-    lock = FileLock(f"{file}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        tqdm.write(f"{file}: waiting for the process that makes it", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _build(file: Path, root: Path, paths: Sequence[str], view: View) -> None:
