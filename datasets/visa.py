@@ -64,8 +64,8 @@ def read_visa(root: Path, *, split: str, objects: tuple[str, ...] = ()) -> Split
     if not table.is_file():
         raise UserError(
             f"{table} is missing: no data in VisA's layout are in {root}; name another folder with "
-            "dataset.dir=FOLDER, get VisA with 'python datasets/visa_json.py --download' (1.9 GB), or "
-            f"render images: 'python -m datasets.synthetic --root {root}'"
+            "dataset.dir=FOLDER, get VisA with 'python datasets/visa_json.py --download' (1.9 GB), "
+            f"or render images: 'python -m datasets.synthetic --root {root}'"
         )
     splits = choose_objects(_read_split(table), objects, where=str(table))
     everything = [record for records in splits.values() for record in records]
