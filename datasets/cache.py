@@ -35,7 +35,7 @@ from utils.lock import locked
 
 FOLDER = Path("data/cache")
 _ELSE = "name another folder with dataset.cache=FOLDER, or go without with dataset.cache=null"
-_FORMAT = 2  # raise it when the same pictures give other bytes
+_FORMAT = 3  # raise it when the same pictures give other bytes
 
 
 @dataclass(frozen=True)
