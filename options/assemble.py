@@ -16,7 +16,7 @@ from datasets.image_text import Batches, Guide, ImageText
 from datasets.mask import Masks
 from datasets.pixels import DecodedPixels, Pixels, ResidentPixels
 from datasets.record import Record, Splits, data_hash, hold_out
-from datasets.split import carve_validation
+from datasets.split import carve_validation, group_copies
 from models.base import AnomalyModel
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
@@ -88,7 +88,8 @@ def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> 
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
                 "other objects of it"
             )
-    train, val = carve_validation(splits["train"], run.dataset.val_fraction, run.misc.seed)
+    grouped = group_copies(options.dir, splits["train"], cache=run.dataset.cache)
+    train, val = carve_validation(grouped, run.dataset.val_fraction, run.misc.seed)
     return Data(options.dir, train, val, splits, data_hash(splits))
 
 

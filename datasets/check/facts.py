@@ -79,6 +79,14 @@ def image_facts(file: Path) -> Facts:
     return Facts(width, height, mode, digest, thumbnail)
 
 
+def file_facts(file: Path) -> Facts:
+    """The digest of a file that is not decoded."""
+    try:
+        return Facts(sha256=sha256_of(file))
+    except OSError as error:
+        return Facts(error=f"{file}: cannot be read ({error.strerror or error})")
+
+
 def mask_facts(file: Path) -> Facts:
     """The facts of a mask."""
     try:
