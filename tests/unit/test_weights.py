@@ -140,7 +140,15 @@ def test_a_checksum_is_checked(files):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("x.pt", b""), ("x.pt", b"no"), ("x.safetensors", b"no")]
+    ("name", "content"),
+    [
+        ("x.pt", b""),
+        ("x.pt", b"no"),
+        ("x.pt", b"hello"),  # KeyError
+        ("x.pt", b"a"),  # IndexError
+        ("x.pt", b"X\x01\x00\x00\x00\xff"),  # UnicodeDecodeError
+        ("x.safetensors", b"no"),
+    ],
 )
 def test_a_damaged_file(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
