@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from datasets.check.duplicates import same_bytes
+from datasets.check.duplicates import Groups, same_bytes
 from datasets.check.facts import collect, file_facts
 from datasets.record import Record, Splits
 from utils.errors import UserError
@@ -142,7 +142,7 @@ def group_copies(
         for path in same
         if known[path].sha256  # else it cannot be read, which others will say
     }
-    groups = _Groups()
+    groups = Groups()
     for record in records:
         groups.join(*(name for name in (record.group, names.get(record.path, "")) if name))
     return [
@@ -151,24 +151,6 @@ def group_copies(
         else record
         for record in records
     ]
-
-
-class _Groups:
-    """Names that mean the same group."""
-
-    def __init__(self) -> None:
-        self.above: dict[str, str] = {}
-
-    def leader(self, name: str) -> str:
-        """The one name that stands for the group of ``name``."""
-        while (above := self.above.get(name, name)) != name:
-            name = above
-        return name
-
-    def join(self, *names: str) -> None:
-        """Makes one group of theirs."""
-        for name in names[1:]:
-            self.above[self.leader(name)] = self.leader(names[0])
 
 
 def _by_label(record: Record) -> Stratum:
