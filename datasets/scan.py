@@ -24,7 +24,7 @@ BAD = (
     "ungood",
     "yes",
 )
-_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini", "lost+found")
 
 
 def find_files(root: Path, folder: str = "") -> list[str]:
@@ -82,13 +82,14 @@ def find_folders(root: Path) -> list[str]:
     """Names of the folders in ``root``, in alphabetical order; hidden ones do not count.
 
     Raises:
-        UserError: If there is no such folder.
+        UserError: If there is no such folder, or it cannot be read.
     """
     if not root.is_dir():
         raise UserError(
             f"{root}: is no folder; name the folder of the data with dataset.dir=FOLDER"
         )
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and _counts(path.name))
+    _, folders, _ = next(os.walk(root, onerror=_refuse))
+    return sorted(filter(_counts, folders))
 
 
 def mask_stem(path: str) -> str:

@@ -363,6 +363,7 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch)
     write_folder(tmp_path)
     monkeypatch.setattr(os, "scandir", refuse)
     assert "bad/dent: cannot be read (Permission denied); mend" in error("folder", tmp_path)
+    assert "ROOT: cannot be read (Permission denied); mend" in error("mvtec", tmp_path / "bad/dent")
 
 
 def test_a_link_to_a_folder_is_refused(tmp_path):
