@@ -11,21 +11,21 @@ same for all processes either way, but a process that reads does not look as lar
 import argparse
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,10 +33,11 @@ from datasets.image import View, read_view
 from datasets.record import Record
 from utils.device import num_cores
 from utils.errors import UserError, run_command
+from utils.lock import locked
 
 FOLDER = Path("data/cache")
 _ELSE = "name another folder with dataset.cache=FOLDER, or go without with dataset.cache=null"
-_FORMAT = 2  # raise it when the same pictures give other bytes
+_FORMAT = 3  # raise it when the same pictures give other bytes
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class CachedPixels:
         return pixels.permute(2, 0, 1)
 
 
+# What this process reads: never removed to make room.
+_in_use: WeakValueDictionary[int, CachedPixels] = WeakValueDictionary()
+
+
 def open_cache(
     folder: Path,
     root: Path,
@@ -77,7 +82,8 @@ def open_cache(
 ) -> CachedPixels:
     """The pixels of ``wanted``, from the cache of ``records``, which is made if it is not there.
 
-    Of several processes one makes it and the others wait; what a killed one left is made anew.
+    Of several processes one makes it and the others wait; what a killed one left is made anew, and
+    so is a file that is too short.
 
     Args:
         folder: Where caches lie.
@@ -85,18 +91,20 @@ def open_cache(
         records: All pictures of the cache, in any order.
         view: From picture to pixels.
         wanted: Those to read, out of ``records``; ``None``: all, in order.
-        limit: Bytes that all caches may take together; the longest unused go first.
+        limit: Bytes that all caches may take together; the longest unused go first, those that this
+            process reads never.
 
     Raises:
-        UserError: If a picture cannot be read, or the folder cannot be written or is too full.
+        UserError: If a picture cannot be read, if the folder cannot be written or is too full, or
+            if what this process reads does not keep within ``limit``.
     """
     paths = sorted(record.path for record in records)
     file = folder / f"{content_key(root, paths, view)}.pixels"
     nbytes = len(paths) * view.size[0] * view.size[1] * 3
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(file):
-            if not file.exists():
+        with locked(file):
+            if not file.exists() or file.stat().st_size != nbytes:
                 _make_room(folder, nbytes, limit)
                 about = {
                     "images": len(paths),
@@ -112,36 +120,23 @@ def open_cache(
             f"{folder}: cannot keep decoded images ({error.strerror}); {_ELSE}"
         ) from error
     row = {path: i for i, path in enumerate(paths)}
-    return CachedPixels(
-        file, [row[r.path] for r in (records if wanted is None else wanted)], view.size
-    )
+    rows = [row[record.path] for record in (records if wanted is None else wanted)]
+    pixels = CachedPixels(file, rows, view.size)
+    _in_use[id(pixels)] = pixels
+    return pixels
 
 
 def content_key(root: Path, paths: Sequence[str], view: View) -> str:
     """Another name for other pictures, another view or another program: 16 hex digits.
 
-    Pictures are told apart by path, size and time: reading them would take as long as decoding.
+    Pictures are told apart by path, size and time: reading them would take as long as decoding. The
+    root does not count: data that are copied to each job's own disk are known there.
     """
     key = hashlib.sha256(f"{_FORMAT} {view.size} {view.resize}\n".encode())
     for path in paths:
         found = (root / path).stat()
         key.update(f"{path}\t{found.st_size}\t{found.st_mtime_ns}\n".encode())
     return key.hexdigest()[:16]
-
-
-@contextmanager
-def _lock(file: Path) -> Iterator[None]:
-    """One process at a time; the lock falls with its process, however that ends."""
-    lock = FileLock(f"{file}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        tqdm.write(f"{file}: waiting for the process that makes it", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _build(file: Path, root: Path, paths: Sequence[str], view: View) -> None:
@@ -184,12 +179,19 @@ def _make_room(folder: Path, nbytes: int, limit: int | None) -> None:
     """Removes the longest unused caches until ``nbytes`` more keep within ``limit``.
 
     Raises:
-        UserError: If the disk has no room for them.
+        UserError: If there is no room for them beside those in use, or none on the disk.
     """
     if limit is not None:
         caches = sorted(folder.glob("*.pixels"), key=lambda file: file.stat().st_mtime)
+        in_use = {pixels.file for pixels in _in_use.values()}
+        needed = nbytes + sum(file.stat().st_size for file in caches if file in in_use)
+        if needed > limit:
+            raise UserError(
+                f"{folder}: the decoded images need {needed / 1e9:.3g} GB, dataset.cache_gb allows "
+                f"{limit / 1e9:.3g}; dataset.cache_gb={math.ceil(needed / 1e8) / 10}, or {_ELSE}"
+            )
         total = nbytes + sum(file.stat().st_size for file in caches)
-        for file in caches:
+        for file in (file for file in caches if file not in in_use):
             if total <= limit:
                 break
             total -= file.stat().st_size

@@ -45,7 +45,8 @@ def open_picture(path: Path, *, mend: str) -> Iterator[Image.Image]:
         UserError: If the file is missing, empty, truncated, too large or no picture.
     """
     try:
-        with Image.open(path) as image:
+        # Without its name: Pillow would map it into memory, and mixes up the rows of turned TIFFs.
+        with path.open("rb") as file, Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(
                     f"{path}: is too large, {image.width} x {image.height} pixels, and may be a "

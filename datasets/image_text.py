@@ -182,7 +182,7 @@ def collate(samples: Sequence[_Sample | UserError]) -> Batch | UserError:
         path=batch.path,
         caption=_all(s.guide_caption for s in good),
     )
-    return Batch(**{**vars(batch), "guide": guide})
+    return replace(batch, guide=guide)
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:

@@ -17,13 +17,14 @@ from utils.batch import UNKNOWN
 def read_mask(path: Path) -> Image.Image:
     """The mask in ``path``, mode ``L``: 1 where any channel is more than 0, else 0.
 
-    VisA writes the number of the defect, MVTec 255, some exports colours: all mean anomalous.
+    VisA writes the number of the defect, MVTec 255, some exports colours: all mean anomalous. Of a
+    palette the colours count, not their numbers: white may be number 0.
 
     Raises:
         UserError: If the file is missing, broken, too large or no picture.
     """
     with open_picture(path, mend="mend or remove the mask") as image:
-        values = np.asarray(image)
+        values = np.asarray(image.convert("RGBA") if image.mode in ("P", "PA") else image)
     if values.ndim == 3:  # an opaque fourth channel says nothing
         values = values[:, :, : 1 if values.shape[2] == 2 else 3].max(axis=2)
     return Image.fromarray((values > 0).astype(np.uint8))

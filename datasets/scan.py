@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from datasets.record import Record, check_name
 from utils.errors import UserError
@@ -23,7 +24,7 @@ BAD = (
     "ungood",
     "yes",
 )
-_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini", "lost+found")
 
 
 def find_files(root: Path, folder: str = "") -> list[str]:
@@ -33,7 +34,7 @@ def find_files(root: Path, folder: str = "") -> list[str]:
 
     Raises:
         UserError: If there is no such folder, or it holds a link to a folder: what is behind it
-            may lie anywhere; or if a file's name is not UTF-8.
+            may lie anywhere; or if a folder cannot be read, or a file's name is not UTF-8.
     """
     start = root / folder
     if not start.is_dir():
@@ -41,7 +42,7 @@ def find_files(root: Path, folder: str = "") -> list[str]:
             f"{start}: is no folder; name the folder of the data with dataset.dir=FOLDER"
         )
     found = []
-    for place, folders, files in os.walk(start):
+    for place, folders, files in os.walk(start, onerror=_refuse):
         folders[:] = [name for name in folders if _counts(name)]
         for name in folders:
             if (Path(place) / name).is_symlink():
@@ -53,6 +54,14 @@ def find_files(root: Path, folder: str = "") -> list[str]:
     for path in paths:
         check_name(path, str(root))
     return paths
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """Raises UserError: a folder that is passed over would make another data set of it."""
+    raise UserError(
+        f"{error.filename}: cannot be read ({error.strerror}); mend its permissions, or move it "
+        "out of the folder of the data"
+    ) from error
 
 
 def _counts(name: str) -> bool:
@@ -73,13 +82,14 @@ def find_folders(root: Path) -> list[str]:
     """Names of the folders in ``root``, in alphabetical order; hidden ones do not count.
 
     Raises:
-        UserError: If there is no such folder.
+        UserError: If there is no such folder, or it cannot be read.
     """
     if not root.is_dir():
         raise UserError(
             f"{root}: is no folder; name the folder of the data with dataset.dir=FOLDER"
         )
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and _counts(path.name))
+    _, folders, _ = next(os.walk(root, onerror=_refuse))
+    return sorted(filter(_counts, folders))
 
 
 def mask_stem(path: str) -> str:

@@ -1,6 +1,5 @@
 """Test and validation images, drawn by a seed where nobody else has drawn them."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from datasets.check.duplicates import Groups, same_bytes
+from datasets.check.facts import collect, file_facts
 from datasets.record import Record, Splits
 from utils.errors import UserError
 from utils.runlog import say
@@ -109,47 +110,47 @@ def check_fraction(fraction: float) -> None:
         raise ValueError(f"test_fraction must be between 0 and 1, got {fraction}")
 
 
-def group_copies(root: Path, records: Sequence[Record]) -> list[Record]:
+def group_copies(
+    root: Path, records: Sequence[Record], *, cache: Path | None = None
+) -> list[Record]:
     """The records, with files that are equal byte by byte in one group.
 
     Groups that share a copy become one. Only files of the same size are read.
+
+    Args:
+        root: Folder the records' paths are relative to.
+        records: The images; their files are there.
+        cache: Folder where it is kept what was read; ``None``: it is read each time.
+
+    Raises:
+        UserError: If the cache cannot be used.
     """
     sizes = defaultdict(list)
-    for i, record in enumerate(records):
-        sizes[(root / record.path).stat().st_size].append(i)
-    copies = defaultdict(list)
-    for members in (members for members in sizes.values() if len(members) > 1):
-        for i in members:
-            with (root / records[i].path).open("rb") as file:
-                copies[hashlib.file_digest(file, "sha256").hexdigest()[:12]].append(i)
-    names = {i: f"copy {key}" for key, found in copies.items() if len(found) > 1 for i in found}
-    groups = _Groups()
-    for i, record in enumerate(records):
-        groups.join(*(name for name in (record.group, names.get(i, "")) if name))
+    for record in records:
+        sizes[(root / record.path).stat().st_size].append(record.path)
+    paths = [path for same in sizes.values() if len(same) > 1 for path in same]
+    if not paths:
+        return list(records)
+    known = (
+        collect(root, paths, file_facts, cache=cache, title="looking for copies")
+        if cache
+        else {path: file_facts(root / path) for path in paths}
+    )
+    names = {
+        path: f"copy {known[path].sha256[:12]}"
+        for same in same_bytes({path: facts.sha256 for path, facts in known.items()})
+        for path in same
+        if known[path].sha256  # else it cannot be read, which others will say
+    }
+    groups = Groups()
+    for record in records:
+        groups.join(*(name for name in (record.group, names.get(record.path, "")) if name))
     return [
-        replace(record, group=groups.leader(record.group or names[i]))
-        if record.group or i in names
+        replace(record, group=groups.leader(record.group or names[record.path]))
+        if record.group or record.path in names
         else record
-        for i, record in enumerate(records)
+        for record in records
     ]
-
-
-class _Groups:
-    """Names that mean the same group."""
-
-    def __init__(self) -> None:
-        self.above: dict[str, str] = {}
-
-    def leader(self, name: str) -> str:
-        """The one name that stands for the group of ``name``."""
-        while (above := self.above.get(name, name)) != name:
-            name = above
-        return name
-
-    def join(self, *names: str) -> None:
-        """Makes one group of theirs."""
-        for name in names[1:]:
-            self.above[self.leader(name)] = self.leader(names[0])
 
 
 def _by_label(record: Record) -> Stratum:

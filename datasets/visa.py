@@ -6,16 +6,10 @@ Source:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from datasets.record import (
-    Record,
-    Splits,
-    check_files,
-    check_path,
-    check_unique,
-    choose_objects,
-)
+from datasets.record import Record, Splits, check_path, checked
 from datasets.table import read_rows
 from utils.errors import UserError
 from utils.registry import did_you_mean
@@ -67,15 +61,10 @@ def read_visa(root: Path, *, split: str, objects: tuple[str, ...] = ()) -> Split
             "dataset.dir=FOLDER, fetch VisA with 'python datasets/visa_json.py --download' "
             f"(1.93 GB), or render images: 'python -m datasets.synthetic --root {root}'"
         )
-    splits = choose_objects(_read_split(table), objects, where=str(table))
-    everything = [record for records in splits.values() for record in records]
-    check_unique(everything, where=str(table))
-    check_files(
-        root,
-        everything,
-        hint="unpack the archive again, or take a part of it with --objects (dataset.objects)",
-    )
-    defects = _read_annotations(root, sorted({record.object for record in everything}))
+    hint = "unpack the archive again, or take a part of it with --objects (dataset.objects)"
+    splits = checked(root, _read_split(table), objects, where=str(table), hint=hint)
+    names = {record.object for records in splits.values() for record in records}
+    defects = _read_annotations(root, sorted(names))
     return {
         name: [_with_defect(record, defects, root) for record in records]
         for name, records in splits.items()
@@ -119,4 +108,4 @@ def _with_defect(record: Record, defects: dict[str, str], root: Path) -> Record:
     if (defect == "normal") != (record.label == 0):
         said = "normal" if record.label == 0 else "anomaly"
         raise UserError(f"{table}: {record.path} is {defect!r}, but the split file says {said}")
-    return Record(**{**vars(record), "defect": defect})
+    return replace(record, defect=defect)

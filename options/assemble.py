@@ -17,7 +17,7 @@ from datasets.image_text import Batches, Guide, ImageText
 from datasets.mask import Masks
 from datasets.pixels import DecodedPixels, Pixels, ResidentPixels
 from datasets.record import Record, Splits, data_hash, hold_out
-from datasets.split import carve_validation
+from datasets.split import carve_validation, group_copies
 from models.base import AnomalyModel
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
@@ -27,7 +27,7 @@ from options.schema import Dataset, Run, Source, Stage
 from utils.checkpoint import load_weights, read_about
 from utils.errors import UserError
 from utils.optimizers import OPTIMIZERS
-from utils.ranks import Share, share
+from utils.ranks import Share, is_main, share
 from utils.schedules import SCHEDULES
 from utils.seeding import derive, seed_everything
 
@@ -113,7 +113,10 @@ def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> 
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
                 "other objects of it"
             )
-    train, val = carve_validation(splits["train"], run.dataset.val_fraction, run.misc.seed)
+    # One process keeps what it reads: not every network disk locks the file for several.
+    cache = run.dataset.cache if is_main() else None
+    grouped = group_copies(options.dir, splits["train"], cache=cache)
+    train, val = carve_validation(grouped, run.dataset.val_fraction, run.misc.seed)
     return Data(options.dir, train, val, splits, data_hash(splits))
 
 

@@ -81,7 +81,8 @@ class Dataset(Source):
         auxiliary: What a baseline is trained on; none of its images is ever tested here.
         cache: Folder for decoded images, which are made once and used by every epoch and run;
             ``null``: decode each time. ``python -m datasets.cache`` lists and clears it.
-        cache_gb: Most gigabytes (10^9 bytes) kept there; the longest unused go first.
+        cache_gb: Most gigabytes (10^9 bytes) kept there; the longest unused go first, what a run
+            reads has to fit.
         allow_leak: Images whose copies may be in train and in test: paths as the finding of
             ``python -m datasets.check`` names them, patterns with ``*``, or ``all``.
     """

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.errors import UserError
+from utils.lock import locked
 
 _CHUNK = 1 << 20
 
@@ -25,7 +26,8 @@ def fetch(url: str, path: Path, *, sha256: str = "", size: int | None = None) ->
     """The file at ``url``, downloaded to ``path`` unless it is there already.
 
     What has arrived is kept in ``path`` + ``.part``, and a second call goes on from there. The
-    file gets its name only after its checksum was found right.
+    file gets its name only after its checksum was found right. Of several processes one downloads
+    and the others wait.
 
     Args:
         url: Where it comes from, http or https.
@@ -34,17 +36,20 @@ def fetch(url: str, path: Path, *, sha256: str = "", size: int | None = None) ->
         size: Bytes to expect, to refuse a disk that is too full; ``None``: unknown.
 
     Raises:
-        UserError: If the server cannot be reached or breaks off, if the disk is too full, or if
-            the checksum is wrong.
+        UserError: If the server cannot be reached or breaks off, if the disk is too full or the
+            folder cannot be written, or if the checksum is wrong.
     """
     if path.exists():
         check_sha256(path, sha256)
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    _check_space(part, size)
     try:
-        _download(url, part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path):
+            if not path.exists():  # else another process has fetched it meanwhile
+                _check_space(part, size)
+                _download(url, part)
+                _name(part, path, sha256)
     except (OSError, http.client.HTTPException) as error:
         kept = f"; {part.stat().st_size:,} bytes are kept in {part}" if part.exists() else ""
         rest = "..." if len(sha256) < 64 else ""  # some are known by their first digits only
@@ -53,13 +58,17 @@ def fetch(url: str, path: Path, *, sha256: str = "", size: int | None = None) ->
             f"{url}: cannot be downloaded ({_reason(error)}){kept}; run the command again to go "
             f"on, or put the file{known} at {path} by other means"
         ) from error
+    return path
+
+
+def _name(part: Path, path: Path, sha256: str) -> None:
+    """Gives what has arrived its name, if it is the right thing."""
     try:
         check_sha256(part, sha256)
     except UserError:
         part.unlink()  # a wrong beginning would be resumed for ever
         raise
     part.replace(path)
-    return path
 
 
 def check_sha256(path: Path, sha256: str) -> None:

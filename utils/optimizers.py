@@ -36,10 +36,11 @@ def _entry(optimizer: type[torch.optim.Optimizer]) -> Builder:
     def build(
         encoders: Iterable[nn.Parameter], others: Iterable[nn.Parameter], **options: Any
     ) -> torch.optim.Optimizer:
-        head_lr = options.pop("head_lr") or options["lr"]
+        lr, head_lr = options["lr"], options.pop("head_lr")
+        rates = (encoders, lr), (others, lr if head_lr is None else head_lr)
         groups = [
-            {"params": [p for p in group if p.requires_grad], "lr": lr, "initial_lr": lr}
-            for group, lr in ((encoders, options["lr"]), (others, head_lr))
+            {"params": [p for p in group if p.requires_grad], "lr": rate, "initial_lr": rate}
+            for group, rate in rates
         ]
         if optimizer.__name__ in _FUSED:
             options["fused"] = True

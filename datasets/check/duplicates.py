@@ -22,6 +22,25 @@ _PAIRS = 4096  # pairs whose thumbnails are compared at once
 Floats = NDArray[np.float32]
 
 
+class Groups:
+    """Names that mean the same group."""
+
+    def __init__(self) -> None:
+        self.above: dict[str, str] = {}
+
+    def leader(self, name: str) -> str:
+        """The one name that stands for the group of ``name``."""
+        while (above := self.above.get(name, name)) != name:
+            self.above[name] = self.above.get(above, above)  # a shorter way for the next time
+            name = above
+        return name
+
+    def join(self, *names: str) -> None:
+        """Makes one group of theirs."""
+        for name in names[1:]:
+            self.above[self.leader(name)] = self.leader(names[0])
+
+
 def same_bytes(digests: Mapping[str, str]) -> list[list[str]]:
     """Groups of two or more paths with the same digest, each in order, sorted."""
     groups = defaultdict(list)
@@ -121,17 +140,9 @@ def _hashes(units: Floats) -> Floats:
 
 def _groups(paths: Sequence[str], pairs: Iterable[tuple[int, int]]) -> list[list[str]]:
     """Everything that hangs together by pairs."""
-    leader = list(range(len(paths)))
-
-    def lead(i: int) -> int:
-        while leader[i] != i:
-            leader[i] = leader[leader[i]]
-            i = leader[i]
-        return i
-
+    groups, members = Groups(), defaultdict(list)
     for a, b in pairs:
-        leader[lead(b)] = lead(a)
-    groups = defaultdict(list)
-    for i, path in enumerate(paths):
-        groups[lead(i)].append(path)
-    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
+        groups.join(paths[a], paths[b])
+    for path in paths:
+        members[groups.leader(path)].append(path)
+    return sorted(sorted(group) for group in members.values() if len(group) > 1)

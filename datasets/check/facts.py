@@ -20,7 +20,7 @@ from utils.errors import UserError
 
 SIDE = 32  # of a thumbnail, in pixels
 FILE = "checked.sqlite"
-_TABLE = "facts_1"  # raise the number when the same file gives other facts
+_TABLE = "facts_2"  # raise the number when the same file gives other facts
 _CHUNK = 500  # files between two savings: a check that was interrupted goes on there
 
 
@@ -61,8 +61,12 @@ def image_facts(file: Path) -> Facts:
     try:
         small = read_image(file, at_least=4 * SIDE)
         with Image.open(file) as image:
-            is_turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
             (width, height), mode = image.size, image.mode
+            if image.format == "TIFF":  # Pillow turns it by itself, some versions on opening it
+                width, height = small.size
+            elif orientation in (5, 6, 7, 8):
+                width, height = height, width
         digest = sha256_of(file)
     except UserError as error:
         return Facts(error=str(error))
@@ -70,11 +74,17 @@ def image_facts(file: Path) -> Facts:
         return Facts(
             error=f"{file}: cannot be read ({error.strerror or error}); replace or remove it"
         )
-    if is_turned:
-        width, height = height, width
     grey = small.convert("L").convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     thumbnail = np.asarray(grey).astype(np.float16).tobytes()
     return Facts(width, height, mode, digest, thumbnail)
+
+
+def file_facts(file: Path) -> Facts:
+    """The digest of a file that is not decoded."""
+    try:
+        return Facts(sha256=sha256_of(file))
+    except OSError as error:
+        return Facts(error=f"{file}: cannot be read ({error.strerror or error})")
 
 
 def mask_facts(file: Path) -> Facts:

@@ -33,7 +33,7 @@ SPLITS = {
 }
 
 README = """\
-Every image and mask in this folder was rendered by datasets/synthetic.py of this project.
+Every image and mask in this folder was rendered by datasets/synthetic of this project.
 None of them is a photograph and none comes from VisA: only the folder layout, the object names
 and the defect labels follow it (Zou et al. 2022, arXiv 2207.14315).
 Released under CC0 1.0: https://creativecommons.org/publicdomain/zero/1.0/

@@ -183,10 +183,16 @@ class ObjectAgnosticPrompts(nn.Module):
             "ids", tokenize([f"{places} object.", f"{places} damaged object."]), persistent=False
         )
         blocks, room = len(text.transformer.resblocks), self.ids.shape[1] - 6
-        if not 1 <= context <= room or not 1 <= depth <= blocks or not 1 <= deep_context <= room:
+        if not 1 <= context <= room or not 1 <= depth <= blocks:
             raise ValueError(
-                f"context and deep_context must be within 1..{room}, depth within 1..{blocks}; got "
-                f"{context}, {deep_context} and {depth}"
+                f"context must be within 1..{room}, depth within 1..{blocks}; got {context} and "
+                f"{depth}"
+            )
+        last = context + 2  # the shorter sentence ends with "object" and "."
+        if not 1 <= deep_context <= last:
+            raise ValueError(
+                f"deep_context must be within 1..{last} where context is {context}: the sentence "
+                f"has no more tokens to replace; got {deep_context}"
             )
         width = text.token_embedding.embedding_dim
         self.normal = nn.Parameter(torch.randn(context, width) * 0.02)

@@ -103,13 +103,13 @@ class ClipTextEncoder(Tower):
             raise NothingToShowError(
                 "the words of a caption are known for CLIP's own tokenizer only"
             )
-        ids = self.tokenize([caption])[0]
-        words, start, text = [], 1, ""
-        for place in range(1, int(ids.argmax())):
-            text += self.tokenize.decode([int(ids[place])])
+        ids = self.tokenize([caption])[0].tolist()
+        words, start = [], 1
+        for end in range(2, ids.index(max(ids)) + 1):
+            text = self.tokenize.decode(ids[start:end])  # a piece may end inside of a letter
             if text.endswith(" "):  # the last piece of a word
-                words.append((text.strip(), slice(start, place + 1)))
-                start, text = place + 1, ""
+                words.append((text.strip(), slice(start, end)))
+                start = end
         return words
 
     def _recall(self, captions: Sequence[str]) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """Convolutional networks of torchvision, pretrained on ImageNet."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -168,12 +168,17 @@ def _weights_file(arch: str, pre_trained: str, sha256: str) -> Path:
 
 def _load(network: nn.Module, file: Path, arch: str) -> None:
     """Loads all but the classifier, which may be of another size or not there at all."""
-    heads = ("fc.", "classifier.")
-    state = {k: v for k, v in read_state(file).items() if not k.startswith(heads)}
-    wanted = {k: v for k, v in network.state_dict().items() if not k.startswith(heads)}
+    state, wanted = _body(read_state(file)), _body(network.state_dict())
     wrong = sorted(wanted.keys() ^ state.keys()) or [
         k for k in wanted if wanted[k].shape != state[k].shape
     ]
     if wrong:
         raise ValueError(f"{file}: not the weights of {arch}: see {wrong[0]!r}")
     network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()}, strict=False)
+
+
+def _body(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is to be loaded of ``state``."""
+    # No result depends on how many batches a norm has seen; torchvision's V1 files do not say.
+    heads, counter = ("fc.", "classifier."), "num_batches_tracked"
+    return {k: v for k, v in state.items() if not k.startswith(heads) and not k.endswith(counter)}

@@ -186,6 +186,15 @@ def test_a_caption_said_twice_is_encoded_once(monkeypatch):
     assert torch.equal(words[0], words[2])
 
 
+def test_words_of_any_script_are_whole():
+    encoder = ClipTextEncoder(False, True, **TINY_CLIP)
+    said = "裂纹 on the деталь, 3 mm"
+    words = encoder.words(said)
+    assert [word for word, _ in words] == ["裂纹", "on", "the", "деталь", ",", "3", "mm"]
+    places = [place for _, part in words for place in range(part.start, part.stop)]
+    assert places == list(range(1, encoder([said])[1].sum() - 1))
+
+
 @pytest.mark.parametrize("pooled", [False, True])
 def test_a_frozen_tower_encodes_each_caption_once(monkeypatch, pooled):
     torch.manual_seed(0)

@@ -85,7 +85,8 @@ def test_every_optimizer_trains_two_groups_at_their_own_rates(name):
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_without_a_rate_of_its_own_the_head_learns_at_lr():
+@pytest.mark.parametrize(("head_lr", "rate"), [(None, 0.5), (0.0, 0.0)])
+def test_without_a_rate_of_its_own_the_head_learns_at_lr(head_lr, rate):
     parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    optimizer = OPTIMIZERS["Adamax"](parameters[:1], parameters[1:], lr=0.5, head_lr=None)
-    assert [g["lr"] for g in optimizer.param_groups] == [0.5, 0.5]
+    optimizer = OPTIMIZERS["Adamax"](parameters[:1], parameters[1:], lr=0.5, head_lr=head_lr)
+    assert [g["lr"] for g in optimizer.param_groups] == [0.5, rate]

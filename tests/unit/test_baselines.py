@@ -340,7 +340,11 @@ def test_with_released_weights_nothing_is_left_to_train():
         ({**ANOMALYCLIP, "levels": (1, 4)}, "dual_blocks must be within 1..4 and reach level 1"),
         ({**ANOMALYCLIP, "dual_blocks": 5}, "dual_blocks must be within 1..4"),
         ({**ANOMALYCLIP, "depth": 3}, r"depth within 1\.\.2"),
-        ({**ANOMALYCLIP, "context": 0}, "context and deep_context must be within"),
+        ({**ANOMALYCLIP, "context": 0}, r"context must be within 1\.\.71, .* got 0 and"),
+        (
+            {**ANOMALYCLIP, "context": 4, "deep_context": 12},
+            r"deep_context must be within 1\.\.6 where context is 4: .* got 12",
+        ),
         ({"temperature": 0.0}, "temperature must be more than 0"),
         ({"shots": -1}, "shots at least 0"),
         ({"arch": "tiny-RN"}, "the image tower of tiny-RN is not CLIP's own ViT"),

@@ -145,6 +145,32 @@ def test_the_longest_unused_goes_first(visa_root, train, tmp_path):
     assert left == {("full", "16x24"), ("center_crop", "16x24"), ("full", "24x16")}
 
 
+def test_what_this_process_reads_is_never_removed(visa_root, train, tmp_path):
+    size, other = len(train) * 16 * 24 * 3, View((24, 16), "full")
+    pixels = open_cache(tmp_path, visa_root, train, VIEW, limit=size)
+    with pytest.raises(
+        UserError, match=r"need 4.61e-05 GB, dataset.cache_gb allows 2.3e-05; datas"
+    ):
+        open_cache(tmp_path, visa_root, train, other, limit=size)
+    assert same(pixels, DecodedPixels(visa_root, train, VIEW), len(train))
+    del pixels
+    open_cache(tmp_path, visa_root, train, other, limit=size)
+    assert list_caches(tmp_path)["size"].tolist() == ["24x16"]
+
+
+def test_one_that_is_larger_than_all_may_be(visa_root, train, tmp_path):
+    with pytest.raises(UserError, match=r"dataset\.cache_gb=0\.1, or name another folder with d"):
+        open_cache(tmp_path, visa_root, train, VIEW, limit=1000)
+    assert not list(tmp_path.glob("*.pixels"))
+
+
+def test_one_that_was_cut_off_is_made_anew(visa_root, train, tmp_path):
+    file = open_cache(tmp_path, visa_root, train, VIEW).file
+    os.truncate(file, 1000)
+    pixels = open_cache(tmp_path, visa_root, train, VIEW)
+    assert same(pixels, DecodedPixels(visa_root, train, VIEW), len(train))
+
+
 def test_a_full_disk(visa_root, train, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 5))
     with pytest.raises(UserError, match=r"need 0\.0 GB, 0\.0 are free; name another folder with d"):

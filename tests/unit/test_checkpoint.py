@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from utils.checkpoint import load_weights, read_about, save_weights
+from utils import checkpoint
+from utils.checkpoint import load_weights, read_about, save_state, save_weights, write_bytes
 from utils.errors import UserError
 
 ABOUT = {"stage": "student", "options": "misc: {seed: 7}", "epoch": 3, "teacher": None}
@@ -37,3 +38,30 @@ def test_weights_of_another_network_are_refused(tmp_path):
     save_weights(nn.Linear(3, 2), tmp_path / "a.safetensors", ABOUT)
     with pytest.raises(UserError, match="does not fit the network it describes"):
         load_weights(nn.Linear(4, 2), tmp_path / "a.safetensors")
+
+
+def test_two_that_write_one_file_do_not_meet(tmp_path, monkeypatch):
+    """Another process writes the same file just before this one gives its own the name."""
+    path, fsync = tmp_path / "x.targets", checkpoint.os.fsync
+
+    def interrupted(number):
+        monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+        write_bytes(b"the other's, which is longer", path)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", interrupted)
+    write_bytes(b"mine", path)
+    assert path.read_bytes() == b"mine"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    save_state({"epoch": 1}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"last\.pt: cannot be written \(no room"):
+        checkpoint._replace(tmp_path / "last.pt", fill_the_disk)
+    assert checkpoint.load_state(tmp_path / "last.pt") == {"epoch": 1}
+    assert list(tmp_path.iterdir()) == [tmp_path / "last.pt"]
+
+
+def fill_the_disk(file):
+    file.write(b"half")
+    raise OSError("no room")

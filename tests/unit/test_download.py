@@ -2,9 +2,13 @@
 
 import hashlib
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from utils import download
 from utils.download import check_sha256, fetch
 from utils.errors import UserError
 
@@ -37,3 +41,30 @@ def test_a_disk_that_is_too_full(tmp_path):
     too_much = shutil.disk_usage(tmp_path).free * 2
     with pytest.raises(UserError, match="bytes are free"):
         fetch("http://127.0.0.1:9/x.bin", tmp_path / "x.bin", size=too_much)
+
+
+def test_two_at_once_fetch_it_once(tmp_path, monkeypatch):
+    both, fetched = threading.Barrier(2), []
+
+    def slowly(url, part):
+        fetched.append(url)
+        time.sleep(0.02)
+        part.write_bytes(b"abc")
+
+    def one(_):
+        both.wait()
+        return fetch("http://127.0.0.1:9/x.bin", tmp_path / "x.bin", sha256=sha256).read_bytes()
+
+    monkeypatch.setattr(download, "_download", slowly)
+    sha256 = hashlib.sha256(b"abc").hexdigest()
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(one, range(2))) == [b"abc", b"abc"]
+    assert len(fetched) == 1
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        UserError, match=r"cannot be downloaded \(.*Not a directory.*by other means"
+    ):
+        fetch("http://127.0.0.1:9/x.bin", tmp_path / "file" / "folder" / "x.bin")

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from datasets.check.facts import image_facts
 from datasets.image import RESIZES, View, read_image
 from utils.errors import UserError
 
@@ -50,7 +51,8 @@ def test_cmyk(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("mode", ["RGB", "I;16"])
-def test_exif_says_which_way_is_up(tmp_path, orientation, mode):
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_exif_says_which_way_is_up(tmp_path, orientation, mode, suffix):
     """Corners as EXIF 2.3, table 4.6.4, has them: where row 0 and column 0 are to be shown."""
     top, left, is_turned = {
         1: ("top", "left", False),
@@ -69,8 +71,10 @@ def test_exif_says_which_way_is_up(tmp_path, orientation, mode):
     shown = shown[:: -1 if top == "bottom" else 1, :: -1 if left == "right" else 1]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(np.asarray(read_image(tmp_path / "a.png")), shown)
+    file = tmp_path / f"a.{suffix}"
+    Image.fromarray(stored).save(file, exif=exif)
+    assert np.array_equal(np.asarray(read_image(file)), shown)
+    assert image_facts(file).size == f"{shown.shape[1]}x{shown.shape[0]}"
 
 
 def test_damaged_exif_is_no_reason_to_refuse_a_picture(tmp_path):

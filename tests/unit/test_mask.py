@@ -22,9 +22,9 @@ def grey(value):
     return Image.fromarray(AREA * value)
 
 
-def palette():
-    image = Image.fromarray(AREA * 3)
-    image.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0, 0, 0, 200])
+def palette(numbers, colours):
+    image = Image.fromarray(numbers)
+    image.putpalette(colours)
     return image
 
 
@@ -40,7 +40,8 @@ MASKS = {
     "number_of_a_defect": grey(1),
     "another_number": grey(6),
     "white": grey(255),
-    "palette": palette(),
+    "palette": palette(AREA * 3, [0, 0, 0, 9, 9, 9, 200, 0, 0, 0, 0, 200]),
+    "palette_that_begins_with_white": palette(1 - AREA, [255, 255, 255, 0, 0, 0]),
     "one_bit": grey(255).convert("1"),
     "red": colour(0, "RGB"),
     "blue": colour(2, "RGB"),

@@ -352,6 +352,20 @@ def test_masks_that_could_be_anybodys(tmp_path):
     )
 
 
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("dent"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    write_folder(tmp_path)
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert "bad/dent: cannot be read (Permission denied); mend" in error("folder", tmp_path)
+    assert "ROOT: cannot be read (Permission denied); mend" in error("mvtec", tmp_path / "bad/dent")
+
+
 def test_a_link_to_a_folder_is_refused(tmp_path):
     write_folder(tmp_path / "data")
     (tmp_path / "secret").mkdir()

@@ -1,11 +1,16 @@
 """Drawing test and validation images: shares, groups, copies."""
 
+import itertools
+import shutil
 from collections import Counter
 
 import pytest
 
 from datasets.record import Record
 from datasets.split import carve_validation, draw_split, group_copies, move_anomalies
+from options.assemble import read_data
+from options.load import load
+from tests.fixtures import write_smoke
 from utils.errors import UserError
 
 
@@ -85,6 +90,23 @@ def test_copies_never_lie_on_both_sides(tmp_path, seed):
     _, val = carve_validation(splits["train"], 0.2, seed)
     left = [r for r in splits["train"] if r not in val]
     assert not {content[r.path] for r in val} & {content[r.path] for r in left}
+
+
+@pytest.mark.parametrize("cache", ["null", "cache"])
+def test_copies_in_a_split_of_its_own_never_lie_on_both_sides(visa_root, monkeypatch, cache):
+    options = write_smoke(visa_root.parent, visa_root)
+    run = load(options, ["dataset.val_fraction=0.4", f"dataset.cache={cache}"])
+    monkeypatch.chdir(visa_root.parent)
+    alone = read_data(run)
+    for first, second in itertools.pairwise(r.path for r in alone.train[:4] + alone.val[:4]):
+        shutil.copy(visa_root / first, visa_root / second)
+    for _ in range(2):  # the second time from the cache
+        data = read_data(run)
+        sides = [
+            {(visa_root / r.path).read_bytes() for r in part} for part in (data.train, data.val)
+        ]
+        assert not sides[0] & sides[1]
+        assert data.hash == alone.hash  # the data set's own lists say nothing of copies
 
 
 def test_some_of_every_defect_is_given_to_the_training(tmp_path):

@@ -96,7 +96,7 @@ def test_a_wrong_checksum_is_an_error(server, tmp_path, visa_json):
     done = visa_json(*arguments)
     assert done.returncode == 2
     assert "SHA-256 is" in done.stderr
-    assert not list((tmp_path / "new").iterdir())
+    assert [p.suffix for p in (tmp_path / "new").iterdir()] == [".lock"]
 
 
 def test_a_server_that_is_not_there(tmp_path, visa_json):

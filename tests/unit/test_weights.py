@@ -140,7 +140,15 @@ def test_a_checksum_is_checked(files):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("x.pt", b""), ("x.pt", b"no"), ("x.safetensors", b"no")]
+    ("name", "content"),
+    [
+        ("x.pt", b""),
+        ("x.pt", b"no"),
+        ("x.pt", b"hello"),  # KeyError
+        ("x.pt", b"a"),  # IndexError
+        ("x.pt", b"X\x01\x00\x00\x00\xff"),  # UnicodeDecodeError
+        ("x.safetensors", b"no"),
+    ],
 )
 def test_a_damaged_file(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
@@ -190,7 +198,7 @@ def test_a_tag_is_fetched_checked_and_kept(server, monkeypatch, tmp_path, openai
     assert torch.equal(encoder.visual.conv1.weight, openai_state["visual.conv1.weight"].float())
     assert encoder.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert encoder.std.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
-    assert [p.name for p in tmp_path.iterdir()] == ["tiny.pt"]
+    assert {p.name for p in tmp_path.iterdir()} == {"tiny.pt", "tiny.pt.lock"}
     tag(monkeypatch, tmp_path, f"http://127.0.0.1:9/clip/models/{sha256}/tiny.pt")
     ClipImageEncoder((128, 128), True, True, arch=ARCH, pre_trained="a_tag")  # from the cache
 
@@ -201,7 +209,7 @@ def test_a_tag_with_other_content_is_an_error(server, monkeypatch, tmp_path, pat
     tag(monkeypatch, tmp_path, f"{address}/{path.format(bad='0' * 64, bad8='0' * 8)}")
     with pytest.raises(UserError, match="SHA-256 is"):
         ClipImageEncoder((128, 128), True, True, arch=ARCH, pre_trained="a_tag")
-    assert not list(tmp_path.iterdir())
+    assert [p.suffix for p in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_tag_with_another_activation_is_an_error(monkeypatch, tmp_path):
@@ -264,6 +272,18 @@ def test_torchvision_weights_from_a_file(tmp_path):
     wanted = network.features[0][0].weight.half().float()
     assert torch.equal(found.trunk[0][0].weight, wanted)
     assert not torch.equal(source.trunk[0][0].weight, wanted)
+
+
+@pytest.mark.parametrize("has_counters", [True, False])
+def test_torchvision_weights_with_and_without_counted_batches(tmp_path, has_counters):
+    """Files from before BatchNorm counted them, resnet50-0676ba61.pth say, have no such entries."""
+    state = torchvision.models.mobilenet_v3_small().state_dict()
+    kept = {n: v for n, v in state.items() if has_counters or "num_batches_tracked" not in n}
+    torch.save(kept, tmp_path / "r.pth")
+    found = TorchvisionImageEncoder(
+        (64, 64), True, True, arch="mobilenet_v3_small", pre_trained=str(tmp_path / "r.pth")
+    )
+    assert torch.equal(found.trunk[0][0].weight, state["features.0.0.weight"])
 
 
 def test_torchvision_weights_of_another_network(tmp_path):
