@@ -55,6 +55,7 @@ def one(smoke, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_weights_and_print_the_same_table(smoke, one, tmp_path):
     write_smoke(tmp_path, smoke / "visa")
     status, said = torchrun("run.py", tmp_path, *EXACT)
