@@ -110,7 +110,7 @@ def test_a_comparison_says_in_footnotes_what_it_lacks(smoke, tmp_path, capsys, m
     write_smoke(tmp_path, smoke / "visa")
     comparison = tmp_path / "compare.yaml"
     comparison.write_text(COMPARISON.format(folder=tmp_path, root=smoke / "visa"))
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("models.encoders.clip.CACHE", tmp_path / ".cache/clip")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     assert test_py.main(["--compare", str(comparison)]) == 0
     said = capsys.readouterr().out
