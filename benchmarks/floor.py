@@ -25,13 +25,8 @@ from benchmarks.common import (
     seconds,
 )
 from models.objectives.base import LiveTeacher
-from options.assemble import (
-    build_learner,
-    build_model,
-    build_optimizer,
-    read_data,
-    training_batches,
-)
+from options.assemble import build_learner, build_model, build_optimizer, training_batches
+from options.images import read_data
 from options.schema import Run, Stage
 from options.targets import ask_once
 from utils.device import Machine

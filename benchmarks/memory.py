@@ -18,7 +18,8 @@ from pathlib import Path
 
 from benchmarks.common import RawText, child, peak_memory, report
 from datasets import synthetic
-from options.assemble import build_learner, build_optimizer, read_data, training_batches
+from options.assemble import build_learner, build_optimizer, training_batches
+from options.images import read_data
 from options.load import load
 from utils.device import Machine
 

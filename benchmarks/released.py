@@ -23,7 +23,8 @@ from datasets.record import Record
 from models.encoders.clip_text import ClipTextEncoder, read_words
 from models.encoders.tower import ImageEncoder
 from models.objectives.base import Learner, LiveTeacher
-from options.assemble import Data, build_learner, build_model, stage_captions, training_batches
+from options.assemble import build_learner, build_model, stage_captions, training_batches
+from options.images import Data
 from options.schema import Run, Stage
 from utils.batch import Batch
 

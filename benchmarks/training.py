@@ -39,15 +39,14 @@ from benchmarks.floor import matmul_peak
 from benchmarks.released import released
 from models.objectives.base import Learner, LiveTeacher
 from options.assemble import (
-    Data,
     build_learner,
     build_model,
     build_optimizer,
     build_schedule,
     evaluation_batches,
-    read_data,
     training_batches,
 )
+from options.images import Data, read_data
 from options.schema import Run, Stage
 from options.targets import ask_once
 from utils.batch import Batch

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from datasets.check import inspect
 from datasets.record import Splits
-from options.assemble import Data, needs_masks
+from options.assemble import needs_masks
+from options.images import Data
 from options.schema import Run
 from utils.errors import UserError
 from utils.ranks import is_main, main_first

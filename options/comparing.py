@@ -12,9 +12,9 @@ import pandas as pd
 from datasets.cache import content_key
 from datasets.record import Record, Splits, data_hash
 from models.base import AnomalyModel
-from options.assemble import read_tested
 from options.comparison_file import Column, Comparison
 from options.dump import flatten
+from options.images import read_tested
 from options.schema import Dataset, Run, Stage
 from options.scoring import score_test
 from options.testing import open_network

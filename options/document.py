@@ -43,8 +43,8 @@ def document() -> str:
         if cls is Run:
             sections += ["## A stage: `teacher`, `student` or `baseline`\n", _section(Stage)]
     sections += [
-        "## `dataset.auxiliary`\n\nWhat a baseline is trained on: the *test* images of another data "
-        "set, which have masks.\n",
+        "## `dataset.auxiliary`\n\nWhat a baseline is trained on: the *test* images of another "
+        "data set, which have masks.\n",
         _section(Source),
         "## A comparison\n\nA file for `test.py --compare`, see [comparing.md](comparing.md).\n",
         _section(Comparison),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from datasets.record import Splits, data_hash
 from models.objectives import OBJECTIVES
-from options.assemble import whole_paths
 from options.folder import StageFolder
+from options.images import whole_paths
 from options.load import loads
 from options.schema import Run, Stage
 from utils.checkpoint import read_about

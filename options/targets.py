@@ -10,7 +10,8 @@ from tqdm import tqdm
 from datasets.cache import content_key
 from datasets.image_text import Batches
 from models.objectives.base import LiveTeacher, TableTargets
-from options.assemble import Data, evaluation_batches, stage_captions
+from options.assemble import evaluation_batches, stage_captions
+from options.images import Data
 from options.schema import Run, Stage
 from utils.checkpoint import write_bytes
 from utils.device import Machine

@@ -12,13 +12,9 @@ from datasets.captions import Policy
 from datasets.record import Splits, data_hash
 from models.base import AnomalyModel
 from models.methods import METHODS
-from options.assemble import (
-    build_model,
-    load_model,
-    read_data,
-    read_tested,
-)
+from options.assemble import build_model, load_model
 from options.folder import StageFolder
+from options.images import read_data, read_tested
 from options.parts import parts_to_test
 from options.schema import Run, Stage
 from options.scoring import score_test

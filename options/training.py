@@ -1,11 +1,8 @@
 """The first job: train what is missing."""
 
 import itertools
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from datasets.captions import says_only_the_label
@@ -13,46 +10,39 @@ from datasets.image_text import Batches
 from datasets.record import Splits, to_meta
 from models.base import AnomalyModel
 from models.methods import METHODS
-from models.objectives.base import Learner, LiveTeacher, TableTargets, Targets
+from models.objectives.base import LiveTeacher, TableTargets, Targets
 from options.assemble import (
-    Data,
     build_learner,
     build_optimizer,
     build_schedule,
     check_training,
     evaluation_batches,
     load_model,
-    read_data,
-    read_splits,
     training_batches,
 )
 from options.checking import check_data
 from options.dump import dumps
 from options.folder import StageFolder
 from options.guide import guide_file
+from options.images import Data, read_data, read_splits
+from options.keeping import Keeper, restore
 from options.parts import keep_list, parts_of
 from options.schema import Run, Stage
-from options.scoring import score_all
 from options.targets import ask_once
-from utils.checkpoint import num_parameters, save_weights
+from utils.checkpoint import num_parameters
 from utils.device import Machine
 from utils.download import sha256_of
 from utils.errors import UserError
-from utils.evaluation import METRICS, per_object
 from utils.provenance import environment
 from utils.ranks import (
     is_main,
     joined,
     main_first,
     synchronized,
-    wait_for_all,
 )
 from utils.runlog import Row, RunLog, say
 from utils.seeding import derive
-from utils.training import Epoch, fit
-
-# Options of optimisers that need, once they are switched on, numbers that were not kept before.
-_SWITCHES = ("amsgrad", "centered", "momentum")
+from utils.training import fit
 
 
 def train(run: Run) -> None:
@@ -135,7 +125,7 @@ def _train_stage(
     if state is None:
         _adapt(learner.model, batches, machine.device)
     else:
-        _restore(learner, optimizer, state, folder)
+        restore(learner, optimizer, state, folder)
     best = tuple(state["best"]) if state else None
     del state  # three times the weights, which every process would hold
     if is_main():
@@ -148,7 +138,7 @@ def _train_stage(
         f"trained), {len(data.train)} images to learn from, {len(data.val)} to choose on, {machine}"
         + (f"; goes on after epoch {len(history)}" if history else "")
     )
-    keeper = _Keeper(
+    keeper = Keeper(
         folder,
         learner,
         optimizer,
@@ -179,34 +169,6 @@ def _train_stage(
     )
     keeper.close()
     say(f"{name}: done: {folder.best}")
-
-
-def _restore(
-    learner: Learner, optimizer: torch.optim.Optimizer, state: dict[str, Any], folder: StageFolder
-) -> None:
-    """Loads a state; the options of the optimiser stay those of this run.
-
-    Raises:
-        UserError: If the state is that of another network, or of another optimiser.
-    """
-    own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    try:
-        learner.load_state_dict(state["learner"])
-        optimizer.load_state_dict(state["optimizer"])
-        for group, options in zip(optimizer.param_groups, own, strict=True):
-            if _kept_for(group) != _kept_for(options):
-                raise ValueError("it lacks what this optimizer keeps")
-            group.update(options)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split()[:20])
-        raise UserError(
-            f"{folder.last}: does not fit these options ({reason}); choose another exp.dir"
-        ) from error
-
-
-def _kept_for(group: Mapping[str, Any]) -> dict[str, bool]:
-    """What decides on the numbers that an optimiser keeps: which options it has, and switches."""
-    return {k: k in _SWITCHES and bool(v) for k, v in group.items() if k != "params"}
 
 
 def _counted(number: int) -> str:
@@ -243,93 +205,3 @@ def _adapt(model: AnomalyModel, batches: Batches, device: torch.device) -> None:
     for encoder in model.encoders():
         images = (batch.image.to(device) for batch in batches.epoch(0))
         encoder.adapt(itertools.islice(images, max(256 * len(batches) // batches.num_images, 1)))
-
-
-class _Keeper:
-    """After each epoch: validates, keeps the best and the last state, and logs.
-
-    The order matters if the program is killed in between: the best weights and the log are written
-    before the state that says the epoch is over. Killed before that, the epoch is trained again and
-    ends with the same best weights and the same row.
-    """
-
-    def __init__(
-        self,
-        folder: StageFolder,
-        learner: Learner,
-        optimizer: torch.optim.Optimizer,
-        validation: Batches | None,
-        machine: Machine,
-        *,
-        about: dict[str, Any],
-        best: tuple[float, ...] | None,
-        log: RunLog | None,
-        history: list[Row],
-        epochs: int,
-        keep: str,
-    ) -> None:
-        self.folder, self.learner, self.optimizer = folder, learner, optimizer
-        self.validation, self.machine, self.about = validation, machine, about
-        self.best, self.log, self.history, self.epochs = best, log, history, epochs
-        self.keep = keep
-
-    def __call__(self, epoch: Epoch) -> None:
-        """Validation AUPR decides on the best epoch; at a tie, the lower validation loss."""
-        found, rank = {}, None
-        if self.validation is not None:
-            found = _validate(self.learner.model, self.validation, self.machine)
-            rank = (found["val_aupr"], -found["val_loss"])
-        is_best = rank is None or self.keep == "last" or self.best is None or rank > self.best
-        if is_best:
-            self.best = rank
-        row: Row = {
-            "epoch": epoch.number,
-            "lr": epoch.lr,
-            **epoch.losses,
-            **found,
-            "seconds": epoch.seconds,
-            "images_per_second": epoch.images_per_second,
-        }
-        self.history.append(row)
-        if self.log is not None:
-            self.write(self.log, row, is_best=is_best)
-        say(
-            f"{self.folder.stage} {epoch.number}/{self.epochs}: loss {epoch.losses['loss']:.4f}, "
-            + (
-                f"validation AUROC {found['val_auroc']:.1f} AUPR {found['val_aupr']:.1f}, "
-                if found
-                else ""
-            )
-            + f"{epoch.images_per_second:.0f} images/s{' *' if is_best else ''}"
-        )
-
-    def write(self, log: RunLog, row: Row, *, is_best: bool) -> None:
-        """Best weights, then the log, then the state; see above."""
-        if is_best:
-            about = {**self.about, **row}
-            save_weights(self.learner.model, self.folder.best, about)
-        log.add(row)
-        self.folder.save_state(
-            {
-                "learner": self.learner.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "history": self.history,
-                "best": list(self.best or ()),
-            }
-        )
-
-    def close(self) -> None:
-        """Closes the log, and waits until all of it is on disk."""
-        if self.log is not None:
-            self.log.close()
-        wait_for_all()
-
-
-def _validate(model: AnomalyModel, batches: Batches, machine: Machine) -> Row:
-    """Mean AUROC and AUPR over objects, in percent, and the mean cross-entropy in nats."""
-    scores = score_all(model, batches, machine)
-    table = per_object(scores)
-    auroc, aupr = (float(table[metric].iloc[-1]) for metric in METRICS)
-    right = np.where(scores["label"] == 1, scores["score"], 1 - scores["score"])
-    loss = float(-np.log(np.maximum(right, 1e-12)).mean())
-    return {"val_auroc": auroc, "val_aupr": aupr, "val_loss": loss}

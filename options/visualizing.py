@@ -17,7 +17,8 @@ from models.gradcam import heat_maps
 from models.student import Student
 from models.teacher import Teacher
 from models.word_maps import WordMaps, word_maps
-from options.assemble import evaluation_batches, read_tested
+from options.assemble import evaluation_batches
+from options.images import read_tested
 from options.parts import parts_to_test
 from options.schema import Run, Stage
 from options.testing import open_network, origin

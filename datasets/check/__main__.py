@@ -11,8 +11,8 @@ import datasets.check as package
 from datasets.check import inspect
 from datasets.check.findings import LEVELS, Finding
 from datasets.check.report import table, write_report
-from options.assemble import read_splits
 from options.command import options_parser, run_from
+from options.images import read_splits
 from options.schema import Run, Source
 from utils.errors import UserError, run_command
 from utils.runlog import say

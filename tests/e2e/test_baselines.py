@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 import run as run_py
 import test as test_py
 from models.encoders.clip import clip_model
-from options.assemble import build_learner, build_model, evaluation_batches, load_model, read_splits
+from options.assemble import build_learner, build_model, evaluation_batches, load_model
+from options.images import read_splits
 from options.load import load
 from options.schema import Stage
 from options.scoring import show_references

@@ -14,8 +14,9 @@ import visualize as visualize_py
 from datasets import DATASETS
 from datasets.check import __main__ as check
 from datasets.record import data_hash
-from options.assemble import load_model, read_splits
+from options.assemble import load_model
 from options.guide import guide_file
+from options.images import read_splits
 from options.load import load
 from options.parts import parts_to_test
 from tests.fixtures import write_smoke, write_visa
@@ -250,7 +251,7 @@ def test_an_epoch_that_cannot_be_chosen(smoke, tmp_path, capsys, monkeypatch):
         val = [r for r in records if r.label == (r.object == "candle")]
         return [r for r in records if r not in val], val
 
-    monkeypatch.setattr("options.assemble.carve_validation", apart)
+    monkeypatch.setattr("options.images.carve_validation", apart)
     options = [str(write_smoke(tmp_path, smoke / "visa")), "student=null", "engine.epochs=1"]
     assert run_py.main(options) == 2
     assert "no object has normal and anomalous images among the 10 validation images" in (

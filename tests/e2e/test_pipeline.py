@@ -15,8 +15,9 @@ import run as run_py
 import test as test_py
 from datasets import captions
 from models.objectives.base import LiveTeacher
-from options.assemble import evaluation_batches, load_model, read_data, training_batches
+from options.assemble import evaluation_batches, load_model, training_batches
 from options.folder import StageFolder
+from options.images import read_data
 from options.load import load
 from options.targets import ask_once
 from options.testing import open_network
@@ -156,7 +157,7 @@ class KilledError(Exception):
 
 
 MOMENTS = {
-    "before the first epoch is saved": ("options.training.save_weights", 0),
+    "before the first epoch is saved": ("options.keeping.save_weights", 0),
     "between best and last": ("options.folder.save_state", 1),
     "in the middle of an epoch": ("utils.training._set_rates", 7),
     "in the student's second epoch": ("options.folder.save_state", 4),

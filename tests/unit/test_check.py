@@ -18,8 +18,8 @@ from datasets.check.sheets import contact_sheet
 from datasets.image import read_image
 from datasets.meta import read_meta
 from datasets.record import Record
-from options.assemble import read_data
 from options.checking import check_data
+from options.images import read_data
 from options.load import load
 from tests.fixtures import write_smoke
 from utils.errors import UserError

@@ -13,7 +13,8 @@ from datasets.image_text import SAMPLERS, Batches, Guide, ImageText
 from datasets.pixels import DecodedPixels
 from datasets.record import Record
 from datasets.split import carve_validation
-from options.assemble import read_data, training_batches
+from options.assemble import training_batches
+from options.images import read_data
 from options.load import load
 from utils.errors import UserError
 from utils.ranks import Share

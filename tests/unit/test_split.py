@@ -8,7 +8,7 @@ import pytest
 
 from datasets.record import Record
 from datasets.split import carve_validation, draw_split, group_copies, move_anomalies
-from options.assemble import read_data
+from options.images import read_data
 from options.load import load
 from tests.fixtures import write_smoke
 from utils.errors import UserError
