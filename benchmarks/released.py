@@ -32,14 +32,16 @@ _CPU = torch.device("cpu")
 
 
 class ReleasedImages(Dataset[dict[str, Any]]):
-    """Pillow, Resize(224, bicubic), CenterCrop, ToTensor, every time a picture is asked for."""
+    """Pillow, Resize(bicubic), CenterCrop, ToTensor, every time a picture is asked for."""
 
-    def __init__(self, root: Path, records: Sequence[Record], captions: Sequence[str]) -> None:
+    def __init__(
+        self, root: Path, records: Sequence[Record], captions: Sequence[str], side: int
+    ) -> None:
         self.root, self.records, self.captions = root, records, captions
         self.transform = v2.Compose(
             [
-                v2.Resize(224, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
-                v2.CenterCrop(224),
+                v2.Resize(side, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+                v2.CenterCrop(side),
                 v2.PILToTensor(),
             ]
         )
@@ -85,11 +87,17 @@ def whole_text(encoder: ClipTextEncoder, captions: Sequence[str]) -> tuple[Tenso
 
 def channels_first(encoder: ImageEncoder, image: Tensor) -> Tensor:
     """Normalised pixels in PyTorch's own layout, in which all that follows then runs."""
-    return image.contiguous().float().div(255).sub(encoder.mean).div(encoder.std)
+    pixels = image.contiguous().to(encoder.mean.dtype)
+    return pixels.div(255).sub(encoder.mean).div(encoder.std)
 
 
 def released(
-    run: Run, name: str, stage: Stage, data: Data, steps: int | None = None
+    run: Run,
+    name: str,
+    stage: Stage,
+    data: Data,
+    steps: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Learner, LiveTeacher | None, ReleasedBatches]:
     """The network of a stage, the teacher that watches it, and its batches.
 
@@ -99,17 +107,20 @@ def released(
         stage: Its options.
         data: The images.
         steps: Batches of an epoch; by default as many as there are.
+        dtype: Of the networks.
     """
     targets = LiveTeacher(build_model(run, "teacher", run.teacher)) if name == "student" else None  # type: ignore[arg-type]
     learner = build_learner(run, name, stage, targets)
     for network in [learner.model, *([targets.model] if targets else [])]:
+        network.to(dtype)
         for encoder in network.encoders():
             if isinstance(encoder, ImageEncoder):
                 encoder.normalize = partial(channels_first, encoder)  # type: ignore[method-assign]
         if network.reads_text:
             network.text_enc.forward = partial(whole_text, network.text_enc)  # type: ignore[union-attr,arg-type]
     captions = stage_captions(run, name, stage)
-    images = ReleasedImages(data.root, data.train, [captions(r, 0) for r in data.train])
+    said, side = [captions(record, 0) for record in data.train], stage.image.height_width[0]
+    images = ReleasedImages(data.root, data.train, said, side)
     size = stage.engine.batch_size
     order = [index for _, index in training_batches(run, name, stage, data, _CPU, None).order]
     return learner, targets, ReleasedBatches(images, order[: steps and steps * size], size)

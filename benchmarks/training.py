@@ -1,6 +1,6 @@
 """Training speed: the released recipe's work against ours, on the same networks and pictures.
 
-    python -m benchmarks.training [--quick]
+    python -m benchmarks.training [--quick | --losses]
 
 "released": as in benchmarks/released.py, with the C library's own memory settings. "exact": what
 run.py does with misc.precision=fp32: the same sums, so the same losses. "bf16": with
@@ -8,6 +8,9 @@ misc.precision=bf16, on processors that have units for it.
 
 After each epoch the released recipe scores VisA's test pictures; as many are counted for ours.
 Each variant runs in a process of its own (the memory settings cannot be taken back), in turn.
+
+In fp32 the losses drift apart: Adamax's first step is the sign of each gradient, and rounding
+decides on those of nearly zero. --losses compares ten steps of four pictures in float64.
 """
 
 import argparse
@@ -17,7 +20,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,13 @@ STAGES = ("teacher", "student")
 
 
 def ours(
-    run: Run, name: str, stage: Stage, data: Data, machine: Machine, prepared: dict[str, float]
+    run: Run,
+    name: str,
+    stage: Stage,
+    data: Data,
+    machine: Machine,
+    prepared: dict[str, float],
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Learner, Source]:
     """The network and its batches as run.py makes them; notes seconds per image of preparation."""
     started = time.perf_counter()
@@ -73,13 +81,15 @@ def ours(
     if name == "student":
         teacher_stage: Any = run.teacher
         evaluation_batches(run, teacher_stage, data.train, data.splits["train"], machine.device)
-        teacher = machine.place(build_model(run, "teacher", teacher_stage))
+        teacher = LiveTeacher(machine.place(build_model(run, "teacher", teacher_stage)).to(dtype))
         started = time.perf_counter()
         targets = ask_once(
-            run, name, stage, data, machine, LiveTeacher(teacher), teacher_stage, "random"
+            run, name, stage, data, machine, teacher, teacher_stage, f"random {dtype}"
         )
         prepared["asking the teacher"] = (time.perf_counter() - started) / len(data.train)
-    return machine.place(build_learner(run, name, stage, targets)), batches
+    learner = machine.place(build_learner(run, name, stage, targets))
+    learner.model.to(dtype)
+    return learner, batches
 
 
 class Timed:
@@ -119,65 +129,108 @@ class Noting:
         return terms
 
 
+class Training:
+    """One stage of the default recipe, ready to be trained in one of the ways.
+
+    Attributes:
+        networks: Those that a test runs: its own and, as released, the teacher beside its student.
+        losses: Of each step so far.
+        prepared: Seconds per image of what was done before.
+    """
+
+    def __init__(
+        self,
+        variant: str,
+        name: str,
+        root: Path,
+        steps: int,
+        *overrides: str,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        precision = "bf16" if variant == "bf16" else "fp32"
+        fixed = ("image.resize=center_crop", f"misc.precision={precision}", *overrides)
+        self.run = default_recipe(root, *fixed, is_cached=variant != "released")
+        self.stage: Stage = getattr(self.run, name)
+        self.title, self.seed = f"{variant} {name}", derive(self.run.misc.seed, name)
+        data = read_data(self.run)
+        self.prepared: dict[str, float] = {}
+        beside: LiveTeacher | None = None
+        self.batches: Source
+        if variant == "released":
+            self.machine = Machine(CPU, torch.float32)
+            learner, beside, self.batches = released(self.run, name, self.stage, data, steps, dtype)
+        else:
+            self.machine = Machine.choose("cpu", precision)
+            learner, self.batches = ours(
+                self.run, name, self.stage, data, self.machine, self.prepared, dtype
+            )
+        self.networks = [learner.model, *([beside.model] if beside else [])]
+        self.learner, self.optimizer = Noting(learner), build_optimizer(self.stage, learner)
+        self.losses = self.learner.losses
+
+    def __call__(self, steps: int) -> float:
+        """Trains with the first batches; returns how long that took."""
+        timed = Timed(self.batches, steps)
+        fit(
+            self.learner,
+            timed,
+            self.optimizer,
+            build_schedule(self.stage),
+            epochs=range(1),
+            seed=self.seed,
+            device=self.machine.device,
+            autocast=self.machine.autocast,
+            on_epoch=lambda _: None,
+            name=self.title,
+        )
+        return timed.seconds
+
+    @torch.inference_mode()
+    def score(self, steps: int) -> float:
+        """Runs the networks as a test does; returns how long that took."""
+        for network in self.networks:
+            network.eval()
+        timed = Timed(self.batches, steps)
+        for batch in timed.epoch(0):
+            with self.machine.autocast():
+                for network in self.networks:
+                    network(batch)
+        return timed.seconds
+
+
 def measure(variant: str, name: str, root: Path, steps: int) -> dict[str, Any]:
     """Seconds per image of training, of scoring and of what is prepared once, and the losses."""
-    precision = "bf16" if variant == "bf16" else "fp32"
-    run = default_recipe(
-        root,
-        "image.resize=center_crop",
-        f"misc.precision={precision}",
-        is_cached=variant != "released",
-    )
-    data = read_data(run)
-    stage: Stage = getattr(run, name)
-    prepared: dict[str, float] = {}
-    beside: LiveTeacher | None = None
-    batches: Source
-    if variant == "released":
-        machine = Machine(CPU, torch.float32)
-        learner, beside, batches = released(run, name, stage, data, steps)
-    else:
-        machine = Machine.choose("cpu", precision)
-        learner, batches = ours(run, name, stage, data, machine, prepared)
-    optimizer, noting = build_optimizer(stage, learner), Noting(learner)
-    train = partial(
-        fit,
-        noting,
-        optimizer=optimizer,
-        schedule=build_schedule(stage),
-        epochs=range(1),
-        seed=derive(run.misc.seed, name),
-        device=machine.device,
-        autocast=machine.autocast,
-        on_epoch=lambda _: None,
-        name=f"{variant} {name}",
-    )
+    training = Training(variant, name, root, steps)
     with FlopCounterMode(display=False) as counter:  # the first step, which warms up as well
-        train(Timed(batches, 1))
-    timed = Timed(batches, steps)
-    train(timed)
-    scored = Timed(batches, steps)
-    score(scored, machine, [learner.model, *([beside.model] if beside else [])])
-    images = steps * stage.engine.batch_size
+        training(1)
+    size = training.stage.engine.batch_size
     return {
-        "training": timed.seconds / images,
-        "scoring": scored.seconds / images,
-        "prepared": prepared,
-        "flops": counter.get_total_flops() / stage.engine.batch_size,
-        "losses": noting.losses,
+        "training": training(steps) / (steps * size),
+        "scoring": training.score(steps) / (steps * size),
+        "prepared": training.prepared,
+        "flops": counter.get_total_flops() / size,
+        "losses": training.losses,
         "memory_gb": peak_memory(),
     }
 
 
-@torch.inference_mode()
-def score(batches: Timed, machine: Machine, networks: Sequence[nn.Module]) -> None:
-    """Runs networks as a test does."""
-    for network in networks:
-        network.eval()
-    for batch in batches.epoch(0):
-        with machine.autocast():
-            for network in networks:
-                network(batch)
+def compare_losses(steps: int) -> None:
+    """Prints the losses of the first steps in float64, where rounding hides no difference."""
+    lines, differences = [], {}
+    with pictures(6 * steps) as root:
+        for name in STAGES:
+            losses = []
+            for variant in ("released", "exact"):
+                training = Training(
+                    variant, name, root, steps, "engine.batch_size=4", dtype=torch.float64
+                )
+                training(steps)
+                losses.append(training.losses)
+                shown = " ".join(f"{loss:.6f}" for loss in training.losses)
+                lines.append(f"{name:7} {variant:8}: {shown}")
+            pairs = zip(*losses, strict=True)
+            differences[f"{name}_loss_difference"] = max(abs(a - b) / abs(a) for a, b in pairs)
+    report(lines, differences)
 
 
 # ---------------------------------------------------------------------------------------- the whole
@@ -187,11 +240,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures all variants in turn and prints what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=RawText)
     parser.add_argument("--quick", action="store_true", help="under five minutes on two cores")
+    parser.add_argument("--losses", action="store_true", help="compare ten losses in float64")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)  # variant, stage, root, steps
     args = parser.parse_args(arguments)
     if args.one:
         variant, name, root, steps = args.one
         sys.stdout.write(json.dumps(measure(variant, name, Path(root), int(steps))) + "\n")
+        return
+    if args.losses:
+        compare_losses(10)
         return
     steps, rounds = (2, 1) if args.quick else (10, 2)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}

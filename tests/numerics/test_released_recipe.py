@@ -12,11 +12,11 @@ from utils.device import Machine
 from utils.training import fit
 
 CPU = Machine(torch.device("cpu"), torch.float32)
-# Small steps: large ones make any two roundings of the same training drift apart.
 OPTIONS = (
-    "image={size: 224, resize: center_crop}",
-    "optimizer={name: SGD, lr: 0.01}",
+    "image={size: 96, resize: center_crop}",
+    "optimizer={name: Adamax, lr: 7e-4}",
     "student.augment.horizontal_flip=0",
+    "student.objective.feature_weight=0",
 )
 
 
@@ -44,7 +44,8 @@ def test_the_losses_are_those_of_the_released_way(smoke, tmp_path, monkeypatch, 
     """Decoded each time, 77 positions, a live teacher and channels first; or none of these."""
     monkeypatch.setattr(ReleasedBatches, "num_workers", 0)
     run = load(smoke / "smoke.yaml", [*OPTIONS, f"dataset.cache={tmp_path}/cache"])
-    expected = losses(run, name, released)
-    found = losses(run, name, lambda *args: ours(*args, CPU, {}))
+    # In fp32 two roundings of the same training drift apart: Adamax begins with signs.
+    expected = losses(run, name, lambda *args: released(*args, dtype=torch.float64))
+    found = losses(run, name, lambda *args: ours(*args, CPU, {}, dtype=torch.float64))
     assert len(expected) >= 10
-    assert found == pytest.approx(expected, rel=1e-3)
+    assert found == pytest.approx(expected, rel=1e-5)
