@@ -64,12 +64,17 @@ class ReleasedBatches:
     num_workers = 4
 
     def __init__(self, images: ReleasedImages, order: Sequence[int], batch_size: int) -> None:
+        self.images, self.order, self.batch_size = images, order, batch_size
         self.loader = DataLoader(images, batch_size, sampler=order, num_workers=self.num_workers)
         self.num_images = len(order)
 
     def __len__(self) -> int:
         """Steps."""
         return len(self.loader)
+
+    def first(self, steps: int) -> "ReleasedBatches":
+        """An epoch of the first batches alone: the processes decode ahead."""
+        return ReleasedBatches(self.images, self.order[: steps * self.batch_size], self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches; the same whatever ``number``."""
@@ -96,7 +101,6 @@ def released(
     name: str,
     stage: Stage,
     data: Data,
-    steps: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Learner, LiveTeacher | None, ReleasedBatches]:
     """The network of a stage, the teacher that watches it, and its batches.
@@ -106,7 +110,6 @@ def released(
         name: The stage.
         stage: Its options.
         data: The images.
-        steps: Batches of an epoch; by default as many as there are.
         dtype: Of the networks.
     """
     targets = LiveTeacher(build_model(run, "teacher", run.teacher)) if name == "student" else None  # type: ignore[arg-type]
@@ -121,6 +124,5 @@ def released(
     captions = stage_captions(run, name, stage)
     said, side = [captions(record, 0) for record in data.train], stage.image.height_width[0]
     images = ReleasedImages(data.root, data.train, said, side)
-    size = stage.engine.batch_size
     order = [index for _, index in training_batches(run, name, stage, data, _CPU, None).order]
-    return learner, targets, ReleasedBatches(images, order[: steps and steps * size], size)
+    return learner, targets, ReleasedBatches(images, order, stage.engine.batch_size)

@@ -38,7 +38,7 @@ from benchmarks.common import (
     report,
 )
 from benchmarks.floor import matmul_peak
-from benchmarks.released import released
+from benchmarks.released import ReleasedBatches, released
 from models.objectives.base import Learner, LiveTeacher
 from options.assemble import (
     build_learner,
@@ -143,7 +143,6 @@ class Training:
         variant: str,
         name: str,
         root: Path,
-        steps: int,
         *overrides: str,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -158,7 +157,7 @@ class Training:
         self.batches: Source
         if variant == "released":
             self.machine = Machine(CPU, torch.float32)
-            learner, beside, self.batches = released(self.run, name, self.stage, data, steps, dtype)
+            learner, beside, self.batches = released(self.run, name, self.stage, data, dtype)
         else:
             self.machine = Machine.choose("cpu", precision)
             learner, self.batches = ours(
@@ -168,9 +167,14 @@ class Training:
         self.learner, self.optimizer = Noting(learner), build_optimizer(self.stage, learner)
         self.losses = self.learner.losses
 
+    def first(self, steps: int) -> "Timed":
+        """The first batches of an epoch."""
+        source = self.batches
+        return Timed(source.first(steps) if isinstance(source, ReleasedBatches) else source, steps)
+
     def __call__(self, steps: int) -> float:
         """Trains with the first batches; returns how long that took."""
-        timed = Timed(self.batches, steps)
+        timed = self.first(steps)
         fit(
             self.learner,
             timed,
@@ -190,7 +194,7 @@ class Training:
         """Runs the networks as a test does; returns how long that took."""
         for network in self.networks:
             network.eval()
-        timed = Timed(self.batches, steps)
+        timed = self.first(steps)
         for batch in timed.epoch(0):
             with self.machine.autocast():
                 for network in self.networks:
@@ -200,13 +204,13 @@ class Training:
 
 def measure(variant: str, name: str, root: Path, steps: int) -> dict[str, Any]:
     """Seconds per image of training, of scoring and of what is prepared once, and the losses."""
-    training = Training(variant, name, root, steps)
+    training, scored = Training(variant, name, root), max(steps // 2, 1)
     with FlopCounterMode(display=False) as counter:  # the first step, which warms up as well
         training(1)
     size = training.stage.engine.batch_size
     return {
         "training": training(steps) / (steps * size),
-        "scoring": training.score(steps) / (steps * size),
+        "scoring": training.score(scored) / (scored * size),
         "prepared": training.prepared,
         "flops": counter.get_total_flops() / size,
         "losses": training.losses,
@@ -221,9 +225,7 @@ def compare_losses(steps: int) -> None:
         for name in STAGES:
             losses = []
             for variant in ("released", "exact"):
-                training = Training(
-                    variant, name, root, steps, "engine.batch_size=4", dtype=torch.float64
-                )
+                training = Training(variant, name, root, "engine.batch_size=4", dtype=torch.float64)
                 training(steps)
                 losses.append(training.losses)
                 shown = " ".join(f"{loss:.6f}" for loss in training.losses)
