@@ -34,6 +34,7 @@ def check_data(run: Run, data: Iterable[Data]) -> None:
                 cache=run.dataset.cache,
                 allow_leak=run.dataset.allow_leak,
                 with_masks=any(needs_masks(stage) for stage in run.stages.values()),
+                is_whole=False,  # of auxiliary data, the test images
             )
             said = f"{root}: {found.summary}"
             if found.errors:

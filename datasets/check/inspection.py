@@ -66,6 +66,7 @@ def inspect(
     cache: Path | None,
     allow_leak: AllowLeak = (),
     with_masks: bool = True,
+    is_whole: bool = True,
 ) -> Inspection:
     """Decodes every image and mask that is not known yet, and says what is wrong.
 
@@ -76,6 +77,7 @@ def inspect(
         allow_leak: Images (paths, or patterns with ``*``) whose copies may be in ``train`` and in
             ``test``, or ``all``.
         with_masks: Whether masks are looked at too.
+        is_whole: Whether ``splits`` is all there is: masks beside a part may belong to the rest.
 
     Raises:
         UserError: If the cache cannot be used.
@@ -95,7 +97,8 @@ def inspect(
         yield from findings.copies(images, allow_leak)
         if with_masks:
             yield from findings.masks(images)
-            yield from findings.masks_of_nothing(root, records)
+            if is_whole:
+                yield from findings.masks_of_nothing(root, records)
             yield from findings.without_masks(images)
         yield from findings.single_labels(splits)
 

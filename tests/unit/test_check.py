@@ -227,6 +227,13 @@ def test_the_allowance_that_is_proposed_can_be_typed(folder, capsys):
     assert "(allowed)" in capsys.readouterr().out
 
 
+def test_masks_beside_a_part_of_the_images_may_belong_to_the_rest(folder):
+    mask_of_nothing(folder)
+    folder.write()
+    assert len(lines(folder.root)) == 1
+    assert lines(folder.root, is_whole=False) == []
+
+
 def test_masks_that_mark_nothing_are_not_missed(folder):
     """Some programs write one for normal pictures too, all black."""
     folder.mask("masks/test_0.png", marked=0)
