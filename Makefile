@@ -10,13 +10,13 @@ RUN := $(VENV)/bin/python
 .PHONY: demo test test-slow check lint docs
 
 demo: $(VENV)/.installed
-	$(RUN) -m datasets.synthetic --root data/demo
-	$(RUN) -m datasets.synthetic --root data/demo_auxiliary --normals 25 --anomalies 25 \
+	$(RUN) -m demo --root data/demo
+	$(RUN) -m demo --root data/demo_auxiliary --normals 25 --anomalies 25 \
 		--objects capsules chewinggum macaroni1 macaroni2 pcb2 pcb3 pcb4 pipe_fryum
-	$(RUN) run.py --compare options/comparison/demo.yaml
+	$(RUN) compare.py options/comparison/demo.yaml --train
 	$(RUN) test.py options/demo.yaml --untrained
 	$(RUN) test.py options/demo.yaml
-	$(RUN) test.py --compare options/comparison/demo.yaml
+	$(RUN) compare.py options/comparison/demo.yaml
 	$(RUN) visualize.py options/demo.yaml
 
 test: $(VENV)/.installed
@@ -30,7 +30,7 @@ check: lint test test-slow
 lint: $(VENV)/.installed
 	$(RUN) -m ruff format --config .ci/ruff.toml --check .
 	$(RUN) -m ruff check --config .ci/ruff.toml .
-	$(RUN) -m mypy --config-file .ci/mypy.ini utils datasets models options benchmarks run.py test.py pretrain.py visualize.py
+	$(RUN) -m mypy --config-file .ci/mypy.ini utils datasets models options jobs demo benchmarks run.py test.py compare.py check.py visualize.py
 
 docs: $(VENV)/.installed
 	$(RUN) -m options.document > docs/options.md

@@ -5,7 +5,7 @@
 
 Writes gradcam.png into the student's folder, with the share of the heat inside the masks and the
 pointing game in gradcam.md and gradcam.csv, and attention.png into the teacher's. The teacher is
-told the truth there (oracle text); the student sees nothing but the image.
+told the truth here (oracle text); the student sees nothing but the image.
 """
 
 import sys
@@ -13,21 +13,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from options.command import options_parser, run_from
-from options.visualizing import visualize
 from utils.errors import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something the user can fix, 130 interrupted."""
     parser = options_parser(__doc__)
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="the heat maps, once more")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="a copy of the heat maps")
     parser.add_argument(
-        "--attention-out", type=Path, metavar="FILE.png", help="the attention, once more"
+        "--attention-out", type=Path, metavar="FILE.png", help="a copy of the attention"
     )
     args = parser.parse_intermixed_args(arguments)
 
     def command() -> None:
         run, source = run_from(args)
+        from jobs.visualizing.visualizing import visualize
+
         visualize(run, source, out=args.out, attention_out=args.attention_out)
 
     return run_command(command)

@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.common import SIZE, RawText, child, peak_memory, pictures, report, seconds
-from datasets.check.__main__ import main as check
+from check import main as check
 from utils.device import num_cores
 
 BASES = 24

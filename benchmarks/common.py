@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torchvision
 
-from datasets import synthetic
+import demo
 from options.load import load
 from options.schema import Run
 from utils import device
@@ -47,7 +47,7 @@ def pictures(count: int) -> Iterator[Path]:
         anomalies = max(count // 6, 3)
         normals = count - anomalies
         # 60 % of each label train.
-        synthetic.write(
+        demo.write(
             root,
             objects=["fryum"],
             normals=round(normals / 0.6),

@@ -24,11 +24,11 @@ from benchmarks.common import (
     report,
     seconds,
 )
+from jobs.build import build_learner, build_model, build_optimizer, training_batches
+from jobs.data import read_data
+from jobs.training.teacher import ask_once
 from models.objectives.base import LiveTeacher
-from options.assemble import build_learner, build_model, build_optimizer, training_batches
-from options.images import read_data
 from options.schema import Run, Stage
-from options.targets import ask_once
 from utils.device import Machine
 
 

@@ -8,8 +8,8 @@ import itertools
 from collections.abc import Sequence
 
 from benchmarks.common import RawText, alternated, default_recipe, pictures, report, seconds
-from options.assemble import training_batches
-from options.images import read_data
+from jobs.build import training_batches
+from jobs.data import read_data
 from utils.device import Machine
 
 WORKERS = (0, 1, 2)

@@ -16,10 +16,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import demo
 from benchmarks.common import RawText, child, peak_memory, report
-from datasets import synthetic
-from options.assemble import build_learner, build_optimizer, training_batches
-from options.images import read_data
+from jobs.build import build_learner, build_optimizer, training_batches
+from jobs.data import read_data
 from options.load import load
 from utils.device import Machine
 
@@ -51,7 +51,7 @@ def measure(count: int) -> float:
     """Peak GB of a process that decodes, trains for some steps and loads two whole epochs."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "visa"
-        synthetic.write(root, objects=["fryum"], normals=30, anomalies=30, size=(96, 144))
+        demo.write(root, objects=["fryum"], normals=30, anomalies=30, size=(96, 144))
         multiply(root, count)
         options = [
             f"dataset.dir={root}",

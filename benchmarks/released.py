@@ -20,11 +20,11 @@ from torchvision.transforms import v2
 
 from datasets.image import read_image
 from datasets.record import Record
+from jobs.build import build_learner, build_model, stage_captions, training_batches
+from jobs.data import Data
 from models.encoders.clip_text import ClipTextEncoder, read_words
 from models.encoders.tower import ImageEncoder
 from models.objectives.base import Learner, LiveTeacher
-from options.assemble import build_learner, build_model, stage_captions, training_batches
-from options.images import Data
 from options.schema import Run, Stage
 from utils.batch import Batch
 

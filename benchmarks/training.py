@@ -39,8 +39,7 @@ from benchmarks.common import (
 )
 from benchmarks.floor import matmul_peak
 from benchmarks.released import ReleasedBatches, released
-from models.objectives.base import Learner, LiveTeacher
-from options.assemble import (
+from jobs.build import (
     build_learner,
     build_model,
     build_optimizer,
@@ -48,9 +47,10 @@ from options.assemble import (
     evaluation_batches,
     training_batches,
 )
-from options.images import Data, read_data
+from jobs.data import Data, read_data
+from jobs.training.teacher import ask_once
+from models.objectives.base import Learner, LiveTeacher
 from options.schema import Run, Stage
-from options.targets import ask_once
 from utils.batch import Batch
 from utils.device import Machine
 from utils.seeding import derive

@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from datasets.record import Record, check_name
+from utils.console import say
 from utils.errors import UserError
-from utils.runlog import say
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # What folders of normal and of anomalous pictures are called, where nobody says otherwise.

@@ -2,16 +2,14 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from datasets.check.duplicates import Groups, same_bytes
-from datasets.check.facts import collect, file_facts
+from datasets.copies import group_copies
 from datasets.record import Record, Splits
+from utils.console import say
 from utils.errors import UserError
-from utils.runlog import say
 from utils.seeding import generator
 
 Stratum = tuple[Hashable, ...]
@@ -108,49 +106,6 @@ def check_fraction(fraction: float) -> None:
     """Raises ValueError if ``fraction`` leaves nothing on one side."""
     if not 0 < fraction < 1:
         raise ValueError(f"test_fraction must be between 0 and 1, got {fraction}")
-
-
-def group_copies(
-    root: Path, records: Sequence[Record], *, cache: Path | None = None
-) -> list[Record]:
-    """The records, with files that are equal byte by byte in one group.
-
-    Groups that share a copy become one. Only files of the same size are read.
-
-    Args:
-        root: Folder the records' paths are relative to.
-        records: The images; their files are there.
-        cache: Folder where it is kept what was read; ``None``: it is read each time.
-
-    Raises:
-        UserError: If the cache cannot be used.
-    """
-    sizes = defaultdict(list)
-    for record in records:
-        sizes[(root / record.path).stat().st_size].append(record.path)
-    paths = [path for same in sizes.values() if len(same) > 1 for path in same]
-    if not paths:
-        return list(records)
-    known = (
-        collect(root, paths, file_facts, cache=cache, title="looking for copies")
-        if cache
-        else {path: file_facts(root / path) for path in paths}
-    )
-    names = {
-        path: f"copy {known[path].sha256[:12]}"
-        for same in same_bytes({path: facts.sha256 for path, facts in known.items()})
-        for path in same
-        if known[path].sha256  # else it cannot be read, which others will say
-    }
-    groups = Groups()
-    for record in records:
-        groups.join(*(name for name in (record.group, names.get(record.path, "")) if name))
-    return [
-        replace(record, group=groups.leader(record.group or names[record.path]))
-        if record.group or record.path in names
-        else record
-        for record in records
-    ]
 
 
 def _by_label(record: Record) -> Stratum:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if sys.path[0] != str(ROOT):  # started as a script: Python put this folder there instead
     sys.path[0] = str(ROOT)
 
-from datasets import visa  # noqa: E402
+from datasets.readers import visa  # noqa: E402
 from datasets.record import to_meta  # noqa: E402
 from utils.checkpoint import write_bytes  # noqa: E402
 from utils.download import fetch  # noqa: E402

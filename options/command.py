@@ -1,20 +1,25 @@
-"""The command line that all programs share: an options file and ``a.b=value`` arguments."""
+"""The command line that all programs share: an options file and ``a.b=value`` arguments.
+
+Nothing here imports a network before a command needs it: ``--help`` and a wrong argument answer at
+once.
+"""
 
 import argparse
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from options.comparison_file import Comparison, load_comparison
-from options.load import load
-from options.schema import Run
-from options.tree import read
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from options.comparison_file import Comparison
+    from options.schema import Run
 
 DEFAULT = Path("options/KDstudent.yaml")
 DEFAULT_COMPARISON = Path("options/comparison/visa.yaml")
 
 
-def options_parser(description: str | None) -> argparse.ArgumentParser:
+def options_parser(description: str | None, default: Path = DEFAULT) -> argparse.ArgumentParser:
     """A parser for ``[FILE] [a.b=value ...]``; a program may add flags of its own."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -24,7 +29,7 @@ def options_parser(description: str | None) -> argparse.ArgumentParser:
         "arguments",
         nargs="*",
         metavar="FILE | a.b=value",
-        help=f"options file (default: {DEFAULT}), and options that go over it",
+        help=f"options file (default: {default}), and options that override it",
     )
     return parser
 
@@ -39,8 +44,13 @@ def add_seeds(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_old_compare(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--compare``, which was a flag once: :func:`run_from` names the new command."""
+    parser.add_argument("--compare", action="store_true", help=argparse.SUPPRESS)
+
+
 def file_and_overrides(args: argparse.Namespace, default: Path) -> tuple[Path, list[str]]:
-    """The file that a command line names, and the options that go over it.
+    """The file that a command line names, and the options that override it.
 
     Raises:
         UserError: If two files are named.
@@ -49,23 +59,32 @@ def file_and_overrides(args: argparse.Namespace, default: Path) -> tuple[Path, l
     files = [Path(text) for text in args.arguments if "=" not in text]
     files += [args.config] if args.config else []
     if len(files) > 1:
-        raise UserError(f"{files[1]}: one options file at a time, {files[0]} is named already")
+        raise UserError(
+            f"{files[1]}: only one options file is allowed, and {files[0]} is the first"
+        )
     return (files[0] if files else default), overrides
 
 
-def run_from(args: argparse.Namespace) -> tuple[Run, str]:
+def run_from(args: argparse.Namespace) -> tuple["Run", str]:
     """The run that a command line describes, and the options as they were written.
 
     Raises:
         UserError: If an option is wrong, or two files are named.
     """
-    file, overrides = file_and_overrides(args, DEFAULT)
-    if "columns" in read(file, []):
-        raise UserError(f"{file}: compares methods: run.py and test.py take it with --compare")
+    from options.load import load
+    from options.tree import read
+
+    is_comparison = getattr(args, "compare", False)
+    file, overrides = file_and_overrides(args, DEFAULT_COMPARISON if is_comparison else DEFAULT)
+    if is_comparison or "columns" in read(file, []):
+        raise UserError(
+            f"{file}: a comparison is scored by: python compare.py {file}; with --train it trains "
+            "the methods first"
+        )
     return load(file, overrides), shlex.join([str(file), *overrides])
 
 
-def comparison_from(args: argparse.Namespace) -> tuple[Comparison, str]:
+def comparison_from(args: argparse.Namespace) -> tuple["Comparison", str]:
     """The comparison that a command line describes, and the options as they were written.
 
     ``--seeds N`` is the same as ``seeds=N``.
@@ -73,8 +92,11 @@ def comparison_from(args: argparse.Namespace) -> tuple[Comparison, str]:
     Raises:
         UserError: If an option is wrong, or two files are named.
     """
+    from options.comparison_file import load_comparison
+    from options.tree import read
+
     file, overrides = file_and_overrides(args, DEFAULT_COMPARISON)
     if "exp" in read(file, []):
-        raise UserError(f"{file}: is about one experiment: leave --compare out")
+        raise UserError(f"{file}: describes one experiment, no comparison: python test.py {file}")
     overrides += [] if args.seeds is None else [f"seeds={args.seeds}"]
     return load_comparison(file, overrides), shlex.join([str(file), *overrides])

@@ -46,7 +46,7 @@ def document() -> str:
         "## `dataset.auxiliary`\n\nWhat a baseline is trained on: the *test* images of another "
         "data set, which have masks.\n",
         _section(Source),
-        "## A comparison\n\nA file for `test.py --compare`, see [comparing.md](comparing.md).\n",
+        "## A comparison\n\nA file for `compare.py`, see [comparing.md](comparing.md).\n",
         _section(Comparison),
         "### `dataset` of a comparison\n",
         _section(ImageList),

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from datasets import DATASETS
 from datasets.augment import Augment
 from datasets.cache import FOLDER
 from datasets.captions import Policy
 from datasets.image import Resize, View
 from datasets.image_text import SAMPLERS
+from datasets.readers import DATASETS
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
 from utils.optimizers import OPTIMIZERS
@@ -84,7 +84,7 @@ class Dataset(Source):
         cache_gb: Most gigabytes (10^9 bytes) kept there; the longest unused go first, what a run
             reads has to fit.
         allow_leak: Images whose copies may be in train and in test: paths as the finding of
-            ``python -m datasets.check`` names them, patterns with ``*``, or ``all``.
+            ``python check.py`` names them, patterns with ``*``, or ``all``.
     """
 
     per_object: bool = False

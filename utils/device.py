@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from utils.console import say
 from utils.errors import UserError
 from utils.ranks import local_rank, local_world_size
-from utils.runlog import say
 
 Network = TypeVar("Network", bound=nn.Module)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

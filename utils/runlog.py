@@ -1,15 +1,12 @@
 """What a training leaves to be read: a table of its epochs, and curves for TensorBoard."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from utils.checkpoint import write_bytes
-from utils.ranks import is_main
 
 Row = dict[str, float]
 
@@ -46,11 +43,3 @@ class RunLog:
         if self.history:
             table = pd.DataFrame(self.history)
             write_bytes(table.to_csv(index=False, float_format="%.6g").encode(), self.file)
-
-
-def say(line: str) -> None:
-    """Prints a line, above a progress bar if there is one; only the main process speaks."""
-    if not is_main():
-        return
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()

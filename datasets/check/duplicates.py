@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.check.facts import SIDE
+from datasets.copies import Groups
 
 # Of docs/check.md, where the figures behind them are.
 LIMIT = 0.05  # distance up to which two pictures are the same one
@@ -20,33 +21,6 @@ _BLOCK = 256  # rows compared with all others at once
 _PAIRS = 4096  # pairs whose thumbnails are compared at once
 
 Floats = NDArray[np.float32]
-
-
-class Groups:
-    """Names that mean the same group."""
-
-    def __init__(self) -> None:
-        self.above: dict[str, str] = {}
-
-    def leader(self, name: str) -> str:
-        """The one name that stands for the group of ``name``."""
-        while (above := self.above.get(name, name)) != name:
-            self.above[name] = self.above.get(above, above)  # a shorter way for the next time
-            name = above
-        return name
-
-    def join(self, *names: str) -> None:
-        """Makes one group of theirs."""
-        for name in names[1:]:
-            self.above[self.leader(name)] = self.leader(names[0])
-
-
-def same_bytes(digests: Mapping[str, str]) -> list[list[str]]:
-    """Groups of two or more paths with the same digest, each in order, sorted."""
-    groups = defaultdict(list)
-    for path, digest in digests.items():
-        groups[digest].append(path)
-    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 
 def same_picture(thumbnails: Mapping[str, bytes], objects: Mapping[str, str]) -> list[list[str]]:

@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from datasets.check.duplicates import same_bytes, same_picture
+from datasets.check.duplicates import same_picture
 from datasets.check.facts import Facts
+from datasets.copies import same_bytes
 from datasets.image import SIXTEEN_BITS
 from datasets.record import Record, Splits
 from datasets.scan import mask_stem, normal_stems

@@ -27,6 +27,6 @@ def test_a_leak_stops_the_training_and_is_found_by_the_command(tmp_path, capsys,
 
     monkeypatch.setattr(sys, "argv", ["check", str(options), f"--out={tmp_path}/out"])
     with pytest.raises(SystemExit) as status:
-        runpy.run_path("datasets/check/__main__.py", run_name="__main__")
+        runpy.run_path("check.py", run_name="__main__")
     assert status.value.code == 2
     assert capsys.readouterr().out.count(LEAK) == 1

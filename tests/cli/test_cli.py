@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import compare as compare_py
 import run as run_py
 import test as test_py
 from tests.fixtures import write_smoke
@@ -41,14 +42,16 @@ def test_data_that_are_not_there(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "datasets/visa_json.py --download" in said
-    assert "python -m datasets.synthetic" in said
+    assert "python -m demo" in said
     assert not (tmp_path / "run").exists()
 
 
 def test_one_file_at_a_time(capsys):
     assert test_py.main(["options/teacher.yaml", "-c", "options/student.yaml"]) == 2
     said = capsys.readouterr().err
-    assert "options/student.yaml: one options file at a time, options/teacher.yaml is named" in said
+    assert (
+        "options/student.yaml: only one options file is allowed, and options/teacher.yaml" in said
+    )
 
 
 def start_and_stop(options, number, when):
@@ -112,7 +115,7 @@ def test_a_comparison_says_in_footnotes_what_it_lacks(smoke, tmp_path, capsys, m
     comparison.write_text(COMPARISON.format(folder=tmp_path, root=smoke / "visa"))
     monkeypatch.setattr("models.encoders.clip.CACHE", tmp_path / ".cache/clip")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    assert test_py.main(["--compare", str(comparison)]) == 0
+    assert compare_py.main([str(comparison)]) == 0
     said = capsys.readouterr().out
     row = next(line for line in said.splitlines() if line.startswith("| mean"))
     assert re.fullmatch(r"\| mean +\| +\([\d.]+, [\d.]+\) +\| +-¹ +\| +-² +\|", row), row
@@ -121,7 +124,7 @@ def test_a_comparison_says_in_footnotes_what_it_lacks(smoke, tmp_path, capsys, m
     assert re.search(r"² WinCLIP: https://\S+laion400m_e31-8fb26589.pt: cannot be do", said)
     assert "put the file (SHA-256 8fb26589...) at " in said
     assert f"at {tmp_path}/.cache/clip/vit_b_16_plus_240-laion400m_e31-8fb26589.pt" in said
-    assert test_py.main(["--compare", str(comparison), "columns.winclip=null"]) == 0
+    assert compare_py.main([str(comparison), "columns.winclip=null"]) == 0
     again = capsys.readouterr().out
     assert again.startswith(f"CLIP: the scores in {tmp_path}/out/clip are used again")
 
@@ -137,6 +140,6 @@ def test_a_comparison_says_in_footnotes_what_it_lacks(smoke, tmp_path, capsys, m
 def test_a_comparison_that_is_wrong(smoke, tmp_path, capsys, text, said):
     comparison = tmp_path / "compare.yaml"
     comparison.write_text(COMPARISON.format(folder=tmp_path, root=smoke / "visa"))
-    assert test_py.main(["--compare", str(comparison), text]) == 2
+    assert compare_py.main([str(comparison), text]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 import run as run_py
 import test as test_py
+from jobs.build import build_learner, build_model, evaluation_batches, load_model
+from jobs.data import read_splits
+from jobs.scoring import show_references
 from models.encoders.clip import clip_model
-from options.assemble import build_learner, build_model, evaluation_batches, load_model
-from options.images import read_splits
 from options.load import load
 from options.schema import Stage
-from options.scoring import show_references
 from tests.fixtures import write_visa
 from utils.checkpoint import load_state
 from utils.device import Machine

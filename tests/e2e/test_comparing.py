@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
+import compare as compare_py
 import run as run_py
 import test as test_py
+from jobs.build import load_model
+from jobs.comparing import comparing
 from models.base import AnomalyModel
 from models.methods import METHODS
-from options import comparing
-from options.assemble import load_model
 from tests.fixtures import write_smoke
 from utils.checkpoint import read_about, save_weights, state_hash
 from utils.evaluation import per_object
@@ -78,7 +79,7 @@ def bright(folder, monkeypatch):
 
 
 def compare(folder, *overrides):
-    return test_py.main(["--compare", str(folder / "compare.yaml"), *map(str, overrides)])
+    return compare_py.main([str(folder / "compare.yaml"), *map(str, overrides)])
 
 
 def test_what_can_run_runs_and_what_cannot_says_why(folder, smoke, capsys):
@@ -239,8 +240,8 @@ def test_columns_are_trained_and_scored_for_several_seeds(folder, bright):
     alone = column % (folder / "smoke.yaml", ", ".join(student))
     extra = [f"columns.alone={alone}", f"columns.b={{options: {bright}, stage: baseline}}"]
     others = [f"columns.{name}=null" for name in ("ours", "teacher", "oracle", "later")]
-    arguments = ["--compare", str(folder / "compare.yaml"), "--seeds", "2", *extra, *others]
-    assert run_py.main(arguments) == 0
+    arguments = [str(folder / "compare.yaml"), "--train", "--seeds", "2", *extra, *others]
+    assert compare_py.main(arguments) == 0
     assert not (folder / "run/seed_7/baseline").exists()  # there is nothing to train
     assert compare(folder, "seeds=2", *extra) == 0
     rows = pd.read_csv(folder / "out/comparison.csv").set_index(["method", "object"])
@@ -312,13 +313,7 @@ def test_without_test_images_there_is_nothing_to_compare(folder, smoke, capsys):
 def test_several_processes_are_refused(folder, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert compare(folder) == 2
-    assert "--compare: runs in one process; start it without torchrun" in capsys.readouterr().err
-
-
-def test_compare_goes_alone(capsys):
-    with pytest.raises(SystemExit):
-        test_py.main(["--compare", "--maps"])
-    assert "--compare goes alone" in capsys.readouterr().err
+    assert "compare.py: scores in one process; start it without torchrun" in capsys.readouterr().err
 
 
 def test_a_baseline_is_not_tested_on_what_it_learned_from(smoke, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""run.py, test.py and datasets.check on every reader's data; per object, objects held out."""
+"""run.py, test.py and check.py on every reader's data; per object, objects held out."""
 
 import json
 import shutil
@@ -8,17 +8,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import check
 import run as run_py
 import test as test_py
 import visualize as visualize_py
-from datasets import DATASETS
-from datasets.check import __main__ as check
+from datasets.readers import DATASETS
 from datasets.record import data_hash
-from options.assemble import load_model
-from options.guide import guide_file
-from options.images import read_splits
+from jobs.build import load_model
+from jobs.data import read_splits
+from jobs.parts import parts_to_test
+from jobs.training.teacher import guide_file
 from options.load import load
-from options.parts import parts_to_test
 from tests.fixtures import write_smoke, write_visa
 from tests.layouts import LAYOUTS, Painter, write_folder
 from utils.checkpoint import read_about, save_weights
@@ -251,7 +251,7 @@ def test_an_epoch_that_cannot_be_chosen(smoke, tmp_path, capsys, monkeypatch):
         val = [r for r in records if r.label == (r.object == "candle")]
         return [r for r in records if r not in val], val
 
-    monkeypatch.setattr("options.images.carve_validation", apart)
+    monkeypatch.setattr("jobs.data.carve_validation", apart)
     options = [str(write_smoke(tmp_path, smoke / "visa")), "student=null", "engine.epochs=1"]
     assert run_py.main(options) == 2
     assert "no object has normal and anomalous images among the 10 validation images" in (

@@ -14,14 +14,14 @@ from safetensors import safe_open
 import run as run_py
 import test as test_py
 from datasets import captions
+from jobs.build import evaluation_batches, load_model, training_batches
+from jobs.data import read_data
+from jobs.run_folder import StageFolder
+from jobs.testing import open_network
+from jobs.training.teacher import ask_once
+from jobs.training.training import train
 from models.objectives.base import LiveTeacher
-from options.assemble import evaluation_batches, load_model, training_batches
-from options.folder import StageFolder
-from options.images import read_data
 from options.load import load
-from options.targets import ask_once
-from options.testing import open_network
-from options.training import train
 from tests.fixtures import write_smoke
 from utils import training
 from utils.checkpoint import load_state, read_about
@@ -157,10 +157,10 @@ class KilledError(Exception):
 
 
 MOMENTS = {
-    "before the first epoch is saved": ("options.keeping.save_weights", 0),
-    "between best and last": ("options.folder.save_state", 1),
+    "before the first epoch is saved": ("jobs.training.keeping.save_weights", 0),
+    "between best and last": ("jobs.run_folder.save_state", 1),
     "in the middle of an epoch": ("utils.training._set_rates", 7),
-    "in the student's second epoch": ("options.folder.save_state", 4),
+    "in the student's second epoch": ("jobs.run_folder.save_state", 4),
     "in the log of the last epoch": ("utils.runlog.write_bytes", 5),
 }
 
@@ -438,7 +438,7 @@ def test_answers_are_asked_for_once_and_again_if_anything_differs(copy, monkeypa
         assert bool(calls) == (i != 1)
     # The file is here, but not on another machine of the same job.
     lacks = lambda value: [value, False] if isinstance(value, bool) else [value]  # noqa: E731
-    monkeypatch.setattr("options.targets.gathered", lacks)
+    monkeypatch.setattr("jobs.training.teacher.gathered", lacks)
     calls.clear()
     folder = [f"exp.dir={copy}/student_3", f"teacher={copy}/run/teacher", cache]
     assert command(run_py, copy, *folder, *changed, "student.engine.epochs=1") == 0

@@ -9,8 +9,8 @@ import pytest
 
 import run as run_py
 import test as test_py
+from jobs.seeds import runs_of
 from options.load import load
-from options.seeds import runs_of
 from tests.fixtures import write_smoke
 from utils.errors import UserError
 from utils.tables import write_seed_tables

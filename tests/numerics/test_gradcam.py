@@ -11,6 +11,16 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
+from jobs.visualizing.localization import (
+    Chosen,
+    centre_heat,
+    heat_in_mask,
+    locate,
+    markdown,
+    per_object,
+    pointing,
+    typical,
+)
 from models.encoders import IMAGE_ENCODERS
 from models.encoders.tower import ImageEncoder, as_tokens
 from models.gradcam import _Logits, heat_maps
@@ -21,16 +31,6 @@ from models.word_maps import word_maps
 from tests.fixtures import TINY_CLIP, random_batch, student_options, teacher_options
 from utils.batch import Batch
 from utils.errors import NothingToShowError
-from utils.localization import (
-    Chosen,
-    centre_heat,
-    heat_in_mask,
-    locate,
-    markdown,
-    per_object,
-    pointing,
-    typical,
-)
 from utils.registry import Component
 
 SIZE = (96, 160)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from utils import localization
+from jobs.visualizing import localization
 from utils.batch import Batch
 from utils.errors import UserError
 from utils.evaluation import num_averaged, per_object, score_images

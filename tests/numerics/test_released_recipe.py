@@ -5,8 +5,8 @@ import torch
 
 from benchmarks.released import ReleasedBatches, released
 from benchmarks.training import Noting, Timed, ours
-from options.assemble import build_optimizer, build_schedule
-from options.images import read_data
+from jobs.build import build_optimizer, build_schedule
+from jobs.data import read_data
 from options.load import load
 from utils.device import Machine
 from utils.training import fit

@@ -12,10 +12,11 @@ import time
 import pytest
 import torch
 
-from datasets import cache, visa
+from datasets import cache
 from datasets.cache import CachedPixels, list_caches, open_cache
 from datasets.image import RESIZES, View
 from datasets.pixels import DecodedPixels, ResidentPixels
+from datasets.readers import visa
 from utils.errors import UserError
 
 VIEW = View((16, 24), "full")
@@ -97,7 +98,8 @@ def test_two_processes_at_once(visa_root, train, tmp_path):
 SLOW = """
 import sys, time
 from pathlib import Path
-from datasets import cache, visa
+from datasets import cache
+from datasets.readers import visa
 from datasets.image import View
 read = cache.read_view
 def slowly(*args):

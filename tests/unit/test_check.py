@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageEnhance
 
-from datasets.check import __main__ as command
-from datasets.check import facts, findings, inspect
+import check as check_py
+from datasets.check import facts, findings
 from datasets.check.duplicates import LIMIT, same_picture
 from datasets.check.facts import FILE, SIDE, image_facts
+from datasets.check.inspection import inspect
 from datasets.check.sheets import contact_sheet
 from datasets.image import read_image
-from datasets.meta import read_meta
+from datasets.readers.meta import read_meta
 from datasets.record import Record
-from options.checking import check_data
-from options.images import read_data
+from jobs.checking import check_data
+from jobs.data import read_data
 from options.load import load
 from tests.fixtures import write_smoke
 from utils.errors import UserError
@@ -404,9 +405,9 @@ def written_options(root):
 
 
 def run_check(root, *arguments):
-    """Exit status of ``python -m datasets.check`` for the folder's data."""
+    """Exit status of ``python check.py`` for the folder's data."""
     options, data = written_options(root)
-    return command.main([str(options), data, "dataset.cache=null", *arguments])
+    return check_py.main([str(options), data, "dataset.cache=null", *arguments])
 
 
 def test_the_command(folder, tmp_path, capsys, monkeypatch):
@@ -493,7 +494,7 @@ def test_training_is_stopped_by_what_spoils_it(folder, capsys):
     with pytest.raises(UserError) as stopped:
         training_check(root)
     first, *named = str(stopped.value).splitlines()
-    assert first.startswith(f"{root}: 25 images checked: 1 error; python -m datasets.check")
+    assert first.startswith(f"{root}: 25 images checked: 1 error; python check.py")
     assert [line.split(":")[0] for line in named] == ["images/copy.jpg (test, normal)"]
 
 
@@ -505,5 +506,5 @@ def test_training_goes_on_with_one_line(folder, capsys):
     same_bytes(folder)
     folder.write()
     training_check(root, "dataset.allow_leak=all")
-    assert "25 images checked: 1 warning; python -m d" in capsys.readouterr().out
+    assert "25 images checked: 1 warning; python check" in capsys.readouterr().out
     training_check(root, "dataset.allow_leak=[images/copy.jpg]")

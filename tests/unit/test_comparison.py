@@ -7,10 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import compare as compare_py
 import test as test_py
-from options import comparing
+from jobs.comparing import comparing
+from jobs.comparing.table import Method, latex, long_table, markdown, read_published
 from options.comparison_file import load_comparison
-from utils.comparison import Method, latex, long_table, markdown, read_published
 from utils.errors import UserError
 
 PUBLISHED = Path("docs/published/visa.csv")
@@ -216,7 +217,7 @@ def test_every_comparison_of_the_repository_loads_and_so_does_what_it_names(path
     assert comparison.published is None or comparison.published.is_file()
     head = path.read_text().split("\ntitle")[0]
     assert head.startswith("# ")
-    assert f"python test.py --compare {path}" in head
+    assert f"python compare.py {path}" in head
     assert "# Needs:" in head
     assert "# Result:" in head
 
@@ -249,13 +250,16 @@ def test_a_suggested_command_spells_null_as_yaml_does(good):
 
 
 def test_two_kinds_of_files_are_told_apart(good, capsys):
-    assert test_py.main([str(good)]) == 2
-    assert f"{good}: compares methods: run.py and test.py take it with --compare" in (
-        capsys.readouterr().err
-    )
-    assert test_py.main(["--compare", "options/demo.yaml"]) == 2
+    for program, arguments in ((test_py, [str(good)]), (test_py, ["--compare", str(good)])):
+        assert program.main(arguments) == 2
+        assert capsys.readouterr().err == (
+            f"{good}: a comparison is scored by: python compare.py {good}; with --train it trains "
+            "the methods first\n"
+        )
+    assert compare_py.main(["options/demo.yaml"]) == 2
     assert capsys.readouterr().err == (
-        "options/demo.yaml: is about one experiment: leave --compare out\n"
+        "options/demo.yaml: describes one experiment, no comparison: python test.py "
+        "options/demo.yaml\n"
     )
 
 

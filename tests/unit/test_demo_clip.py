@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from datasets.image import View
-from datasets.synthetic import DEMO, SIZE, defects_of, render
+from demo import DEMO, SIZE, defects_of, render
 from models.baselines.clip import Clip
 from models.encoders.clip import OWN_WEIGHTS, clip_model
 from models.encoders.clip_image import ClipImageEncoder

@@ -54,10 +54,10 @@ def test_options_files_that_are_named_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_commands_name_options_that_exist(page):
     text = page.read_text().replace("\\\n", " ")
-    lines = re.findall(r"(?:python|=8) (?:run|test|visualize)\.py([^`\n#]*)", text)
-    for line in lines:
+    lines = re.findall(r"(?:python|=8) (run|test|compare|check|visualize)\.py([^`\n#]*)", text)
+    for program, line in lines:
         words = [word for word in line.split() if not word.startswith(("-", "FILE", "a.b"))]
-        compares = "--compare" in line
+        compares = program == "compare"
         files = [Path(word) for word in words if word.endswith(".yaml")]
         file = files[0] if files else DEFAULT_COMPARISON if compares else DEFAULT
         plain = [word for word in words if "=" in word and "$" not in word and "gated" not in word]

@@ -5,16 +5,16 @@ from collections import Counter
 import pytest
 import torch
 
-from datasets import visa
 from datasets.augment import Augment, Augmentation
 from datasets.captions import Captions
 from datasets.image import View
 from datasets.image_text import SAMPLERS, Batches, Guide, ImageText
 from datasets.pixels import DecodedPixels
+from datasets.readers import visa
 from datasets.record import Record
 from datasets.split import carve_validation
-from options.assemble import training_batches
-from options.images import read_data
+from jobs.build import training_batches
+from jobs.data import read_data
 from options.load import load
 from utils.errors import UserError
 from utils.ranks import Share

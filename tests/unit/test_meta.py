@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from datasets import visa
-from datasets.meta import read_meta
+from datasets.readers import visa
+from datasets.readers.meta import read_meta
 from datasets.record import to_meta
 from utils.errors import UserError
 

@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from utils import pictures
-from utils.pictures import Column, Panel, draw_heat_maps
+from jobs.visualizing import pictures
+from jobs.visualizing.pictures import Column, Panel, draw_heat_maps
 
 NOTE = (
     "Per object the anomalous and the normal test image of evenly spaced ranks of the score. Green "

@@ -10,10 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import pretrain as pretrain_py
-from datasets.synthetic import DEMO, OBJECTS, defects_of, inventions, pairs, picture
-from datasets.synthetic.pairs import PairBatches, render_pairs
-from datasets.synthetic.sentences import (
+from demo import DEMO, OBJECTS, defects_of, picture
+from demo.clip import __main__ as pretrain_py
+from demo.clip import inventions, pairs
+from demo.clip.contrastive import WordTable, contrastive_loss, state_loss, whiten_patches
+from demo.clip.muon import muon
+from demo.clip.pairs import PairBatches, render_pairs
+from demo.clip.pretraining import TRAINED_ON, ContrastiveLearner, Recipe, pretrain
+from demo.clip.sentences import (
     ANOMALOUS,
     CONDITIONS,
     NORMAL,
@@ -24,10 +28,7 @@ from datasets.synthetic.sentences import (
     truth,
     words,
 )
-from models.contrastive import WordTable, contrastive_loss, state_loss, whiten_patches
-from options.pretraining import TRAINED_ON, ContrastiveLearner, Recipe, pretrain
 from utils.errors import UserError
-from utils.optimizers import muon
 
 SMALL = Recipe(pairs=8, epochs=2, batch_size=8)
 
@@ -246,7 +247,7 @@ def test_a_number_that_is_too_small(tmp_path, capsys, option, least):
 
 def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     whole = pretrain(tmp_path / "whole", tmp_path / "pairs", SMALL)
-    keep = "options.pretraining.RunLog.add"
+    keep = "demo.clip.pretraining.RunLog.add"
     with monkeypatch.context() as patch:
         patch.setattr(keep, lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets import DATASETS
 from datasets.image import read_image
+from datasets.readers import DATASETS
 from datasets.record import check_path, data_hash, to_meta
 from tests.layouts import LAYOUTS, Painter, write_folder, write_mvtec, write_table
 from utils.errors import UserError

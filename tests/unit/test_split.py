@@ -6,9 +6,10 @@ from collections import Counter
 
 import pytest
 
+from datasets.copies import group_copies
 from datasets.record import Record
-from datasets.split import carve_validation, draw_split, group_copies, move_anomalies
-from options.images import read_data
+from datasets.split import carve_validation, draw_split, move_anomalies
+from jobs.data import read_data
 from options.load import load
 from tests.fixtures import write_smoke
 from utils.errors import UserError

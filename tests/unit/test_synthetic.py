@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from datasets import synthetic, visa
-from datasets.synthetic import files
-from datasets.synthetic.__main__ import main
+import demo
+from datasets.readers import visa
+from demo import files
+from demo.__main__ import main
 from utils.errors import UserError
 
 OBJECTS = ("candle", "pcb1")
@@ -32,13 +33,13 @@ KINDS = {
     "pcb4": 7,
     "pipe_fryum": 9,
 }
-PAIRS = [(name, label) for name in synthetic.OBJECTS for label in synthetic.defects_of(name)]
+PAIRS = [(name, label) for name in demo.OBJECTS for label in demo.defects_of(name)]
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "demo"
-    assert synthetic.write(root, objects=OBJECTS, seed=0, **SMALL)
+    assert demo.write(root, objects=OBJECTS, seed=0, **SMALL)
     return root
 
 
@@ -53,13 +54,13 @@ def content(root):
 
 def twins(name, label, size, seed=0):
     """The same picture without and with a defect, and the mask."""
-    normal, empty = synthetic.render(name, [], np.random.default_rng(seed), size)
-    flawed, mask = synthetic.render(name, [label], np.random.default_rng(seed), size)
+    normal, empty = demo.render(name, [], np.random.default_rng(seed), size)
+    flawed, mask = demo.render(name, [label], np.random.default_rng(seed), size)
     assert not empty.any()
     return normal, flawed, mask
 
 
-def test_files(demo):
+def test_files(folder):
     expected = {Path("README.txt"), Path("synthetic.json")}
     expected |= {Path(f"split_csv/{name}.csv") for name in visa.SPLITS}
     for name in OBJECTS:
@@ -67,19 +68,19 @@ def test_files(demo):
         expected |= {Path(f"{name}/Data/Images/Normal/{i:03}.JPG") for i in range(NORMALS)}
         expected |= {Path(f"{name}/Data/Images/Anomaly/{i:03}.JPG") for i in range(ANOMALIES)}
         expected |= {Path(f"{name}/Data/Masks/Anomaly/{i:03}.png") for i in range(ANOMALIES)}
-    assert set(content(demo)) == expected
+    assert set(content(folder)) == expected
 
 
 @pytest.mark.parametrize("split", visa.SPLITS)
-def test_the_reader_of_the_real_data_reads_it(demo, split):
-    splits = visa.read_visa(demo, split=split)
+def test_the_reader_of_the_real_data_reads_it(folder, split):
+    splits = visa.read_visa(folder, split=split)
     assert sum(map(len, splits.values())) == len(OBJECTS) * (NORMALS + ANOMALIES)
 
 
-def test_tables_are_written_as_in_visa(demo):
-    split = (demo / "split_csv/2cls_highshot.csv").read_bytes()
+def test_tables_are_written_as_in_visa(folder):
+    split = (folder / "split_csv/2cls_highshot.csv").read_bytes()
     assert split.startswith(b"object,split,label,image,mask\r\n")
-    annotations = (demo / "candle/image_anno.csv").read_bytes()
+    annotations = (folder / "candle/image_anno.csv").read_bytes()
     assert annotations.startswith(
         b"image,label,mask\r\ncandle/Data/Images/Normal/000.JPG,normal,\r\n"
     )
@@ -107,15 +108,15 @@ def test_tables_are_written_as_in_visa(demo):
     ],
 )
 def test_split_counts(split, normals, anomalies, expected):
-    samples = synthetic.plan("pcb1", normals, anomalies, 0)
+    samples = demo.plan("pcb1", normals, anomalies, 0)
     counts = Counter((row[1], row[2]) for row in files._split(samples, split, 0))
     sides = [(side, label) for side in ("train", "test") for label in ("normal", "anomaly")]
     assert tuple(counts[side] for side in sides) == expected
 
 
-def test_every_split_lists_every_image_once_and_few_shot_is_part_of_high_shot(demo):
-    tables = {name: rows(demo / f"split_csv/{name}.csv") for name in visa.SPLITS}
-    images = {p.relative_to(demo).as_posix() for p in demo.rglob("*.JPG")}
+def test_every_split_lists_every_image_once_and_few_shot_is_part_of_high_shot(folder):
+    tables = {name: rows(folder / f"split_csv/{name}.csv") for name in visa.SPLITS}
+    images = {p.relative_to(folder).as_posix() for p in folder.rglob("*.JPG")}
     train = {}
     for name, table in tables.items():
         assert sorted(row["image"] for row in table) == sorted(images)
@@ -124,34 +125,34 @@ def test_every_split_lists_every_image_once_and_few_shot_is_part_of_high_shot(de
 
 
 def test_a_thousand_normals_have_four_digits():
-    samples = synthetic.plan("candle", 1000, 3, 0)
+    samples = demo.plan("candle", 1000, 3, 0)
     assert samples[0].image == "candle/Data/Images/Normal/0000.JPG"
     assert samples[-1].image == "candle/Data/Images/Anomaly/002.JPG"
 
 
-def test_masks_show_the_defects_that_the_annotations_name(demo):
+def test_masks_show_the_defects_that_the_annotations_name(folder):
     for name in OBJECTS:
-        for row in rows(demo / name / "image_anno.csv"):
+        for row in rows(folder / name / "image_anno.csv"):
             assert (row["label"] == "normal") == (not row["mask"])
             if row["mask"]:
-                mask = np.asarray(Image.open(demo / row["mask"]))
-                ids = {synthetic.VOCABULARY[name].index(x) + 1 for x in row["label"].split(",")}
+                mask = np.asarray(Image.open(folder / row["mask"]))
+                ids = {demo.VOCABULARY[name].index(x) + 1 for x in row["label"].split(",")}
                 assert mask.shape == (48, 72)
                 assert mask.any()
                 assert set(np.unique(mask)) <= ids | {0}
 
 
 def test_labels_are_those_of_visa():
-    assert tuple(synthetic.OBJECTS) == visa.OBJECTS
-    assert {name: len(labels) for name, labels in synthetic.VOCABULARY.items()} == KINDS
-    assert synthetic.VOCABULARY["fryum"][:2] == ("burnt", "corner or edge breakage")
-    for name in synthetic.OBJECTS:
-        assert set(synthetic.VOCABULARY[name]) - set(synthetic.defects_of(name)) <= {"other"}
-    assert set(synthetic.DEFECTS) == {label for _, label in PAIRS}
+    assert tuple(demo.OBJECTS) == visa.OBJECTS
+    assert {name: len(labels) for name, labels in demo.VOCABULARY.items()} == KINDS
+    assert demo.VOCABULARY["fryum"][:2] == ("burnt", "corner or edge breakage")
+    for name in demo.OBJECTS:
+        assert set(demo.VOCABULARY[name]) - set(demo.defects_of(name)) <= {"other"}
+    assert set(demo.DEFECTS) == {label for _, label in PAIRS}
 
 
 def test_one_anomaly_in_five_has_two_defects():
-    samples = synthetic.plan("fryum", 5, 1000, 0)[5:]
+    samples = demo.plan("fryum", 5, 1000, 0)[5:]
     counts = Counter(len(sample.defects) for sample in samples)
     assert set(counts) == {1, 2}
     assert 150 < counts[2] < 250
@@ -160,7 +161,7 @@ def test_one_anomaly_in_five_has_two_defects():
 @pytest.mark.parametrize(("name", "label"), PAIRS)
 def test_a_defect_changes_the_picture_where_the_mask_says(name, label):
     normal, flawed, mask = twins(name, label, (96, 144))
-    assert set(np.unique(mask)) == {0, synthetic.VOCABULARY[name].index(label) + 1}
+    assert set(np.unique(mask)) == {0, demo.VOCABULARY[name].index(label) + 1}
     assert 0 < (mask > 0).mean() < 0.25
     change = np.abs(flawed.astype(float) - normal).mean(-1)
     assert change[mask > 0].mean() > 8
@@ -168,10 +169,10 @@ def test_a_defect_changes_the_picture_where_the_mask_says(name, label):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (80, 48), (32, 128)], ids=str)
-@pytest.mark.parametrize("name", synthetic.OBJECTS)
+@pytest.mark.parametrize("name", demo.OBJECTS)
 def test_any_size(name, size):
-    for seed, label in enumerate(synthetic.defects_of(name)):
-        picture, mask = synthetic.render(name, [label], np.random.default_rng(seed), size)
+    for seed, label in enumerate(demo.defects_of(name)):
+        picture, mask = demo.render(name, [label], np.random.default_rng(seed), size)
         assert (picture.shape, picture.dtype) == ((*size, 3), np.uint8)
         assert (mask.shape, mask.dtype) == (size, np.uint8)
         assert mask.any()
@@ -179,7 +180,7 @@ def test_any_size(name, size):
 
 def test_two_defects_have_two_ids():
     rng = np.random.default_rng(0)
-    _, mask = synthetic.render("cashew", ["burnt", "small holes"], rng, (96, 144))
+    _, mask = demo.render("cashew", ["burnt", "small holes"], rng, (96, 144))
     assert set(np.unique(mask)) == {0, 1, 5}
 
 
@@ -193,58 +194,58 @@ def test_two_defects_have_two_ids():
 )
 def test_render_names_what_it_can_draw(name, labels, message):
     with pytest.raises(ValueError, match=message):
-        synthetic.render(name, labels, np.random.default_rng(0), (32, 48))
+        demo.render(name, labels, np.random.default_rng(0), (32, 48))
 
 
-@pytest.mark.parametrize("name", synthetic.DEMO)
+@pytest.mark.parametrize("name", demo.DEMO)
 def test_overall_colour_does_not_give_the_defect_away(name):
     pictures, labels = [], []
-    for sample in synthetic.plan(name, 60, 60, seed=5):
+    for sample in demo.plan(name, 60, 60, seed=5):
         rng = np.random.default_rng(sample.seed)
-        picture, _ = synthetic.render(name, sample.defects, rng, (64, 96))
+        picture, _ = demo.render(name, sample.defects, rng, (64, 96))
         pictures.append(np.concatenate([picture.mean((0, 1)), picture.std((0, 1))]))
         labels.append(bool(sample.defects))
     for statistic in np.array(pictures).T:
         assert 0.25 < roc_auc_score(labels, statistic) < 0.75
 
 
-def test_same_seed_same_bytes(demo, tmp_path):
-    synthetic.write(tmp_path / "again", objects=OBJECTS, seed=0, **SMALL)
-    assert content(tmp_path / "again") == content(demo)
+def test_same_seed_same_bytes(folder, tmp_path):
+    demo.write(tmp_path / "again", objects=OBJECTS, seed=0, **SMALL)
+    assert content(tmp_path / "again") == content(folder)
 
 
-def test_another_seed_gives_other_pictures(demo, tmp_path):
-    synthetic.write(tmp_path / "other", objects=OBJECTS, seed=1, **SMALL)
-    ours, others = content(demo), content(tmp_path / "other")
+def test_another_seed_gives_other_pictures(folder, tmp_path):
+    demo.write(tmp_path / "other", objects=OBJECTS, seed=1, **SMALL)
+    ours, others = content(folder), content(tmp_path / "other")
     assert set(ours) == set(others)
     assert not [p for p in ours if p.suffix in {".JPG", ".csv"} and ours[p] == others[p]]
 
 
-def test_an_object_looks_the_same_whatever_the_others_are(demo, tmp_path):
-    synthetic.write(tmp_path / "alone", objects=("pcb1",), seed=0, **SMALL)
+def test_an_object_looks_the_same_whatever_the_others_are(folder, tmp_path):
+    demo.write(tmp_path / "alone", objects=("pcb1",), seed=0, **SMALL)
     alone = content(tmp_path / "alone" / "pcb1")
-    assert alone == content(demo / "pcb1")
+    assert alone == content(folder / "pcb1")
 
 
-def test_a_second_run_leaves_everything_alone(demo):
-    before = {p: p.stat().st_mtime_ns for p in demo.rglob("*")}
-    assert not synthetic.write(demo, objects=OBJECTS, seed=0, **SMALL)
-    assert before == {p: p.stat().st_mtime_ns for p in demo.rglob("*")}
+def test_a_second_run_leaves_everything_alone(folder):
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    assert not demo.write(folder, objects=OBJECTS, seed=0, **SMALL)
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
 
 
-def test_other_arguments_are_refused(demo):
-    before = content(demo)
+def test_other_arguments_are_refused(folder):
+    before = content(folder)
     with pytest.raises(UserError, match=r"demo: was rendered with other arguments, .*delete it"):
-        synthetic.write(demo, objects=OBJECTS, seed=1, **SMALL)
-    assert before == content(demo)
+        demo.write(folder, objects=OBJECTS, seed=1, **SMALL)
+    assert before == content(folder)
 
 
 def test_other_folders_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else; name another folder"):
-        synthetic.write(tmp_path, objects=OBJECTS, **SMALL)
+        demo.write(tmp_path, objects=OBJECTS, **SMALL)
     with pytest.raises(UserError, match="holds something else; name another folder"):
-        synthetic.write(tmp_path / "notes.txt", objects=OBJECTS, **SMALL)
+        demo.write(tmp_path / "notes.txt", objects=OBJECTS, **SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -260,10 +261,10 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     root = tmp_path / "demo"
     root.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        synthetic.write(root, objects=OBJECTS, **SMALL)
+        demo.write(root, objects=OBJECTS, **SMALL)
     assert list(tmp_path.rglob("*")) == [root]
     monkeypatch.undo()
-    assert synthetic.write(root, objects=OBJECTS, **SMALL)
+    assert demo.write(root, objects=OBJECTS, **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
 )
 def test_arguments_that_make_no_data_set(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
-        synthetic.write(tmp_path / "demo", **{"objects": OBJECTS, **SMALL, **change})
+        demo.write(tmp_path / "demo", **{"objects": OBJECTS, **SMALL, **change})
     assert not list(tmp_path.iterdir())
 
 

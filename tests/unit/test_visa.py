@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets import visa
+from datasets.readers import visa
 from datasets.record import check_path, data_hash, to_meta
 from tests.fixtures import write_csv, write_visa
 from utils.errors import UserError
@@ -175,7 +175,7 @@ def error(root, **options):
 def test_data_that_are_not_there(tmp_path):
     message = error(tmp_path / "none")
     assert "python datasets/visa_json.py --download" in message
-    assert "python -m datasets.synthetic" in message
+    assert "python -m demo" in message
 
 
 def test_missing_files_are_counted(visa_root):

@@ -1,0 +1,36 @@
+"""Looks at every image of a data set before anything is trained on it.
+
+    python check.py                                # options/KDstudent.yaml
+    python check.py options/demo.yaml dataset.objects=[pcb1]
+
+Prints one table, and one line for each thing that is wrong; writes the same, with a contact sheet
+of each object, as data_report.md. docs/check.md says what is looked for and how.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from options.command import options_parser, run_from
+from utils.errors import run_command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 nothing wrong, 2 errors were found or the user can fix something."""
+    parser = options_parser(__doc__)
+    parser.add_argument(
+        "--out", type=Path, help="folder of the report; default: data/report/<name>"
+    )
+    args = parser.parse_intermixed_args(arguments)
+
+    def command() -> None:
+        run, source = run_from(args)
+        from jobs.checking import check
+
+        check(run, source, out=args.out)
+
+    return run_command(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

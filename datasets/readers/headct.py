@@ -1,0 +1,47 @@
+"""HeadCT: head scans with and without a haemorrhage; image level, no split of its own.
+
+Source:
+    https://www.kaggle.com/datasets/felipekitamura/head-ct-hemorrhage: 100 normal and 100 anomalous
+    pictures, RGB and RGBA, of many sizes.
+"""
+
+from pathlib import Path
+
+from datasets.readers.table import read_rows
+from datasets.record import NORMAL, Record, Splits, checked, choose_objects
+from datasets.split import draw_split
+from utils.errors import UserError
+
+
+def read_headct(
+    root: Path,
+    *,
+    objects: tuple[str, ...] = (),
+    test_fraction: float = 0.3,
+    split_seed: int = 0,
+) -> Splits:
+    """``labels.csv`` with the columns ``id`` and ``hemorrhage``, pictures ``head_ct/000.png`` ...
+
+    Args:
+        root: The folder of the data set.
+        objects: ``[brain]`` or empty.
+        test_fraction: Share of the pictures put aside for the test.
+        split_seed: Decides which they are.
+
+    Raises:
+        UserError: If the table cannot be read, or pictures are missing.
+        ValueError: If ``test_fraction`` is out of range.
+    """
+    table = root / "labels.csv"
+    is_nested = (root / "head_ct" / "head_ct").is_dir()  # as some archives unpack
+    folder = "head_ct/head_ct" if is_nested else "head_ct"
+    records = []
+    for where, row in read_rows(table, ("id", "hemorrhage")):
+        if not row["id"].isdecimal() or row["hemorrhage"] not in ("0", "1"):
+            raise UserError(f"{where}: expected a number, and 0 or 1")
+        label = int(row["hemorrhage"])
+        path, defect = f"{folder}/{int(row['id']):03d}.png", "hemorrhage" if label else NORMAL
+        records.append(Record(path=path, object="brain", label=label, defect=defect))
+    checked(root, {"": records}, (), where=str(table), hint="unpack the data set again")
+    splits = draw_split(root, records, test_fraction=test_fraction, split_seed=split_seed)
+    return choose_objects(splits, objects, str(table))

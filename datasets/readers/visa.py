@@ -1,0 +1,111 @@
+"""VisA: the three official splits, read from the files that come with the images.
+
+Source:
+    Zou et al. 2022, https://arxiv.org/abs/2207.14315; https://github.com/amazon-science/spot-diff.
+    The images are CC BY 4.0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from datasets.readers.table import read_rows
+from datasets.record import Record, Splits, check_path, checked
+from utils.errors import UserError
+from utils.registry import did_you_mean
+
+URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"
+SHA256 = "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362"
+SIZE = 1_929_840_640  # bytes
+SPLITS = ("1cls", "2cls_fewshot", "2cls_highshot")
+OBJECTS = (
+    "candle",
+    "capsules",
+    "cashew",
+    "chewinggum",
+    "fryum",
+    "macaroni1",
+    "macaroni2",
+    "pcb1",
+    "pcb2",
+    "pcb3",
+    "pcb4",
+    "pipe_fryum",
+)
+_LABELS = {"normal": 0, "anomaly": 1}
+
+
+def read_visa(root: Path, *, split: str, objects: tuple[str, ...] = ()) -> Splits:
+    """The images of one official split.
+
+    Args:
+        root: Folder with ``split_csv`` and one folder per object.
+        split: ``2cls_highshot`` (60 % of both classes train), ``2cls_fewshot`` (20 %), or ``1cls``
+            (normal images train).
+        objects: Which objects; empty: all that are listed.
+
+    Returns:
+        ``train`` and ``test``; in each, the order of the file. ``defect`` is the label string of
+        ``image_anno.csv`` as it stands there ("burnt,corner or edge breakage").
+
+    Raises:
+        UserError: If files are missing, or a table says something it may not say.
+    """
+    if split not in SPLITS:
+        hint = did_you_mean(split, SPLITS)
+        raise UserError(f"dataset.split: unknown split {split!r} of VisA; {hint}")
+    table = root / "split_csv" / f"{split}.csv"
+    if not table.is_file():
+        raise UserError(
+            f"{table} is missing: no data in VisA's layout are in {root}; name another folder with "
+            "dataset.dir=FOLDER, fetch VisA with 'python datasets/visa_json.py --download' "
+            f"(1.93 GB), or render images: 'python -m demo --root {root}'"
+        )
+    hint = "unpack the archive again, or take a part of it with --objects (dataset.objects)"
+    splits = checked(root, _read_split(table), objects, where=str(table), hint=hint)
+    names = {record.object for records in splits.values() for record in records}
+    defects = _read_annotations(root, sorted(names))
+    return {
+        name: [_with_defect(record, defects, root) for record in records]
+        for name, records in splits.items()
+    }
+
+
+def _read_split(table: Path) -> Splits:
+    splits: Splits = {"train": [], "test": []}
+    for where, row in read_rows(table, ("object", "split", "label", "image", "mask")):
+        if row["split"] not in splits:
+            raise UserError(f"{where}: split must be train or test, got {row['split']!r}")
+        if row["label"] not in _LABELS:
+            raise UserError(f"{where}: label must be normal or anomaly, got {row['label']!r}")
+        record = Record(
+            path=check_path(row["image"], where),
+            object=row["object"],
+            label=_LABELS[row["label"]],
+            mask=check_path(row["mask"], where) if row["mask"] else "",
+        )
+        splits[row["split"]].append(record)
+    if not any(splits.values()):
+        raise UserError(f"{table}: lists no images; unpack the archive again")
+    return splits
+
+
+def _read_annotations(root: Path, objects: Sequence[str]) -> dict[str, str]:
+    """``{image path: label string}`` of all ``objects``."""
+    defects: dict[str, str] = {}
+    for name in objects:
+        table = root / name / "image_anno.csv"
+        for where, row in read_rows(table, ("image", "label", "mask")):
+            defects[check_path(row["image"], where)] = row["label"]
+    return defects
+
+
+def _with_defect(record: Record, defects: dict[str, str], root: Path) -> Record:
+    table = root / record.object / "image_anno.csv"
+    defect = defects.get(record.path, "")
+    if not defect:
+        raise UserError(f"{table}: says nothing about {record.path}")
+    if (defect == "normal") != (record.label == 0):
+        said = "normal" if record.label == 0 else "anomaly"
+        raise UserError(f"{table}: {record.path} is {defect!r}, but the split file says {said}")
+    return replace(record, defect=defect)

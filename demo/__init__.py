@@ -1,0 +1,31 @@
+"""A small rendered data set in VisA's exact layout, so that everything runs without a download.
+
+    python -m demo --root data/demo --seed 0
+
+A product is an outline (a signed distance), a relief and a colour per pixel. A defect edits those
+three, and only then is the scene lit and photographed: normal and anomalous pictures share pose,
+light, texture and noise, and differ in the defect alone.
+
+Object names, defect labels and mask values are VisA's own (Zou et al. 2022, arXiv 2207.14315, and
+``utils/id2class.py`` of amazon-science/spot-diff), with their spelling; the pictures are not.
+"""
+
+from demo.defects import DEFECTS, defects_of
+from demo.files import ANOMALIES, DEMO, NORMALS, SIZE, plan, write
+from demo.picture import render
+from demo.products import OBJECTS
+from demo.vocabulary import VOCABULARY
+
+__all__ = [
+    "ANOMALIES",
+    "DEFECTS",
+    "DEMO",
+    "NORMALS",
+    "OBJECTS",
+    "SIZE",
+    "VOCABULARY",
+    "defects_of",
+    "plan",
+    "render",
+    "write",
+]

@@ -1,0 +1,1 @@
+"""Training: teacher, student and trained baselines."""

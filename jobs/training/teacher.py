@@ -1,0 +1,148 @@
+"""The teacher that guides a student: its weights, whether they may be used, and its answers."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.cache import content_key
+from datasets.image_text import Batches
+from datasets.record import Splits, data_hash
+from jobs.build import evaluation_batches, stage_captions
+from jobs.data import Data, whole_paths
+from jobs.run_folder import StageFolder
+from models.objectives import OBJECTIVES
+from models.objectives.base import LiveTeacher, TableTargets
+from options.load import loads
+from options.schema import Run, Stage
+from utils.checkpoint import read_about, write_bytes
+from utils.console import say
+from utils.device import Machine
+from utils.errors import UserError
+from utils.ranks import gathered, is_main, local_rank
+
+
+def guide_file(run: Run, stage: Stage, splits: Splits) -> Path | None:
+    """The checkpoint of the teacher that guides ``stage``; ``None`` if its objective needs none.
+
+    Raises:
+        UserError: If it is missing, or if a ready one has learned from images or objects
+            that are tested here.
+    """
+    objective = stage.objective
+    if objective is None or not OBJECTIVES[objective.name].needs_teacher or run.teacher is None:
+        return None
+    path = run.teacher if isinstance(run.teacher, Path) else run.exp.dir / "teacher"
+    folder = StageFolder(path, "teacher")
+    if not folder.best.is_file():
+        raise UserError(f"teacher: {folder.best} is missing; name the folder of a trained teacher")
+    if isinstance(run.teacher, Path) and run.exp.resume != "any_options":
+        _check_images(run, folder, splits)
+    return folder.best
+
+
+def _check_images(run: Run, folder: StageFolder, splits: Splits) -> None:
+    """Raises UserError if a ready teacher has learned from what is tested here."""
+    about = read_about(folder.best)
+    try:
+        lists = json.loads(folder.lists.read_text(encoding="utf-8"))
+    except OSError:  # the weights came alone
+        if about.get("data") != data_hash(splits):
+            say(
+                f"teacher: {folder.lists} is missing, and it was trained on another list of images "
+                "than this one: nobody knows whether on images that are tested here"
+            )
+        return
+    root = loads(about["options"], str(folder.best)).dataset.dir
+    entries = [
+        entry
+        for split in ("train", "val")
+        for of_object in lists[split].values()
+        for entry in of_object
+    ]
+    learned = [entry["img_path"] for entry in entries]
+    objects = {entry["cls_name"] for entry in entries}
+    tested = whole_paths(run.dataset.dir, (record.path for record in splits["test"]))
+    # Where its data are no more, they have moved: here.
+    known = whole_paths(root if root.is_dir() else run.dataset.dir, learned)
+    both = [
+        *(f"object {name}" for name in run.dataset.hold_out if name in objects),
+        *sorted(map(str, tested & known)),
+    ]
+    if both:
+        more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+        raise UserError(
+            f"teacher: {folder.path}: has learned from what is tested here, {both[0]}{more}; "
+            "train another one, or write exp.resume=any_options to use it all the same"
+        )
+
+
+def ask_once(
+    run: Run,
+    name: str,
+    stage: Stage,
+    data: Data,
+    machine: Machine,
+    teacher: LiveTeacher,
+    teacher_stage: Stage,
+    teacher_hash: str,
+) -> TableTargets:
+    """Logits and features of every training image, as the teacher sees and reads them.
+
+    They are kept beside the decoded images, under a name made of everything they depend on: the
+    teacher's weights, the pictures, its view of them, the captions, and device and precision.
+
+    Args:
+        run: The experiment.
+        name: The stage that is guided.
+        stage: Its options.
+        data: The images.
+        machine: Where to compute.
+        teacher: Who is asked.
+        teacher_stage: The options it was trained with.
+        teacher_hash: SHA-256 of its checkpoint.
+    """
+    captions = stage_captions(run, name, stage)
+    batches = evaluation_batches(
+        run, teacher_stage, data.train, data.splits["train"], machine.device, captions
+    )
+    paths = [record.path for record in data.train]
+    view = teacher_stage.image.view
+    said = [captions(record, 0) for record in data.train]
+    parts = [teacher_hash, str(machine), content_key(data.root, paths, view), *paths, *said]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    file = run.dataset.cache / f"{key}.targets" if run.dataset.cache else None
+    if file is not None and all(gathered(file.is_file())):
+        answers = load_file(file)
+    else:
+        answers = _ask(teacher, batches, machine)
+        if file is not None and local_rank() == 0:  # machines may have a cache each
+            write_bytes(save(answers), file)
+    device = machine.device
+    return TableTargets(paths, answers["logits"].to(device), answers["features"].to(device))
+
+
+def _ask(teacher: LiveTeacher, batches: Batches, machine: Machine) -> dict[str, Tensor]:
+    """Logits ``(N, 2)`` and features ``(N, D)`` of all images, in order, on the CPU."""
+    bar = tqdm(batches, desc="asking the teacher", unit="batch", leave=False, disable=not is_main())
+    with machine.autocast():
+        looks = (teacher.look(batch.to(machine.device)) for batch in bar)
+        # Without the attention, which is many times as large.
+        outputs = [(look.logits.float().cpu(), look.features.float().cpu()) for look in looks]
+    mine = {
+        key: torch.cat(values)
+        for key, values in zip(("logits", "features"), zip(*outputs, strict=True), strict=True)
+    }
+    parts = gathered(mine)
+    answers = {
+        key: torch.empty(sum(len(part[key]) for part in parts), *value.shape[1:])
+        for key, value in mine.items()
+    }
+    for rank, part in enumerate(parts):
+        for key, value in part.items():
+            answers[key][rank :: len(parts)] = value
+    return answers

@@ -1,0 +1,247 @@
+"""The fourth job: show where a student looks, and what the words of a teacher look at."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from datasets.captions import Captions
+from datasets.image import View, read_image
+from datasets.record import Record, data_hash
+from jobs.build import evaluation_batches
+from jobs.data import read_tested
+from jobs.parts import parts_to_test
+from jobs.testing import open_network, origin
+from jobs.visualizing.localization import Chosen, centre_heat, locate, markdown, per_object, typical
+from jobs.visualizing.pictures import Column, Panel, Words, draw_heat_maps, draw_words
+from models.base import AnomalyModel
+from models.gradcam import heat_maps
+from models.student import Student
+from models.teacher import Teacher
+from models.word_maps import WordMaps, word_maps
+from options.schema import Run, Stage
+from utils.batch import UNKNOWN, Batch
+from utils.checkpoint import write_bytes
+from utils.console import say
+from utils.device import Machine
+from utils.errors import NothingToShowError, UserError
+from utils.ranks import share
+
+COLUMNS = 4  # of the picture, at least: several images of an object where there are fewer objects
+FINE = 480  # pixels that a picture in the picture has at least, in width
+T = TypeVar("T")
+
+
+def visualize(
+    run: Run, source: str, *, out: Path | None = None, attention_out: Path | None = None
+) -> None:
+    """Draws what each trained network of ``run`` looks at, into its folder.
+
+    Args:
+        run: The experiment; its stages must be trained.
+        source: The options as the user wrote them.
+        out: Where else the student's heat maps go.
+        attention_out: Where else the teacher's attention goes.
+
+    Raises:
+        UserError: If a stage is not trained, was trained with other options, or if what is asked
+            for cannot be shown; and in several processes.
+    """
+    if share().world_size > 1:
+        raise UserError("visualize.py: runs in one process; start it without torchrun")
+    machine = Machine.choose(run.misc.device, "fp32")
+    splits = read_tested(run.dataset)
+    about = origin(run, splits, source, machine)
+    copies = {"student": out, "teacher": attention_out}
+    for name, copy in copies.items():
+        if copy and name not in run.stages:
+            raise UserError(f"{copy}: {source} trains no {name}: nothing to draw there")
+        if copy and run.dataset.per_object:
+            raise UserError(f"{copy}: one model per object makes many pictures; take their folders")
+    for part, found in parts_to_test(run, splits):
+        viewer = _Viewer(part, found["test"], machine, {**about, "data": data_hash(found)})
+        for name in sorted(copies.keys() & part.stages.keys()):
+            viewer.draw(name, source, copies[name])
+    if not copies.keys() & run.stages.keys():
+        say(f"{source}: trains no student and no teacher: nothing to draw")
+
+
+@dataclass(frozen=True)
+class _Viewer:
+    run: Run
+    records: Sequence[Record]
+    machine: Machine
+    about: dict[str, Any]
+
+    def draw(self, name: str, source: str, copy: Path | None) -> None:
+        """Draws what there is to show of a trained network, and says so where there is nothing."""
+        model, stage, title = open_network(self.run, name, self.about, source)
+        folder = self.run.exp.dir / name
+        try:
+            made = self.show(self.machine.place(model), stage, folder, title)
+        except NothingToShowError as error:
+            if copy:
+                raise UserError(f"{folder}: {error}") from error
+            say(f"{folder}: {error}")
+            return
+        if copy:
+            write_bytes(made, copy)
+
+    def show(self, model: AnomalyModel, stage: Stage, folder: Path, title: str) -> bytes:
+        """The picture of a network, as PNG.
+
+        Raises:
+            NothingToShowError: If it has none.
+        """
+        if isinstance(model, Student):
+            return self.student(model, stage, folder, title)
+        if isinstance(model, Teacher):
+            return self.teacher(model, stage, folder)
+        raise NothingToShowError(f"{title} does not look at images: there is nothing to show")
+
+    def student(self, model: Student, stage: Stage, folder: Path, title: str) -> bytes:
+        """Writes gradcam.png, gradcam.csv and gradcam.md."""
+
+        def look(batch: Batch) -> Iterable[tuple[float, np.ndarray]]:
+            scores, heat = heat_maps(model, batch)
+            return zip(scores.tolist(), heat.cpu().numpy(), strict=True)
+
+        rows = pd.DataFrame(
+            {**_facts(record, mask, score), **locate(heat, mask, record.label)}
+            for record, mask, (score, heat) in self._each(stage, self.records, look)
+        )
+        columns = []
+        for chosen in self._chosen(rows):
+            shown = [self.records[i] for i in chosen if i is not None]
+            panels = [
+                Panel(self._photo(stage, record), heat, mask, score)
+                for record, mask, (score, heat) in self._each(stage, shown, look)
+            ]
+            normal = panels[1] if len(panels) > 1 else None
+            columns.append(Column(_name(shown[0]), _defect(shown[0]), panels[0], normal))
+        picture = draw_heat_maps(columns, _heat_note(columns))
+        table = per_object(rows)
+        text = markdown(table, f"Grad-CAM of {title}, anomalous logit", self.about)
+        csv = table.rename_axis("object").to_csv(float_format="%.4f")
+        write_bytes(text.encode(), folder / "gradcam.md")
+        write_bytes(csv.encode(), folder / "gradcam.csv")
+        write_bytes(picture, folder / "gradcam.png")
+        say(f"\n{text}\n{folder}: gradcam.png, gradcam.csv, gradcam.md")
+        return picture
+
+    def teacher(self, model: Teacher, stage: Stage, folder: Path) -> bytes:
+        """Writes attention.png."""
+        captions = Captions(stage.captions.policy, 0.0, 0)
+
+        def look(batch: Batch) -> Iterable[tuple[float, str, WordMaps]]:
+            assert batch.caption is not None  # a teacher reads
+            scores, found = word_maps(model, batch)
+            return zip(scores.tolist(), batch.caption, found, strict=True)
+
+        rows = pd.DataFrame(
+            {**_facts(record, mask, score), **_attention(record, mask, found)}
+            for record, mask, (score, _, found) in self._each(stage, self.records, look, captions)
+        )
+        shown = [self.records[chosen.anomalous] for chosen in self._chosen(rows)[:COLUMNS]]
+        blocks = [
+            Words(self._photo(stage, record), mask, caption, found.words, found.maps.cpu().numpy())
+            for record, mask, (_, caption, found) in self._each(stage, shown, look, captions)
+        ]
+        note = _word_note(rows)
+        picture = draw_words(blocks, note)
+        write_bytes(picture, folder / "attention.png")
+        say(f"\n{note}\n{folder}: attention.png")
+        return picture
+
+    def _chosen(self, rows: pd.DataFrame) -> list[Chosen]:
+        chosen = typical(rows, -(-COLUMNS // rows["object"].nunique()))
+        if not chosen:
+            raise NothingToShowError("there are no anomalous test images: there is nothing to show")
+        return chosen
+
+    def _each(
+        self,
+        stage: Stage,
+        records: Sequence[Record],
+        look: Callable[[Batch], Iterable[T]],
+        captions: Captions | None = None,
+    ) -> Iterator[tuple[Record, np.ndarray | None, T]]:
+        """Each image with its mask, ``None`` where it is not known, and what ``look`` finds."""
+        batches = evaluation_batches(
+            self.run, stage, records, self.records, self.machine.device, captions, with_masks=True
+        )
+        rest = iter(records)
+        for batch in tqdm(batches, desc="looking", unit="batch", leave=False):
+            assert batch.mask is not None  # they were asked for
+            masks = batch.mask.numpy()
+            for mask, found in zip(masks, look(batch.to(self.machine.device)), strict=True):
+                yield next(rest), None if UNKNOWN in mask else mask == 1, found
+
+    def _photo(self, stage: Stage, record: Record) -> np.ndarray:
+        """The picture as the network sees it, but finer: RGB bytes, ``(h, w, 3)``."""
+        height, width = stage.image.height_width
+        times = -(-FINE // width)
+        view = View((times * height, times * width), stage.image.resize)
+        image = view(read_image(self.run.dataset.dir / record.path))
+        return image.permute(1, 2, 0).numpy()
+
+
+def _heat_note(columns: Sequence[Column]) -> str:
+    is_single = len({column.title for column in columns}) == len(columns)
+    rank = "median score" if is_single else "evenly spaced ranks of the score"
+    return (
+        f"Per object the anomalous and the normal test image of {rank}. Green line: border of the "
+        "mask. Score: probability of “anomalous”."
+    )
+
+
+def _facts(record: Record, mask: np.ndarray | None, score: float) -> dict[str, Any]:
+    has_mask = mask is not None and bool(mask.any())
+    facts = {"object": record.object, "label": record.label, "score": score}
+    return {**facts, "has_mask": has_mask}
+
+
+def _attention(record: Record, mask: np.ndarray | None, found: WordMaps) -> dict[str, float]:
+    """Attention inside the mask, 1 being even: of words before and after the object's name."""
+    if not record.label or mask is None or not mask.any():
+        return {}
+    inside = found.maps.cpu().numpy()[:, mask].mean(axis=1)
+    text = "".join(found.words)
+    name = _name(record).lower().replace(" ", "")
+    known = text.find(name) + len(name) if name in text else 0
+    ends = np.cumsum([len(word) for word in found.words])
+    centre = centre_heat(*mask.shape)
+    figures = {"centre": float(centre[mask].mean() / centre.mean())}
+    for when, words in (("before", ends <= known), ("after", ends > known)):
+        if words.any():
+            figures[when] = float(inside[words].mean())
+    return figures
+
+
+def _word_note(rows: pd.DataFrame) -> str:
+    note = (
+        "Oracle text: the teacher is told the truth. Number beside a word: its attention inside "
+        "the mask (green line), 1 being even."
+    )
+    mean = rows.reindex(columns=["before", "after", "centre"]).mean()
+    if mean.isna().any():
+        return note
+    return (
+        f"{note}\nMean over the {rows['centre'].count()} anomalous test images with a mask: words "
+        f"up to the object's name {mean['before']:.1f}, words after it {mean['after']:.1f}; a "
+        f"Gaussian in the middle of the image {mean['centre']:.1f}."
+    )
+
+
+def _name(record: Record) -> str:
+    return record.object.replace("_", " ")
+
+
+def _defect(record: Record) -> str:
+    """As in "burnt, small scratches"."""
+    parts = [part.strip().replace("_", " ") for part in record.defect.split(",")]
+    return ", ".join(dict.fromkeys(part for part in parts if part))
