@@ -24,10 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
 
     def command() -> None:
-        run, source = run_from(args)
+        run = run_from(args)
         from jobs.checking import check
 
-        check(run, source, out=args.out)
+        check(run, out=args.out)
 
     return run_command(command)
 

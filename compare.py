@@ -24,12 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
 
     def command() -> None:
-        comparison, source = comparison_from(args)
+        comparison = comparison_from(args)
         from jobs.comparing.comparing import compare, train_columns
 
         if args.train:
             train_columns(comparison)
-        compare(comparison, source)
+        compare(comparison)
 
     return run_command(command)
 

@@ -22,15 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
 
     def command() -> None:
-        run, _ = run_from(args)
-        if args.seeds is None:
-            from jobs.training.training import train
+        run = run_from(args)
+        from jobs.training.training import train_seeds
 
-            train(run)
-        else:
-            from jobs.seeds import train_seeds
-
-            train_seeds(run, args.seeds)
+        train_seeds(run, args.seeds)
 
     return run_command(command)
 

@@ -31,20 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
 
     def command() -> None:
-        run, source = run_from(args)
-        flags = {
-            "oracle_text": args.oracle_text,
-            "untrained": args.untrained,
-            "maps": args.maps,
-        }
-        if args.seeds is None:
-            from jobs.testing import evaluate
+        run = run_from(args)
+        from jobs.testing import Extras, evaluate
 
-            evaluate(run, source, **flags)
-        else:
-            from jobs.seeds import evaluate_seeds
-
-            evaluate_seeds(run, source, args.seeds, **flags)
+        extras = Extras(oracle_text=args.oracle_text, untrained=args.untrained, maps=args.maps)
+        evaluate(run, extras, args.seeds)
 
     return run_command(command)
 

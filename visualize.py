@@ -26,10 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
 
     def command() -> None:
-        run, source = run_from(args)
+        run = run_from(args)
         from jobs.visualizing.visualizing import visualize
 
-        visualize(run, source, out=args.out, attention_out=args.attention_out)
+        visualize(run, out=args.out, attention_out=args.attention_out)
 
     return run_command(command)
 

@@ -19,6 +19,8 @@ import torch
 import torchvision
 
 import demo
+from jobs.data import read_data, read_splits
+from jobs.job import Job
 from options.load import load
 from options.schema import Run
 from utils import device
@@ -37,6 +39,12 @@ RANDOM_WEIGHTS = (
     "teacher.model.text_enc.pre_trained=random",
     "student.model.img_enc.pre_trained=false",
 )
+
+
+def job_of(run: Run, name: str, machine: device.Machine) -> Job:
+    """One stage of a run with its images."""
+    splits = read_splits(run.dataset)
+    return Job(run, name, splits, read_data(run, name, splits), machine)
 
 
 @contextmanager

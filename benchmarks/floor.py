@@ -20,15 +20,15 @@ from benchmarks.common import (
     RawText,
     alternated,
     default_recipe,
+    job_of,
     pictures,
     report,
     seconds,
 )
 from jobs.build import build_learner, build_model, build_optimizer, training_batches
-from jobs.data import read_data
 from jobs.training.teacher import ask_once
 from models.objectives.base import LiveTeacher
-from options.schema import Run, Stage
+from options.schema import Run
 from utils.device import Machine
 
 
@@ -48,17 +48,14 @@ class Step:
 
     def __init__(self, run: Run, name: str) -> None:
         self.machine = Machine.choose("cpu", run.misc.precision)
-        stage: Stage = getattr(run, name)
-        data = read_data(run)
-        targets = None
+        job, targets = job_of(run, name, self.machine), None
         if name == "student":
             teacher_stage: Any = run.teacher
-            teacher = LiveTeacher(self.machine.place(build_model(run, "teacher", teacher_stage)))
-            targets = ask_once(run, name, stage, data, self.machine, teacher, teacher_stage, "r")
-        self.learner = self.machine.place(build_learner(run, name, stage, targets))
-        self.optimizer = build_optimizer(stage, self.learner)
-        batches = training_batches(run, name, stage, data, self.machine.device, None)
-        self.batch = next(batches.epoch(0))
+            teacher = LiveTeacher(self.machine.place(build_model(run, "teacher")))
+            targets = ask_once(job, teacher, teacher_stage, "random")
+        self.learner = self.machine.place(build_learner(job, targets))
+        self.optimizer = build_optimizer(job.stage, self.learner)
+        self.batch = next(training_batches(job).epoch(0))
         self.learner.train()
 
     def __call__(self) -> None:

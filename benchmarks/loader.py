@@ -7,9 +7,16 @@ import argparse
 import itertools
 from collections.abc import Sequence
 
-from benchmarks.common import RawText, alternated, default_recipe, pictures, report, seconds
+from benchmarks.common import (
+    RawText,
+    alternated,
+    default_recipe,
+    job_of,
+    pictures,
+    report,
+    seconds,
+)
 from jobs.build import training_batches
-from jobs.data import read_data
 from utils.device import Machine
 
 WORKERS = (0, 1, 2)
@@ -25,12 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with pictures(count) as root:
         for workers, cache in itertools.product(WORKERS, ("cached", "decoded")):
             run = default_recipe(root, f"engine.num_workers={workers}", is_cached=cache == "cached")
-            stage = run.student
-            assert stage is not None
-            data = read_data(run)
-            batches = training_batches(
-                run, "student", stage, data, Machine.choose("cpu", "fp32").device, None
-            )
+            job = job_of(run, "student", Machine.choose("cpu", "fp32"))
+            batches = training_batches(job)
             list(batches.epoch(0))  # starts the processes, and brings the files into memory
             jobs[f"{cache}_{workers}"] = lambda batches=batches: (
                 seconds(lambda: list(batches.epoch(1))) / batches.num_images

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import demo
-from benchmarks.common import RawText, child, peak_memory, report
+from benchmarks.common import RawText, child, job_of, peak_memory, report
 from jobs.build import build_learner, build_optimizer, training_batches
-from jobs.data import read_data
 from options.load import load
 from utils.device import Machine
 
@@ -60,12 +59,10 @@ def measure(count: int) -> float:
             "student.model.img_enc={name: torchvision, arch: resnet18, pre_trained: false}",
         ]
         run = load(Path("options/student.yaml"), options)
-        stage = run.student
-        assert stage is not None
-        machine = Machine.choose("cpu", "fp32")
-        batches = training_batches(run, "student", stage, read_data(run), machine.device, None)
-        learner = machine.place(build_learner(run, "student", stage, None))
-        optimizer = build_optimizer(stage, learner)
+        job = job_of(run, "student", Machine.choose("cpu", "fp32"))
+        batches = training_batches(job)
+        learner = job.machine.place(build_learner(job, None))
+        optimizer = build_optimizer(job.stage, learner)
         for epoch in range(2):
             for batch in itertools.islice(batches.epoch(epoch), STEPS):
                 learner(batch)["loss"].backward()

@@ -20,15 +20,12 @@ from torchvision.transforms import v2
 
 from datasets.image import read_image
 from datasets.record import Record
-from jobs.build import build_learner, build_model, stage_captions, training_batches
-from jobs.data import Data
+from jobs.build import build_learner, build_model, training_batches
+from jobs.job import Job
 from models.encoders.clip_text import ClipTextEncoder, read_words
 from models.encoders.tower import ImageEncoder
 from models.objectives.base import Learner, LiveTeacher
-from options.schema import Run, Stage
 from utils.batch import Batch
-
-_CPU = torch.device("cpu")
 
 
 class ReleasedImages(Dataset[dict[str, Any]]):
@@ -97,23 +94,16 @@ def channels_first(encoder: ImageEncoder, image: Tensor) -> Tensor:
 
 
 def released(
-    run: Run,
-    name: str,
-    stage: Stage,
-    data: Data,
-    dtype: torch.dtype = torch.float32,
+    job: Job, dtype: torch.dtype = torch.float32
 ) -> tuple[Learner, LiveTeacher | None, ReleasedBatches]:
-    """The network of a stage, the teacher that watches it, and its batches.
+    """The network of a stage, the teacher of a student, and its batches.
 
     Args:
-        run: The experiment.
-        name: The stage.
-        stage: Its options.
-        data: The images.
+        job: The stage.
         dtype: Of the networks.
     """
-    targets = LiveTeacher(build_model(run, "teacher", run.teacher)) if name == "student" else None  # type: ignore[arg-type]
-    learner = build_learner(run, name, stage, targets)
+    targets = LiveTeacher(build_model(job.run, "teacher")) if job.name == "student" else None
+    learner = build_learner(job, targets)
     for network in [learner.model, *([targets.model] if targets else [])]:
         network.to(dtype)
         for encoder in network.encoders():
@@ -121,8 +111,8 @@ def released(
                 encoder.normalize = partial(channels_first, encoder)  # type: ignore[method-assign]
         if network.reads_text:
             network.text_enc.forward = partial(whole_text, network.text_enc)  # type: ignore[union-attr,arg-type]
-    captions = stage_captions(run, name, stage)
-    said, side = [captions(record, 0) for record in data.train], stage.image.height_width[0]
-    images = ReleasedImages(data.root, data.train, said, side)
-    order = [index for _, index in training_batches(run, name, stage, data, _CPU, None).order]
-    return learner, targets, ReleasedBatches(images, order, stage.engine.batch_size)
+    records, side = job.data.train, job.stage.image.height_width[0]
+    captions = [job.captions(record, 0) for record in records]
+    images = ReleasedImages(job.data.root, records, captions, side)
+    order = [index for _, index in training_batches(job).order]
+    return learner, targets, ReleasedBatches(images, order, job.stage.engine.batch_size)

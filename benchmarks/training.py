@@ -33,6 +33,7 @@ from benchmarks.common import (
     RawText,
     child,
     default_recipe,
+    job_of,
     peak_memory,
     pictures,
     report,
@@ -47,14 +48,14 @@ from jobs.build import (
     evaluation_batches,
     training_batches,
 )
-from jobs.data import Data, read_data
+from jobs.job import Job
 from jobs.training.teacher import ask_once
 from models.objectives.base import Learner, LiveTeacher
-from options.schema import Run, Stage
+from options.schema import Stage
 from utils.batch import Batch
 from utils.device import Machine
 from utils.seeding import derive
-from utils.training import Source, fit
+from utils.training import Epochs, Source, fit
 
 EPOCHS, VISA_TRAIN, VISA_TEST = 15, 6493, 4328
 VARIANTS = ("released", "exact", *(name for name in PRECISIONS if name != "fp32"))
@@ -65,29 +66,22 @@ STAGES = ("teacher", "student")
 
 
 def ours(
-    run: Run,
-    name: str,
-    stage: Stage,
-    data: Data,
-    machine: Machine,
-    prepared: dict[str, float],
-    dtype: torch.dtype = torch.float32,
+    job: Job, prepared: dict[str, float], dtype: torch.dtype = torch.float32
 ) -> tuple[Learner, Source]:
     """The network and its batches as run.py makes them; notes seconds per image of preparation."""
+    data, machine = job.data, job.machine
     started = time.perf_counter()
-    batches = training_batches(run, name, stage, data, machine.device, None)
+    batches = training_batches(job)
     prepared["decoding"] = (time.perf_counter() - started) / len(data.splits["train"])
     targets = None
-    if name == "student":
-        teacher_stage: Any = run.teacher
-        evaluation_batches(run, teacher_stage, data.train, data.splits["train"], machine.device)
-        teacher = LiveTeacher(machine.place(build_model(run, "teacher", teacher_stage)).to(dtype))
+    if job.name == "student":
+        teacher_stage: Any = job.run.teacher
+        evaluation_batches(data.store, teacher_stage, data.train, machine.device)
+        teacher = LiveTeacher(machine.place(build_model(job.run, "teacher")).to(dtype))
         started = time.perf_counter()
-        targets = ask_once(
-            run, name, stage, data, machine, teacher, teacher_stage, f"random {dtype}"
-        )
+        targets = ask_once(job, teacher, teacher_stage, f"random {dtype}")
         prepared["asking the teacher"] = (time.perf_counter() - started) / len(data.train)
-    learner = machine.place(build_learner(run, name, stage, targets))
+    learner = machine.place(build_learner(job, targets))
     learner.model.to(dtype)
     return learner, batches
 
@@ -151,18 +145,16 @@ class Training:
         self.run = default_recipe(root, *fixed, is_cached=variant != "released")
         self.stage: Stage = getattr(self.run, name)
         self.title, self.seed = f"{variant} {name}", derive(self.run.misc.seed, name)
-        data = read_data(self.run)
         self.prepared: dict[str, float] = {}
         beside: LiveTeacher | None = None
         self.batches: Source
         if variant == "released":
             self.machine = Machine(CPU, torch.float32)
-            learner, beside, self.batches = released(self.run, name, self.stage, data, dtype)
+            job = job_of(self.run, name, self.machine)
+            learner, beside, self.batches = released(job, dtype)
         else:
             self.machine = Machine.choose("cpu", precision)
-            learner, self.batches = ours(
-                self.run, name, self.stage, data, self.machine, self.prepared, dtype
-            )
+            learner, self.batches = ours(job_of(self.run, name, self.machine), self.prepared, dtype)
         self.networks = [learner.model, *([beside.model] if beside else [])]
         self.learner, self.optimizer = Noting(learner), build_optimizer(self.stage, learner)
         self.losses = self.learner.losses
@@ -180,12 +172,9 @@ class Training:
             timed,
             self.optimizer,
             build_schedule(self.stage),
-            epochs=range(1),
-            seed=self.seed,
-            device=self.machine.device,
-            autocast=self.machine.autocast,
+            epochs=Epochs(self.title, range(1), self.seed),
+            machine=self.machine,
             on_epoch=lambda _: None,
-            name=self.title,
         )
         return timed.seconds
 

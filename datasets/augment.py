@@ -8,6 +8,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
+from utils.seeding import derive
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
@@ -57,9 +59,11 @@ class Augmentation:
     Args:
         options: What to change.
         size: Height and width in pixels, kept.
+        seed: Every random change follows from it, the epoch and the image.
     """
 
-    def __init__(self, options: Augment, size: tuple[int, int]) -> None:
+    def __init__(self, options: Augment, size: tuple[int, int], seed: int = 0) -> None:
+        self.options, self._seed = options, seed
         steps: list[tuple[float | bool, v2.Transform]] = [
             (options.horizontal_flip, v2.RandomHorizontalFlip(options.horizontal_flip)),
             (options.vertical_flip, v2.RandomVerticalFlip(options.vertical_flip)),
@@ -79,6 +83,10 @@ class Augmentation:
             ),
         ]
         self.steps = [step for is_on, step in steps if is_on]
+
+    def seed(self, epoch: int, path: str) -> int:
+        """The seed of one image in one epoch."""
+        return derive(self._seed, "augment", epoch, path)
 
     def __call__(
         self, image: Tensor, seed: int, mask: Tensor | None = None

@@ -20,7 +20,7 @@ from utils.batch import Batch
 from utils.device import num_cores
 from utils.errors import UserError
 from utils.ranks import WHOLE, Share, local_world_size
-from utils.seeding import derive, generator
+from utils.seeding import generator
 
 T = TypeVar("T")
 
@@ -49,13 +49,11 @@ class ImageText(Dataset[_Sample | UserError]):
     Args:
         pixels: The pixels of each record.
         records: The images, in order.
-        augmentation: Random changes; ``None``: none.
+        augmentation: Random changes, mosaics included; ``None``: none.
         captions: From record to caption; ``None`` for a network that reads none: then the
             records' texts are dropped here, and nobody further down can see them.
         guide: The teacher's view, where one guides the training.
         masks: The mask of each record, where they are wanted.
-        mosaic: Probability that four images of an object take the place of one.
-        seed: Every random change follows from it, the epoch and the image.
     """
 
     def __init__(
@@ -67,14 +65,13 @@ class ImageText(Dataset[_Sample | UserError]):
         captions: Captions | None = None,
         guide: Guide | None = None,
         masks: Masks | None = None,
-        mosaic: float = 0.0,
-        seed: int = 0,
     ) -> None:
         reads_text = captions is not None or guide is not None
         self.records = [r if reads_text else r.without_text() for r in records]
         self.pixels, self.augmentation = pixels, augmentation
-        self.captions, self.guide, self.masks, self.seed = captions, guide, masks, seed
-        self.mosaic = Mosaic(mosaic, self.records) if mosaic else None
+        self.captions, self.guide, self.masks = captions, guide, masks
+        share = augmentation.options.mosaic if augmentation else 0.0
+        self.mosaic = Mosaic(share, self.records) if share else None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -89,7 +86,7 @@ class ImageText(Dataset[_Sample | UserError]):
         epoch, index = key
         record = self.records[index]
         try:
-            seed = derive(self.seed, "augment", epoch, record.path)
+            seed = self.augmentation.seed(epoch, record.path) if self.augmentation else 0
             mask: Tensor | None
             if self.mosaic is not None and self.masks is not None:
                 image, mask, label = self.mosaic(index, self.pixels, self.masks, seed)

@@ -1,4 +1,4 @@
-"""Where an image's pixels come from: its file, or a device's memory; see also cache.py."""
+"""Where an image's pixels come from: its file, a cache, or the memory of a device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from datasets.cache import open_cache
 from datasets.image import View, read_view
 from datasets.record import Record
 
@@ -64,3 +65,36 @@ class ResidentPixels:
     def __call__(self, index: int) -> Tensor:
         """As :class:`Pixels`."""
         return self.pixels[index].permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """A folder of pictures, and where their decoded pixels are kept.
+
+    Attributes:
+        root: Folder the records' paths are relative to.
+        cache: Folder of decoded pictures; ``None``: a picture is decoded each time it is read.
+        limit: Bytes that all caches may take together.
+        lists: Lists that are decoded as a whole, so that a part of one needs no cache of its own.
+    """
+
+    root: Path
+    cache: Path | None
+    limit: int
+    lists: Sequence[Sequence[Record]] = ()
+
+    def pixels(
+        self, records: Sequence[Record], view: View, *, resident: torch.device | None = None
+    ) -> Pixels:
+        """The pixels of ``records``; with ``resident``, all of them in that device's memory.
+
+        Raises:
+            UserError: As :func:`datasets.cache.open_cache`.
+        """
+        pixels: Pixels = DecodedPixels(self.root, records, view)
+        if self.cache is not None:
+            whole = next((one for one in self.lists if set(records) <= set(one)), records)
+            pixels = open_cache(
+                self.cache, self.root, whole, view, wanted=records, limit=self.limit
+            )
+        return pixels if resident is None else ResidentPixels.of(pixels, len(records), resident)

@@ -1,4 +1,4 @@
-"""From options to objects: the only place that reads them and builds something."""
+"""From options to objects: the only module that reads options and builds networks and batches."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from datasets.augment import Augmentation
-from datasets.cache import open_cache
 from datasets.captions import Captions
 from datasets.image import View
 from datasets.image_text import Batches, Guide, ImageText
 from datasets.mask import Masks
-from datasets.pixels import DecodedPixels, Pixels, ResidentPixels
+from datasets.pixels import ImageStore, Pixels, ResidentPixels
 from datasets.record import Record
 from jobs.data import Data
+from jobs.job import Job
 from models.base import AnomalyModel
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
@@ -29,9 +29,10 @@ from utils.schedules import SCHEDULES
 from utils.seeding import derive, seed_everything
 
 
-def build_model(run: Run, name: str, stage: Stage) -> AnomalyModel:
+def build_model(run: Run, name: str) -> AnomalyModel:
     """The network of a stage before its training, the same for the same seed."""
     seed_everything(derive(run.misc.seed, name, "weights"))
+    stage = run.stages[name]
     model: AnomalyModel = stage.model.build(METHODS, stage.image.height_width, True)
     return model
 
@@ -41,7 +42,7 @@ def load_model(file: Path, local: Stage | None = None) -> tuple[AnomalyModel, St
 
     Args:
         file: The checkpoint.
-        local: Has the last word on what changes no result, such as ``engine.eval_batch_size``.
+        local: Overrides what changes no result, such as ``engine.eval_batch_size``.
 
     Returns:
         The network in eval mode, the stage and the experiment it was trained with.
@@ -58,77 +59,82 @@ def load_model(file: Path, local: Stage | None = None) -> tuple[AnomalyModel, St
     return model.eval(), stage, run
 
 
-def build_learner(run: Run, name: str, stage: Stage, targets: Targets | None) -> Learner:
+def build_learner(job: Job, targets: Targets | None) -> Learner:
     """The network of a stage with its objective."""
-    model = build_model(run, name, stage)
-    seed_everything(derive(run.misc.seed, name, "objective"))
-    assert stage.objective is not None  # the schema sees to it
-    objective = stage.objective.build(OBJECTIVES, model.feature_dim, targets)
+    model = build_model(job.run, job.name)
+    seed_everything(job.seed("objective"))
+    assert job.stage.objective is not None  # checked by the schema
+    objective = job.stage.objective.build(OBJECTIVES, model.feature_dim, targets)
     return Learner(model, objective)
 
 
 def build_optimizer(stage: Stage, learner: Learner) -> torch.optim.Optimizer:
-    """The optimiser of a stage: encoders in one group, everything else in another."""
+    """The optimizer of a stage: encoders in one group, everything else in another."""
     encoders = [p for encoder in learner.model.encoders() for p in encoder.parameters()]
     inside = {id(p) for p in encoders}
     others = [p for p in learner.parameters() if id(p) not in inside]
-    assert stage.optimizer is not None
-    made: torch.optim.Optimizer = stage.optimizer.build(OPTIMIZERS, encoders, others)
-    return made
+    assert stage.optimizer is not None  # checked by the schema
+    optimizer: torch.optim.Optimizer = stage.optimizer.build(OPTIMIZERS, encoders, others)
+    return optimizer
 
 
 def build_schedule(stage: Stage) -> Callable[[float], float]:
     """The learning-rate schedule of a stage."""
-    assert stage.schedule is not None
-    made: Callable[[float], float] = stage.schedule.build(SCHEDULES, stage.engine.epochs)
-    return made
+    assert stage.schedule is not None  # checked by the schema
+    schedule: Callable[[float], float] = stage.schedule.build(SCHEDULES, stage.engine.epochs)
+    return schedule
 
 
 def check_training(stage: Stage) -> None:
-    """Builds what needs no network, to see that it can be built.
+    """Builds optimizer and schedule without a network, to report wrong options early.
 
     Raises:
-        UserError: If an option of optimiser or schedule is wrong.
+        UserError: If an option of optimizer or schedule is wrong.
     """
-    assert stage.optimizer is not None
+    assert stage.optimizer is not None  # checked by the schema
     stage.optimizer.build(OPTIMIZERS, [nn.Parameter(torch.zeros(1))], [])
     build_schedule(stage)
 
 
-def training_batches(
-    run: Run, name: str, stage: Stage, data: Data, device: torch.device, teacher: Stage | None
-) -> Batches:
-    """What a stage learns from; with what its teacher sees and reads, where one watches live."""
-    seed = derive(run.misc.seed, name, "data")
-    captions = stage_captions(run, name, stage)
-    is_reader = METHODS[stage.model.name].reads_text
-    size, crop = stage.image.height_width, stage.augment.crop
+def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
+    """The training images of a stage in batches.
+
+    Args:
+        job: The stage.
+        live_teacher: Options of a teacher that is asked at every step: the batches then hold what
+            it sees and reads, too.
+    """
+    stage, data = job.stage, job.data
+    size, seed = stage.image.height_width, job.seed("data")
     # Crops are cut out of a larger picture, so that the smallest one is still sharp.
-    scale = crop**-0.5
+    scale = stage.augment.crop**-0.5
     view = View((round(size[0] * scale), round(size[1] * scale)), stage.image.resize)
+    resident = job.machine.device if stage.engine.pixels_on_device else None
+
+    def pixels(view: View) -> Pixels:
+        return data.store.pixels(data.train, view, resident=resident)
+
     images = ImageText(
-        _pixels(run, data.root, stage, data.train, data.splits["train"], view, device),
+        pixels(view),
         data.train,
-        augmentation=Augmentation(stage.augment, size),
-        captions=captions if is_reader else None,
-        guide=Guide(
-            _pixels(
-                run, data.root, stage, data.train, data.splits["train"], teacher.image.view, device
-            ),
-            captions,
-        )
-        if teacher
-        else None,
+        augmentation=Augmentation(stage.augment, size, seed),
+        captions=job.captions if METHODS[stage.model.name].reads_text else None,
+        guide=Guide(pixels(live_teacher.image.view), job.captions) if live_teacher else None,
         masks=_masks(data, view) if needs_masks(stage) else None,
-        mosaic=stage.augment.mosaic,
-        seed=seed,
     )
-    engine = stage.engine
-    return _batches(images, stage, engine.batch_size, engine.sampler, device, seed, share())
+    return Batches(
+        images,
+        stage.engine.batch_size,
+        sampler=stage.engine.sampler,
+        num_workers=_num_workers(images, stage),
+        device=job.machine.device,
+        seed=seed,
+        part=share(),
+    )
 
 
 def needs_masks(stage: Stage) -> bool:
-    """Whether the stage's objective wants to know where the anomalies are."""
+    """Whether the stage's objective needs the masks of its training images."""
     return stage.objective is not None and OBJECTIVES[stage.objective.name].needs_masks
 
 
@@ -137,91 +143,51 @@ def _masks(data: Data, view: View) -> Masks:
     if missing:
         raise UserError(
             f"{data.root}: {len(missing)} anomalous images have no mask, the first is "
-            f"{missing[0]}; what is trained here learns from masks: leave them out, or take "
-            "another data set"
+            f"{missing[0]}; this network learns from masks: leave these images out, or use another "
+            "data set"
         )
     return Masks(data.root, data.train, view)
 
 
-def stage_captions(run: Run, name: str, stage: Stage) -> Captions:
-    """What a teacher reads about the training images of a stage."""
-    seed = derive(run.misc.seed, name, "data")
-    return Captions(stage.captions.policy, stage.captions.dropout, seed)
-
-
 def evaluation_batches(
-    run: Run,
+    store: ImageStore,
     stage: Stage,
     records: Sequence[Record],
-    of: Sequence[Record],
     device: torch.device,
-    captions: Captions | None = None,
     *,
+    captions: Captions | None = None,
     with_masks: bool = False,
-    root: Path | None = None,
     part: Share | None = None,
 ) -> Batches:
     """Images to score, each once, in order.
 
     Args:
-        run: Says where the images and their cache are.
-        stage: Whose network scores them.
+        store: Where their pixels are.
+        stage: The stage whose network scores them.
         records: The images.
-        of: The split they are taken from, which is decoded as a whole.
         device: Where the batches go.
         captions: What a network that reads text is told: by default the object's name alone, which
-            says nothing about the label. A network that reads none is told nothing.
+            does not tell the label. A network that reads no text gets none.
         with_masks: Whether the batches hold masks.
-        root: Folder of the images, where it is not the data set's.
-        part: Which share of them is this process's; by default its own among all processes.
+        part: Which share of them belongs to this process; by default one among all processes.
     """
-    root = root or run.dataset.dir
     is_reader = METHODS[stage.model.name].reads_text
+    resident = device if stage.engine.pixels_on_device else None
     images = ImageText(
-        _pixels(run, root, stage, records, of, stage.image.view, device),
+        store.pixels(records, stage.image.view, resident=resident),
         records,
         captions=(captions or Captions("object", 0.0, 0)) if is_reader else None,
-        masks=Masks(root, records, stage.image.view) if with_masks else None,
+        masks=Masks(store.root, records, stage.image.view) if with_masks else None,
     )
-    return _batches(images, stage, stage.engine.eval_batch_size, None, device, 0, part or share())
-
-
-def _batches(
-    images: ImageText,
-    stage: Stage,
-    batch_size: int,
-    sampler: str | None,
-    device: torch.device,
-    seed: int,
-    part: Share,
-) -> Batches:
-    is_resident = isinstance(images.pixels, ResidentPixels)
-    workers = 0 if is_resident else stage.engine.num_workers
     return Batches(
         images,
-        batch_size,
-        sampler=sampler,
-        num_workers=workers,
+        stage.engine.eval_batch_size,
+        sampler=None,
+        num_workers=_num_workers(images, stage),
         device=device,
-        seed=seed,
-        part=part,
+        part=part or share(),
     )
 
 
-def _pixels(
-    run: Run,
-    root: Path,
-    stage: Stage,
-    records: Sequence[Record],
-    of: Sequence[Record],
-    view: View,
-    device: torch.device,
-) -> Pixels:
-    options = run.dataset
-    pixels: Pixels = DecodedPixels(root, records, view)
-    if options.cache is not None:
-        limit = int(options.cache_gb * 1e9)
-        pixels = open_cache(options.cache, root, of, view, wanted=records, limit=limit)
-    if stage.engine.pixels_on_device:
-        pixels = ResidentPixels.of(pixels, len(records), device)
-    return pixels
+def _num_workers(images: ImageText, stage: Stage) -> int | None:
+    return 0 if isinstance(images.pixels, ResidentPixels) else stage.engine.num_workers

@@ -20,12 +20,11 @@ _FINDINGS_SHOWN = 50  # of one level, by the command
 _HINT = "python check.py, with the same options, shows all findings"
 
 
-def check(run: Run, source: str, *, out: Path | None = None) -> None:
+def check(run: Run, *, out: Path | None = None) -> None:
     """Prints and writes a report of the data set, and of the auxiliary one if there is one.
 
     Args:
         run: Names the data sets.
-        source: The options as the user wrote them.
         out: Folder of the report; ``None``: :data:`REPORTS`.
 
     Raises:
@@ -33,7 +32,7 @@ def check(run: Run, source: str, *, out: Path | None = None) -> None:
     """
     sources = {"": run.dataset, "auxiliary": run.dataset.auxiliary}
     errors = [
-        _report(run, options, (out / name) if out else default_folder(options), source)
+        _report(run, options, (out / name) if out else default_folder(options))
         for name, options in sources.items()
         if options is not None
     ]
@@ -41,7 +40,7 @@ def check(run: Run, source: str, *, out: Path | None = None) -> None:
         raise UserError("; ".join(filter(None, errors)))
 
 
-def _report(run: Run, options: Source, folder: Path, source: str) -> str:
+def _report(run: Run, options: Source, folder: Path) -> str:
     """Reports on one data set; returns a summary of its errors, or nothing."""
     inspection = inspect(
         options.dir,
@@ -49,7 +48,7 @@ def _report(run: Run, options: Source, folder: Path, source: str) -> str:
         cache=run.dataset.cache,
         allow_leak=run.dataset.allow_leak,
     )
-    page = write_report(inspection, folder, f"Data of {source}")
+    page = write_report(inspection, folder, f"Data of {run.command}")
     say("\n".join([table(inspection), "", *_shortened(inspection.findings)]))
     say(f"{page}: the whole report, with pictures of each object")
     if inspection.errors:

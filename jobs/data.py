@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.copies import group_copies
+from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
 from datasets.record import Record, Splits, data_hash, hold_out
 from datasets.split import carve_validation
@@ -16,29 +17,41 @@ from utils.ranks import is_main
 
 @dataclass(frozen=True)
 class Data:
-    """The images of an experiment.
+    """The images that one network learns from.
 
     Attributes:
-        root: Folder the records' paths are relative to.
+        store: Where their pixels are.
         train: Images to learn from.
         val: Images to choose a checkpoint on; part of the data set's training images.
         splits: The data set's own splits; ``test`` is for ``test.py``.
-        hash: Names this list.
+        hash: Names these splits.
     """
 
-    root: Path
+    store: ImageStore
     train: Sequence[Record]
     val: Sequence[Record]
     splits: Splits
     hash: str
 
+    @property
+    def root(self) -> Path:
+        """Folder the records' paths are relative to."""
+        return self.store.root
+
+
+def image_store(run: Run, splits: Splits, root: Path | None = None) -> ImageStore:
+    """Where the pixels of ``splits`` are; ``root``: of another data set than ``run.dataset``."""
+    options = run.dataset
+    limit = int(options.cache_gb * 1e9)
+    return ImageStore(root or options.dir, options.cache, limit, tuple(splits.values()))
+
 
 def read_splits(options: Source) -> Splits:
-    """A data set's own splits, less the objects that are held out of the training.
+    """A data set's own splits, without the objects that are held out of the training.
 
     Raises:
-        UserError: As the reader and :func:`datasets.record.hold_out`, or if an object has a name
-            that tables have a use for.
+        UserError: As the reader and :func:`datasets.record.hold_out`, or if an object is called
+            ``mean`` like the last row of each table.
     """
     splits: Splits = options.reader.build(DATASETS, options.dir)
     if any(record.object == "mean" for records in splits.values() for record in records):
@@ -51,7 +64,7 @@ def read_splits(options: Source) -> Splits:
 
 
 def read_tested(options: Source) -> Splits:
-    """As :func:`read_splits`, where something is to be tested.
+    """As :func:`read_splits`, for a command that tests something.
 
     Raises:
         UserError: If there are no test images, too.
@@ -66,12 +79,12 @@ def read_tested(options: Source) -> Splits:
 
 
 def whole_paths(root: Path, paths: Iterable[str]) -> set[Path]:
-    """The files that ``paths`` in ``root`` mean, whatever they are called from elsewhere."""
+    """The files that ``paths`` in ``root`` name, without links: to compare with other folders."""
     return {(root / path).resolve() for path in paths}
 
 
-def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> Data:
-    """What stage ``name`` learns from, with validation images carved out.
+def read_data(run: Run, name: str, splits: Splits) -> Data:
+    """What stage ``name`` learns from, with validation images taken out of it.
 
     A baseline learns from the test images of ``dataset.auxiliary``, which have masks, and from
     nothing else; they are not the test images of the run.
@@ -79,13 +92,12 @@ def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> 
     Args:
         run: The experiment.
         name: The stage.
-        splits: What :func:`read_splits` said of its data set, where that is known already.
+        splits: The splits of ``run.dataset``.
 
     Raises:
         UserError: As the reader and :func:`datasets.split.carve_validation`.
     """
     options: Source = run.dataset
-    splits = splits or read_splits(options)
     if name == "baseline" and run.dataset.auxiliary is not None:
         tested = whole_paths(options.dir, (record.path for record in splits["test"]))
         options = run.dataset.auxiliary
@@ -95,17 +107,18 @@ def read_data(run: Run, name: str = "student", splits: Splits | None = None) -> 
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
                 "other objects of it"
             )
-    # One process keeps what it reads: not every network disk locks the file for several.
+    # Only the main process writes: not every network disk can lock the file for several.
     cache = run.dataset.cache if is_main() else None
     grouped = group_copies(options.dir, splits["train"], cache=cache)
     train, val = carve_validation(grouped, run.dataset.val_fraction, run.misc.seed)
-    return Data(options.dir, train, val, splits, data_hash(splits))
+    store = image_store(run, {**splits, "train": grouped}, options.dir)
+    return Data(store, train, val, splits, data_hash(splits))
 
 
 def _read_auxiliary(options: Source) -> Splits:
-    """As :func:`read_splits`; what there is to mend is an option of ``dataset.auxiliary``."""
+    """As :func:`read_splits`; messages name the options of ``dataset.auxiliary``."""
     try:
         return read_splits(options)
     except UserError as error:
-        said = re.sub(r"(?<![\w/.])dataset\.(?=\w)", "dataset.auxiliary.", str(error))
-        raise UserError(said) from error
+        message = re.sub(r"(?<![\w/.])dataset\.(?=\w)", "dataset.auxiliary.", str(error))
+        raise UserError(message) from error

@@ -1,43 +1,51 @@
-"""The second job: score the test images."""
+"""Scores the test images and writes the tables: of one experiment, its objects, its seeds."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from datasets.captions import Policy
-from datasets.record import Splits, data_hash
-from jobs.build import build_model, load_model
-from jobs.data import read_data, read_tested
-from jobs.parts import parts_to_test
-from jobs.run_folder import StageFolder
-from jobs.scoring import score_test
-from models.base import AnomalyModel
-from models.methods import METHODS
-from options.schema import Run, Stage
+from jobs.data import read_tested
+from jobs.experiments import of_seeds
+from jobs.session import Network, Session
+from options.schema import Run
 from utils.checkpoint import write_bytes
 from utils.console import say
 from utils.device import Machine
-from utils.errors import UserError
 from utils.evaluation import per_object
 from utils.pixel_evaluation import PixelFigures
-from utils.provenance import environment
 from utils.ranks import gathered, is_main, joined
-from utils.tables import write_tables
+from utils.tables import write_seed_tables, write_tables
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What else is scored.
+
+    Attributes:
+        oracle_text: Also the teacher with the true captions, as an upper bound.
+        untrained: The networks before their training instead.
+        maps: Also anomaly maps against the masks, where a network has maps.
+    """
+
+    oracle_text: bool = False
+    untrained: bool = False
+    maps: bool = False
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found about one network.
+    """The result of testing one network.
 
     Attributes:
         folder: Where its scores and tables go.
         title: What was scored, and what it was told.
         scores: One row per image.
-        pixels: What its maps are worth; ``None``: nobody asked.
+        pixels: Figures of its maps; ``None``: they were not asked for.
         about: Where the figures come from.
     """
 
@@ -54,73 +62,103 @@ class Report:
         return table if self.pixels is None else table.join(self.pixels.table())
 
     def write(self) -> str:
-        """Writes scores and tables; returns what there is to be said."""
+        """Writes scores and tables; returns the table as text, and where it is."""
         write_bytes(self.scores.to_csv(index=False).encode(), self.folder / "scores.csv")
         text = write_tables(self.folder, self.title, self.table, self.about)
         return f"\n{text}\n{self.folder}: scores.csv, table.md, table.csv, table.json"
 
 
-def evaluate(
-    run: Run,
-    source: str,
-    *,
-    oracle_text: bool = False,
-    untrained: bool = False,
-    maps: bool = False,
-) -> Sequence[Report]:
-    """Scores every test image once per network and writes scores and tables.
+def evaluate(run: Run, extras: Extras, seeds: int | None = None) -> None:
+    """Scores every test image once per network; writes and prints scores and tables.
 
     Args:
         run: The experiment; its stages must be trained.
-        source: The options as the user wrote them, for the tables' captions.
-        oracle_text: Also score the teacher with the true captions, as an upper bound.
-        untrained: Score the networks as they are before their training instead.
-        maps: Also make anomaly maps, where a network can, and compare them with the masks.
-
-    Returns:
-        What was found, network by network.
+        extras: What else is scored.
+        seeds: Number of seeds, with a table of their mean and spread; ``None``: no seeds.
 
     Raises:
         UserError: If a stage is not trained, or was trained with other options.
     """
+    runs = of_seeds(run, seeds)
+    if seeds is not None:
+        runs = [replace(one, command=f"{run.command} --seeds {seeds}") for one in runs]
     machine = Machine.choose(run.misc.device, run.misc.precision)
-    splits = read_tested(run.dataset)
-    about = origin(run, splits, source, machine)
-    by_folder: dict[Path, list[Report]] = defaultdict(list)
-    is_many = run.dataset.per_object
     with joined(machine.device):
-        for part, found in parts_to_test(run, splits):
-            of_part = {**about, "data": data_hash(found)}
-            tester = _Tester(part, found, machine, of_part, maps, is_part=is_many)
-            for name, stage in part.stages.items():
-                if untrained and stage.needs_training:
-                    tester.untrained(name)
-                else:
-                    tester.ready(name, source, oracle_text=oracle_text)
-            for report in tester.reports:
-                by_folder[report.folder.relative_to(part.exp.dir)].append(report)
-    if not is_many:
-        return [report for reports in by_folder.values() for report in reports]
-    whole = [_together(run.exp.dir / name, found, about) for name, found in by_folder.items()]
-    for report in whole if is_main() else ():
+        reports = [_test_objects(one, extras, machine) for one in runs]
+    if seeds is not None and is_main():
+        for of_network in zip(*reports, strict=True):
+            _write_seeds(run, runs, of_network)
+
+
+def _test_objects(run: Run, extras: Extras, machine: Machine) -> list[Report]:
+    """The reports of one experiment, network by network; those of single objects as one."""
+    reports: dict[Path, list[Report]] = defaultdict(list)
+    flags = [f"--{name.replace('_', '-')}" for name, is_on in vars(extras).items() if is_on]
+    program = " ".join(["test.py", *flags])
+    whole = Session(run, read_tested(run.dataset), machine, program)
+    for session in whole.of_objects():
+        for report in _reports(session, extras):
+            reports[report.folder.relative_to(session.run.exp.dir)].append(report)
+            if is_main():
+                text = report.write()
+                if not run.dataset.per_object:
+                    say(text)
+    if not run.dataset.per_object:
+        return [report for of_network in reports.values() for report in of_network]
+    about = whole.about
+    together = [_merged(run.exp.dir / name, parts, about) for name, parts in reports.items()]
+    for report in together if is_main() else ():
         say(report.write())
-    return whole
+    return together
 
 
-def origin(run: Run, splits: Splits, source: str, machine: Machine) -> dict[str, Any]:
-    """Where figures of the test images come from, as captions say it."""
-    return {
-        "data": data_hash(splits),
-        "split": f"{run.dataset.name} {run.dataset.split} test".replace("  ", " "),
-        "held out": ", ".join(run.dataset.hold_out),
-        "seed": run.misc.seed,
-        "options": source,
-        "precision": str(machine),
-        **environment(machine.device),
-    }
+def _reports(session: Session, extras: Extras) -> Iterable[Report]:
+    """Scores the networks of one session."""
+    for name, stage in session.run.stages.items():
+        folder = session.run.exp.dir / name
+        if extras.untrained and stage.needs_training:
+            network = session.untrained(name)
+            yield _report(session, network, folder / "untrained", extras)
+            continue
+        network = session.network(name)
+        reads_text = network.model.reads_text
+        if extras.oracle_text and stage.needs_training and not reads_text:
+            say(f"{network.title}: reads no text; --oracle-text adds nothing")
+        told = ""
+        if stage.needs_training:
+            told = ", told the object's name only" if reads_text else ", image only"
+        yield _report(session, network.told(told), folder, extras)
+        if extras.oracle_text and reads_text and stage.needs_training:
+            told = ", oracle text (told the truth: an upper bound, not a detector)"
+            policy = network.stage.captions.policy
+            yield _report(session, network.told(told), folder / "oracle_text", extras, policy)
 
 
-def _together(folder: Path, reports: Sequence[Report], about: Mapping[str, Any]) -> Report:
+def _report(
+    session: Session, network: Network, folder: Path, extras: Extras, policy: Policy = "object"
+) -> Report:
+    pixels = PixelFigures() if extras.maps and _has_maps(session, network) else None
+    scores = session.scores(network, policy=policy, pixels=pixels)
+    if pixels is not None:
+        pixels = PixelFigures.merged(gathered(pixels))
+    title = network.title
+    if session.run.dataset.hold_out:
+        title += ", tested on objects that it was not trained on"
+    return Report(folder, title, scores, pixels, session.about)
+
+
+def _has_maps(session: Session, network: Network) -> bool:
+    """Whether maps can be made and compared; prints why not."""
+    if not network.model.has_map:
+        say(f"{network.title}: has no anomaly map; --maps adds nothing")
+        return False
+    if not any(record.mask for record in session.splits["test"]):
+        say(f"{session.run.dataset.dir}: no test image has a mask; --maps adds nothing")
+        return False
+    return True
+
+
+def _merged(folder: Path, reports: Sequence[Report], about: Mapping[str, Any]) -> Report:
     """One report of the networks of all objects."""
     titles = " / ".join(dict.fromkeys(report.title for report in reports))
     pixels = [report.pixels for report in reports if report.pixels is not None]
@@ -133,125 +171,13 @@ def _together(folder: Path, reports: Sequence[Report], about: Mapping[str, Any])
     )
 
 
-def open_network(
-    run: Run, name: str, about: Mapping[str, Any], source: str
-) -> tuple[AnomalyModel, Stage, str]:
-    """A network that is ready to be tested: trained, or of a kind that needs no training.
-
-    Args:
-        run: The experiment.
-        name: Which of its stages.
-        about: Under ``data`` the hash of its images, which must be those of its training.
-        source: The options that ``run.py`` trains it with, for the message that it has not yet.
-
-    Returns:
-        The network in eval mode, its stage, and what to call it.
-
-    Raises:
-        UserError: If it is not trained, was trained with other options or on images that are to be
-            tested, or if its weights cannot be had.
-    """
-    stage = run.stages[name]
-    if not stage.needs_training:
-        model = build_model(run, name, stage).eval()
-        shots = model.num_references
-        references = "reference" if shots == 1 else "references"
-        how = f"{shots} normal {references} per object" if shots else "zero-shot"
-        return model, stage, f"{stage.model.name}, {how}"
-    folder = StageFolder(run.exp.dir / name, name)
-    if not folder.best.is_file():
-        raise UserError(
-            f"{folder.path}: nothing is trained yet; first: python run.py {source}"
-            + _released(name, stage)
-        )
-    if name == "baseline" and _may_overlap(run):
-        read_data(run, name)  # refuses images that it was trained on
-    folder.check(run, about if name != "baseline" else {})
-    model, trained, _ = load_model(folder.best, stage)
-    done, title = folder.num_epochs(), trained.model.name
-    if done < stage.engine.epochs:
-        title += f", UNFINISHED ({done} of {stage.engine.epochs} epochs)"
-    return model, trained, title
-
-
-def _may_overlap(run: Run) -> bool:
-    """Whether the auxiliary data lie in the folder of the data set, or the other way round."""
-    if run.dataset.auxiliary is None:
-        return False
-    one, other = run.dataset.dir.resolve(), run.dataset.auxiliary.dir.resolve()
-    return one.is_relative_to(other) or other.is_relative_to(one)
-
-
-def _released(name: str, stage: Stage) -> str:
-    """How to do without a training, for a method whose authors gave away their weights."""
-    known = METHODS[stage.model.name].released_as
-    return f"; or take its authors' weights: {name}.model.released=FILE ({known})" if known else ""
-
-
-@dataclass(frozen=True)
-class _Tester:
-    run: Run
-    splits: Splits
-    machine: Machine
-    about: dict[str, Any]
-    maps: bool
-    is_part: bool  # one object of many: written, not shown
-    reports: list[Report] = field(default_factory=list)
-
-    def untrained(self, name: str) -> None:
-        stage = self.run.stages[name]
-        model = build_model(self.run, name, stage)
-        folder = self.run.exp.dir / name / "untrained"
-        self.report(model, stage, folder, f"{stage.model.name}, untrained")
-
-    def ready(self, name: str, source: str, *, oracle_text: bool) -> None:
-        model, stage, title = open_network(self.run, name, self.about, source)
-        folder = self.run.exp.dir / name
-        if not stage.needs_training:
-            self.report(model, stage, folder, title)
-            return
-        if not model.reads_text:
-            if oracle_text:
-                say(f"{title}: reads no text; --oracle-text adds nothing")
-            self.report(model, stage, folder, f"{title}, image only")
-            return
-        self.report(model, stage, folder, f"{title}, told the object's name only")
-        if oracle_text:
-            said = f"{title}, oracle text (told the truth: an upper bound, not a detector)"
-            policy = stage.captions.policy
-            self.report(model, stage, folder / "oracle_text", said, policy)
-
-    def report(
-        self,
-        model: AnomalyModel,
-        stage: Stage,
-        folder: Path,
-        title: str,
-        policy: Policy = "object",
-    ) -> None:
-        pixels = self.pixels(model, title)
-        scores = score_test(
-            model, self.run, stage, self.splits, self.machine, policy=policy, pixels=pixels
-        )
-        if pixels is not None:
-            pixels = PixelFigures.merged(gathered(pixels))
-        if self.run.dataset.hold_out:
-            title += ", tested on objects that it was not trained on"
-        report = Report(folder, title, scores, pixels, self.about)
-        self.reports.append(report)
-        if is_main():
-            said = report.write()
-            if not self.is_part:
-                say(said)
-
-    def pixels(self, model: AnomalyModel, title: str) -> PixelFigures | None:
-        """Where figures of its maps are gathered; ``None``: nobody asked, or there are none."""
-        if not self.maps:
-            return None
-        if not model.has_map:
-            say(f"{title}: has no anomaly map; --maps adds nothing")
-            return None
-        if not any(record.mask for record in self.splits["test"]):
-            say(f"{self.run.dataset.dir}: no test image has a mask; --maps adds nothing")
-            return None
-        return PixelFigures()
+def _write_seeds(run: Run, runs: Sequence[Run], reports: Sequence[Report]) -> None:
+    """Writes and prints ``<exp.dir>/<stage>_seeds.{md,csv,json}``."""
+    seeds = [one.misc.seed for one in runs]
+    first = reports[0]
+    name = "_".join(first.folder.relative_to(runs[0].exp.dir).parts)
+    about = {**first.about, "seed": " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))}
+    title = "; ".join(dict.fromkeys(report.title for report in reports))
+    tables = {seed: report.table for seed, report in zip(seeds, reports, strict=True)}
+    text = write_seed_tables(run.exp.dir / f"{name}_seeds", title, tables, about)
+    say(f"\n{text}\n{run.exp.dir}: {name}_seeds.md, {name}_seeds.csv, {name}_seeds.json")

@@ -6,6 +6,7 @@ once.
 
 import argparse
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,8 +66,8 @@ def file_and_overrides(args: argparse.Namespace, default: Path) -> tuple[Path, l
     return (files[0] if files else default), overrides
 
 
-def run_from(args: argparse.Namespace) -> tuple["Run", str]:
-    """The run that a command line describes, and the options as they were written.
+def run_from(args: argparse.Namespace) -> "Run":
+    """The run that a command line describes.
 
     Raises:
         UserError: If an option is wrong, or two files are named.
@@ -81,11 +82,11 @@ def run_from(args: argparse.Namespace) -> tuple["Run", str]:
             f"{file}: a comparison is scored by: python compare.py {file}; with --train it trains "
             "the methods first"
         )
-    return load(file, overrides), shlex.join([str(file), *overrides])
+    return replace(load(file, overrides), command=shlex.join([str(file), *overrides]))
 
 
-def comparison_from(args: argparse.Namespace) -> tuple["Comparison", str]:
-    """The comparison that a command line describes, and the options as they were written.
+def comparison_from(args: argparse.Namespace) -> "Comparison":
+    """The comparison that a command line describes.
 
     ``--seeds N`` is the same as ``seeds=N``.
 
@@ -99,4 +100,5 @@ def comparison_from(args: argparse.Namespace) -> tuple["Comparison", str]:
     if "exp" in read(file, []):
         raise UserError(f"{file}: describes one experiment, no comparison: python test.py {file}")
     overrides += [] if args.seeds is None else [f"seeds={args.seeds}"]
-    return load_comparison(file, overrides), shlex.join([str(file), *overrides])
+    command = shlex.join([str(file), *overrides])
+    return replace(load_comparison(file, overrides), command=command)

@@ -12,6 +12,7 @@ from options.load import from_tree, load
 from options.schema import Misc, Run, Source
 from options.tree import Mistake, from_overrides, merge, read
 from utils.errors import UserError
+from utils.registry import NOT_AN_OPTION
 
 _LOCAL = ("cache", "device")  # change no result
 
@@ -67,6 +68,7 @@ class Comparison:
         seeds: More than 1: mean and spread over the runs that ``run.py --seeds`` leaves in
             ``<exp.dir>/seed_<seed>``, beginning with ``misc.seed``.
         published: Figures to print below, as a file in ``docs/published``.
+        command: The file and the options over it, as they were written.
     """
 
     dir: Path
@@ -77,6 +79,7 @@ class Comparison:
     layout: Literal["objects", "methods"] = "objects"
     seeds: int = 1
     published: Path | None = None
+    command: str = field(default="", metadata=NOT_AN_OPTION)
 
     def __post_init__(self) -> None:
         """Checks the ranges, and that the names can be folders."""
@@ -119,6 +122,7 @@ class Comparison:
             exp=replace(run.exp, dir=folder),
             dataset=replace(run.dataset, **vars(self.dataset)),
             misc=replace(self.misc, seed=seed),
+            command=self.training_command(column),
         )
 
     def training_command(self, column: Column) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from options.comparison_file import Column, Comparison, ImageList
 from options.dump import plain
 from options.schema import Run, Source, Stage
-from utils.registry import INLINE, Component, options_of, table_of
+from utils.registry import INLINE, NOT_AN_OPTION, Component, options_of, table_of
 
 _HEAD = """# Options
 
@@ -71,7 +71,7 @@ def _collect(hints: Mapping[str, Any], tables: dict[str, Any]) -> None:
 
 def _section(cls: type[Any]) -> str:
     hints = get_type_hints(cls, include_extras=True)
-    known: list[Field[Any]] = list(fields(cls))
+    known: list[Field[Any]] = [f for f in fields(cls) if f.metadata != NOT_AN_OPTION]
     texts = _described(cls)
     return _table(
         ("name" if f.metadata == INLINE else f.name, hints[f.name], _default_of(f), texts[f.name])

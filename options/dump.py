@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from options.schema import LOCAL, Run
-from utils.registry import INLINE, Component
+from utils.registry import INLINE, NOT_AN_OPTION, Component
 
 
 def dumps(run: Run) -> str:
@@ -21,6 +21,8 @@ def plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, Component):
         shown: dict[str, Any] = {}
         for f in fields(value):
+            if f.metadata == NOT_AN_OPTION:
+                continue
             part = plain(getattr(value, f.name))
             shown |= part if f.metadata == INLINE else {f.name: part}
         return shown

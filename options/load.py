@@ -14,7 +14,15 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from options.schema import STAGES, Run, Stage
 from options.tree import Block, Leaf, Mistake, Place, from_overrides, merge, parse, read, spread
 from utils.errors import UserError
-from utils.registry import INLINE, Component, Table, did_you_mean, options_of, table_of
+from utils.registry import (
+    INLINE,
+    NOT_AN_OPTION,
+    Component,
+    Table,
+    did_you_mean,
+    options_of,
+    table_of,
+)
 
 T = TypeVar("T")
 _NULL = ("", "null", "~")
@@ -83,7 +91,11 @@ class _Reader:
         if isinstance(node, Leaf):
             return self.fail(node.where, node.path, "expected a block of options")
         before = len(self.mistakes)
-        known: dict[str, Field[Any]] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+        known: dict[str, Field[Any]] = {
+            f.name: f
+            for f in fields(cls)  # type: ignore[arg-type]
+            if f.metadata != NOT_AN_OPTION
+        }
         hints = get_type_hints(cls, include_extras=True)
         inline = [name for name, spec in known.items() if spec.metadata == INLINE]
         known = {name: spec for name, spec in known.items() if name not in inline}

@@ -13,7 +13,7 @@ from datasets.readers import DATASETS
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
 from utils.optimizers import OPTIMIZERS
-from utils.registry import INLINE, Component
+from utils.registry import INLINE, NOT_AN_OPTION, Component
 from utils.schedules import SCHEDULES
 
 STAGES = ("teacher", "student", "baseline")
@@ -270,6 +270,7 @@ class Run:
         teacher: The teacher to train, or the folder of a trained one; ``null``: none.
         student: The student to train, after the teacher; ``null``: none.
         baseline: A published method to compare with; ``null``: none.
+        command: The options file and the options over it, as they were written.
     """
 
     exp: Exp
@@ -278,6 +279,7 @@ class Run:
     teacher: Stage | Path | None = None
     student: Stage | None = None
     baseline: Stage | None = None
+    command: str = field(default="", compare=False, metadata=NOT_AN_OPTION)
 
     def __post_init__(self) -> None:
         """Checks that there is something to do, and that it can be done."""

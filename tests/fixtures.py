@@ -8,7 +8,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from jobs.data import read_data, read_splits
+from jobs.job import Job
+from jobs.session import Session
+from options.schema import Run
 from utils.batch import Batch
+from utils.device import Machine
 from utils.registry import Component
 
 OBJECTS = ("candle", "pipe_fryum")
@@ -96,6 +101,18 @@ def random_batch(size: int = 4, height: int = 64, width: int = 96, seed: int = 0
         path=[f"{i}.JPG" for i in range(size)],
         caption=[CAPTIONS[i % len(CAPTIONS)] for i in range(size)],
     )
+
+
+def job_of(run: Run, name: str = "student", machine: Machine | None = None) -> Job:
+    """One stage of a run with its images, on the CPU."""
+    splits = read_splits(run.dataset)
+    machine = machine or Machine.choose("cpu", "fp32")
+    return Job(run, name, splits, read_data(run, name, splits), machine)
+
+
+def session_of(run: Run) -> Session:
+    """An experiment under test, on the CPU."""
+    return Session(run, read_splits(run.dataset), Machine.choose("cpu", "fp32"))
 
 
 SMOKE = """

@@ -12,6 +12,8 @@ Table = Mapping[str, Callable[..., Any]]
 # Metadata of a dataclass's field: the component's name and options stand among the other fields
 # in YAML, instead of in a block of their own.
 INLINE = {"inline": True}
+# Metadata of a dataclass's field that the program fills in: it is no option.
+NOT_AN_OPTION = {"option": False}
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,19 @@ class RunLog:
 
     Args:
         folder: Where; made if needed.
-        history: Rows of epochs that are done already. They are what counts: rows of an epoch that
-            was logged but not saved before the program was killed are dropped.
+        history: Rows of the epochs that are done; the caller adds one after each epoch. Rows of an
+            epoch that was logged but not saved before the program was killed are dropped here.
     """
 
     def __init__(self, folder: Path, history: Sequence[Row]) -> None:
-        self.file = folder / "log.csv"
-        self.history = list(history)
+        self.file, self.history = folder / "log.csv", history
         self.curves = SummaryWriter(str(folder / "tensorboard"), purge_step=len(history) + 1)
         self._write()
 
-    def add(self, row: Row) -> None:
-        """Adds the row of one epoch; ``epoch`` counts from 1."""
-        self.history.append(row)
+    def update(self) -> None:
+        """Writes the table, and adds the last row to the curves; ``epoch`` counts from 1."""
         self._write()
+        row = self.history[-1]
         for name, value in row.items():
             if name != "epoch":
                 self.curves.add_scalar(name, value, int(row["epoch"]))

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from utils.batch import Batch
+from utils.device import Machine
 from utils.errors import UserError
 from utils.ranks import mean_over_ranks, share
 from utils.seeding import derive, seed_everything
@@ -75,58 +75,65 @@ class Epoch:
     images_per_second: float
 
 
+@dataclass(frozen=True)
+class Epochs:
+    """The epochs to train.
+
+    Each epoch has a seed of its own, so that a training that was interrupted and resumed ends with
+    the same weights.
+
+    Attributes:
+        name: Of the training, shown beside the progress bar.
+        numbers: Which epochs, counted from 0.
+        seed: The seed of each epoch follows from it.
+    """
+
+    name: str
+    numbers: Iterable[int]
+    seed: int
+
+
 def fit(
     learner: Learner,
     batches: Source,
     optimizer: Steps,
     schedule: Callable[[float], float],
     *,
-    epochs: Iterable[int],
-    seed: int,
-    device: torch.device,
-    autocast: Callable[[], AbstractContextManager[object]],
+    epochs: Epochs,
+    machine: Machine,
     on_epoch: Callable[[Epoch], None],
-    name: str,
 ) -> None:
-    """Minimises ``learner(batch)["loss"]``.
-
-    Each epoch starts from its own seed, so that a training that was cut off and goes on from a
-    checkpoint ends with the same weights.
+    """Minimizes ``learner(batch)["loss"]``.
 
     Args:
         learner: Trained in place.
         batches: Training data.
         optimizer: Holds the parameters to train; each group has an ``initial_lr``.
         schedule: Factor on the learning rates, by progress in epochs.
-        epochs: Which epochs to train, counted from 0.
-        seed: Seeds each epoch.
-        device: Where the batches go.
-        autocast: Gives the context in which networks compute.
+        epochs: Which epochs to train.
+        machine: Where to compute.
         on_epoch: Called after each epoch; validates, logs and saves.
-        name: Shown beside the progress bar.
 
     Raises:
         UserError: If a loss is not finite, or a batch too small for BatchNorm.
     """
-    for number in epochs:
+    part = share()
+    for number in epochs.numbers:
         # The main process draws what a single one would draw; dropout differs in the others.
-        part = share()
-        seed_everything(derive(seed, "epoch", number, *([part.rank] if part.rank else [])))
+        rank = [part.rank] if part.rank else []
+        seed_everything(derive(epochs.seed, "epoch", number, *rank))
         learner.train()
         started = time.perf_counter()
         losses: list[dict[str, Tensor]] = []
         sizes: list[int] = []
+        title = f"{epochs.name} {number + 1}"
         with tqdm(
-            total=batches.num_images,
-            unit="img",
-            desc=f"{name} {number + 1}",
-            leave=False,
-            disable=part.rank > 0,
+            total=batches.num_images, unit="img", desc=title, leave=False, disable=part.rank > 0
         ) as bar:
             for step, raw in enumerate(batches.epoch(number)):
                 _set_rates(optimizer, schedule(number + step / len(batches)))
-                batch = raw.to(device)
-                with autocast():
+                batch = raw.to(machine.device)
+                with machine.autocast():
                     terms = _terms(learner, batch)
                 optimizer.zero_grad(set_to_none=True)
                 terms["loss"].backward()

@@ -29,7 +29,7 @@ from utils.errors import UserError
 from utils.runlog import Row, RunLog
 from utils.schedules import OneCycle
 from utils.seeding import derive, seed_everything
-from utils.training import Epoch, fit
+from utils.training import Epoch, Epochs, fit
 
 ARCH = "demo-ViT"
 IMAGE_SIZE, GRID = 144, 9
@@ -191,7 +191,7 @@ def pretrain(folder: Path, cache: Path, recipe: Recipe) -> Path:
             },
             folder / "last.pt",
         )
-        log.add(row)
+        log.update()
         terms = ", ".join(f"{name} {value:.3f}" for name, value in epoch.losses.items())
         say(f"{epoch.number}/{recipe.epochs}: {terms}, {epoch.images_per_second:.0f} images/s")
 
@@ -200,12 +200,13 @@ def pretrain(folder: Path, cache: Path, recipe: Recipe) -> Path:
         batches,
         optimizer,
         OneCycle(recipe.epochs, warmup=0.15),
-        epochs=range(len(history), recipe.epochs),
-        seed=derive(recipe.seed, "pretraining", "fit"),
-        device=machine.device,
-        autocast=machine.autocast,
+        epochs=Epochs(
+            "pretraining",
+            range(len(history), recipe.epochs),
+            derive(recipe.seed, "pretraining", "fit"),
+        ),
+        machine=machine,
         on_epoch=keep,
-        name="pretraining",
     )
     log.close()
     file = folder / "demo_clip.safetensors"

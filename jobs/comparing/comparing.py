@@ -1,22 +1,19 @@
-"""The third job: methods side by side on one list of test images."""
+"""Scores methods side by side on one list of test images."""
 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from datasets.cache import content_key
-from datasets.record import Record, Splits, data_hash
+from datasets.record import Splits, data_hash
 from jobs.comparing.table import Method, latex, long_table, markdown, read_published
 from jobs.data import read_tested
-from jobs.scoring import score_test
-from jobs.testing import open_network
+from jobs.session import Network, Session
 from jobs.training.training import train
-from models.base import AnomalyModel
 from options.comparison_file import Column, Comparison
 from options.dump import flatten
 from options.schema import Dataset, Run, Stage
@@ -40,15 +37,11 @@ _TRAINED_ON = (
 _ORACLE = "told the truth: an upper bound, not a detector, and never in bold"
 
 
-def compare(comparison: Comparison, source: str) -> None:
+def compare(comparison: Comparison) -> None:
     """Scores every column that has what it needs and writes the tables, in ``comparison.dir``.
 
     A column that cannot be scored gets a footnote that says why. Scores are kept in
     ``<dir>/<column>`` and used again as long as network, options, images and program are the same.
-
-    Args:
-        comparison: What to compare.
-        source: The comparison as the user wrote it, for the captions.
 
     Raises:
         UserError: If there are no images, if no column can be scored, or in several processes.
@@ -58,11 +51,10 @@ def compare(comparison: Comparison, source: str) -> None:
     published = read_published(comparison.published) if comparison.published else []
     splits = read_tested(Dataset(**vars(comparison.dataset)))
     machine = Machine.choose(comparison.misc.device, comparison.misc.precision)
-    scorer = _Scorer(comparison, splits, machine)
     bugs: list[Exception] = []
-    methods = [scorer.method(name, column, bugs) for name, column in comparison.chosen.items()]
+    methods = [_method(comparison, name, splits, machine, bugs) for name in comparison.chosen]
     objects = sorted({record.object for record in splits["test"]})
-    caption = _caption(comparison, splits, machine, source)
+    caption = _caption(comparison, splits, machine)
     text = _write(comparison, methods, objects, caption, published)
     say(f"\n{text}\n{comparison.dir}: comparison.md, comparison.csv, comparison.tex")
     if bugs:
@@ -87,83 +79,80 @@ def train_columns(comparison: Comparison) -> None:
                     train(run)
 
 
-@dataclass(frozen=True)
-class _Scorer:
-    comparison: Comparison
-    splits: Splits
-    machine: Machine
+def _method(
+    comparison: Comparison,
+    name: str,
+    splits: Splits,
+    machine: Machine,
+    bugs: list[Exception],
+) -> Method:
+    """A column with its figures, or with the reason why it has none."""
+    column = comparison.chosen[name]
+    title = column.title or name
+    notes = [note for note in (column.note, _ORACLE * (column.text == "oracle")) if note]
+    tables: list[pd.DataFrame] = []
+    trained_on = column.trained_on
+    try:
+        for seed in comparison.all_seeds:
+            run = comparison.run_of(column, seed)
+            trained_on = trained_on or _trained_on(run, column.stage, splits)
+            folder = comparison.dir / name
+            folder = folder / f"seed_{seed}" if comparison.seeds > 1 else folder
+            session = Session(run, splits, machine, "compare.py")
+            scores, network = _scores(session, column, folder)
+            tables.append(per_object(scores))
+            notes += [network.title] if "UNFINISHED" in network.title else []
+            if not _depends_on_seed(run.stages[column.stage]):
+                break
+    except UserError as error:
+        tables, notes = [], ["; ".join(str(error).splitlines())]
+    except Exception as error:  # noqa: BLE001  a bug of one column; raised after the others
+        tables, notes = [], [f"failed ({type(error).__name__}: {error})"]
+        bugs.append(error)
+    if not tables:
+        say(f"{title}: cannot be scored: {notes[0]}")
+    facts, note = {"trained on": trained_on}, "; ".join(dict.fromkeys(notes))
+    group = name if column.text == "oracle" else ""  # an upper bound is never the best
+    return Method(title, tables, facts, note, group=group)
 
-    @property
-    def records(self) -> Sequence[Record]:
-        return self.splits["test"]
 
-    def method(self, name: str, column: Column, bugs: list[Exception]) -> Method:
-        """A column with its figures, or with the reason why it has none."""
-        title = column.title or name
-        notes = [note for note in (column.note, _ORACLE * (column.text == "oracle")) if note]
-        tables: list[pd.DataFrame] = []
-        trained_on = column.trained_on
-        try:
-            for seed in self.comparison.all_seeds:
-                run = self.comparison.run_of(column, seed)
-                trained_on = trained_on or _trained_on(run, column.stage, self.splits)
-                folder = self.comparison.dir / name
-                folder = folder / f"seed_{seed}" if self.comparison.seeds > 1 else folder
-                scores, said = self.scores(column, run, folder)
-                tables.append(per_object(scores))
-                notes += [said] if "UNFINISHED" in said else []
-                if not _depends_on_seed(run.stages[column.stage]):
-                    break
-        except UserError as error:
-            tables, notes = [], ["; ".join(str(error).splitlines())]
-        except Exception as error:  # noqa: BLE001  a bug of one column; raised after the others
-            tables, notes = [], [f"failed ({type(error).__name__}: {error})"]
-            bugs.append(error)
-        if not tables:
-            say(f"{title}: cannot be scored: {notes[0]}")
-        facts, note = {"trained on": trained_on}, "; ".join(dict.fromkeys(notes))
-        group = name if column.text == "oracle" else ""  # an upper bound competes with nobody
-        return Method(title, tables, facts, note, group=group)
+def _scores(session: Session, column: Column, folder: Path) -> tuple[pd.DataFrame, Network]:
+    """The scores of one network; those in ``folder`` if they are of exactly this network."""
+    network = session.network(column.stage)
+    if column.text == "oracle" and not network.model.reads_text:
+        method = network.stage.model.name
+        raise UserError(f"{column.options}: text: oracle: {method} reads no text")
+    title = column.title or folder.name
+    about = _identity(session, network, column)
+    if (earlier := _earlier(folder, about)) is not None:
+        say(f"{title}: the scores in {folder} are used again; remove them to score again")
+        return earlier, network
+    start = time.perf_counter()
+    policy = network.stage.captions.policy if column.text == "oracle" else "object"
+    scores = session.scores(network, policy=policy)
+    write_bytes(scores.to_csv(index=False).encode(), folder / "scores.csv")
+    # Last, when the scores are complete.
+    write_bytes(json.dumps(about, indent=1).encode(), folder / "about.json")
+    seconds = time.perf_counter() - start
+    say(f"{title}: {len(scores)} images in {seconds:.0f} s ({folder}/scores.csv)")
+    return scores, network
 
-    def scores(self, column: Column, run: Run, folder: Path) -> tuple[pd.DataFrame, str]:
-        """The scores of one network, and what it is called; those of an earlier run if they fit."""
-        about = {"data": data_hash(self.splits)}
-        command = self.comparison.training_command(column)
-        model, stage, said = open_network(run, column.stage, about, command)
-        if column.text == "oracle" and not model.reads_text:
-            raise UserError(f"{column.options}: text: oracle: {stage.model.name} reads no text")
-        title = column.title or folder.name
-        about |= self.identity(run, stage, column, model)
-        if (found := _earlier(folder, about)) is not None:
-            say(f"{title}: the scores in {folder} are used again; remove them to score anew")
-            return found, said
-        start = time.perf_counter()
-        policy = stage.captions.policy if column.text == "oracle" else "object"
-        found = score_test(model, run, stage, self.splits, self.machine, policy=policy)
-        write_bytes(found.to_csv(index=False).encode(), folder / "scores.csv")
-        write_bytes(
-            json.dumps(about, indent=1).encode(), folder / "about.json"
-        )  # last: all is there
-        seconds = time.perf_counter() - start
-        say(f"{title}: {len(found)} images in {seconds:.0f} s ({folder}/scores.csv)")
-        return found, said
 
-    def identity(
-        self, run: Run, stage: Stage, column: Column, model: AnomalyModel
-    ) -> dict[str, Any]:
-        """Everything that the scores depend on."""
-        return {
-            "weights": state_hash(model),
-            "options": dict(flatten(stage)),
-            "text": column.text,
-            "seed": run.misc.seed,
-            "pictures": content_key(
-                run.dataset.dir, [r.path for r in self.records], stage.image.view
-            ),
-            "precision": str(self.machine),
-            "code": code_hash(),
-            **{k: v for k, v in environment(self.machine.device).items() if k != "commit"},
-        }
+def _identity(session: Session, network: Network, column: Column) -> dict[str, Any]:
+    """Everything that the scores depend on."""
+    run, machine = session.run, session.machine
+    paths = [record.path for record in session.splits["test"]]
+    return {
+        "data": data_hash(session.splits),
+        "weights": state_hash(network.model),
+        "options": dict(flatten(network.stage)),
+        "text": column.text,
+        "seed": run.misc.seed,
+        "pictures": content_key(run.dataset.dir, paths, network.stage.image.view),
+        "precision": str(machine),
+        "code": code_hash(),
+        **{k: v for k, v in environment(machine.device).items() if k != "commit"},
+    }
 
 
 def _earlier(folder: Path, about: dict[str, Any]) -> pd.DataFrame | None:
@@ -202,7 +191,7 @@ def _trained_on(run: Run, name: str, splits: Splits) -> str:
     return f"these objects ({anomalous} anomalous)"
 
 
-def _caption(comparison: Comparison, splits: Splits, machine: Machine, source: str) -> str:
+def _caption(comparison: Comparison, splits: Splits, machine: Machine) -> str:
     records = splits["test"]
     labels = pd.DataFrame(
         {"object": [r.object for r in records], "label": [r.label for r in records]}
@@ -223,7 +212,7 @@ def _caption(comparison: Comparison, splits: Splits, machine: Machine, source: s
         f"{len(records)} test images of {images.dir} ({f'{images.name} {images.split}'.strip()}), "
         f"{sum(record.label for record in records)} anomalous; prevalence (the AUPR of chance) "
         f"{by_object}. {_TRAINED_ON} {over.capitalize()}, {machine}, commit {commit()}, data "
-        f"{data_hash(splits)}; python compare.py {source}."
+        f"{data_hash(splits)}; python compare.py {comparison.command}."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a training leaves on disk after each epoch, and how it goes on from there."""
+"""What a training leaves on disk after each epoch, and how it is resumed from there."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,121 +6,129 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets.image_text import Batches
+from jobs.build import evaluation_batches
+from jobs.job import Job
 from jobs.run_folder import StageFolder
 from jobs.scoring import score_all
-from models.base import AnomalyModel
 from models.objectives.base import Learner
 from utils.checkpoint import save_weights
 from utils.console import say
-from utils.device import Machine
 from utils.errors import UserError
 from utils.evaluation import METRICS, per_object
-from utils.ranks import wait_for_all
+from utils.ranks import is_main, wait_for_all
 from utils.runlog import Row, RunLog
 from utils.training import Epoch
 
-# Options of optimisers that need, once they are switched on, numbers that were not kept before.
+# Options of optimizers that, once they are switched on, need numbers that were not kept before.
 _SWITCHES = ("amsgrad", "centered", "momentum")
 
 
 class Keeper:
-    """After each epoch: validates, keeps the best and the last state, and logs.
+    """After each epoch: validates, keeps the best weights and the last state, and logs.
 
-    The order matters if the program is killed in between: the best weights and the log are written
-    before the state that says the epoch is over. Killed before that, the epoch is trained again and
-    ends with the same best weights and the same row.
+    The order of writing matters if the program is killed in between: first the best weights, then
+    the log, at last the state that ends the epoch. Killed before that, the epoch is trained again
+    and ends with the same weights and the same row.
+
+    Args:
+        job: The network that is trained.
+        learner: The network with its objective.
+        optimizer: Its optimizer.
+        about: What is stored with the weights.
+        history: Rows of the epochs that are done; rows are added to it.
     """
 
     def __init__(
         self,
-        folder: StageFolder,
+        job: Job,
         learner: Learner,
         optimizer: torch.optim.Optimizer,
-        validation: Batches | None,
-        machine: Machine,
-        *,
-        about: dict[str, Any],
-        best: tuple[float, ...] | None,
-        log: RunLog | None,
+        about: Mapping[str, Any],
         history: list[Row],
-        epochs: int,
-        keep: str,
     ) -> None:
-        self.folder, self.learner, self.optimizer = folder, learner, optimizer
-        self.validation, self.machine, self.about = validation, machine, about
-        self.best, self.log, self.history, self.epochs = best, log, history, epochs
-        self.keep = keep
+        self.job, self.learner, self.optimizer, self.about = job, learner, optimizer, about
+        self.history = history
+        self.log = RunLog(job.folder.path, history) if is_main() else None
+        self.validation = None
+        if job.data.val:
+            device = job.machine.device
+            self.validation = evaluation_batches(job.data.store, job.stage, job.data.val, device)
 
     def __call__(self, epoch: Epoch) -> None:
-        """Validation AUPR decides on the best epoch; at a tie, the lower validation loss."""
-        found, rank = {}, None
-        if self.validation is not None:
-            found = _validate(self.learner.model, self.validation, self.machine)
-            rank = (found["val_aupr"], -found["val_loss"])
-        is_best = rank is None or self.keep == "last" or self.best is None or rank > self.best
-        if is_best:
-            self.best = rank
+        """Ends an epoch: validation, best weights, log, state, and one line on the terminal."""
+        figures = self._validate()
         row: Row = {
             "epoch": epoch.number,
             "lr": epoch.lr,
             **epoch.losses,
-            **found,
+            **figures,
             "seconds": epoch.seconds,
             "images_per_second": epoch.images_per_second,
         }
+        is_best = self._is_best(row)
         self.history.append(row)
         if self.log is not None:
-            self.write(self.log, row, is_best=is_best)
+            self._write(self.log, row, is_best=is_best)
+        validation = (
+            f"validation AUROC {figures['val_auroc']:.1f} AUPR {figures['val_aupr']:.1f}, "
+            if figures
+            else ""
+        )
         say(
-            f"{self.folder.stage} {epoch.number}/{self.epochs}: loss {epoch.losses['loss']:.4f}, "
-            + (
-                f"validation AUROC {found['val_auroc']:.1f} AUPR {found['val_aupr']:.1f}, "
-                if found
-                else ""
-            )
-            + f"{epoch.images_per_second:.0f} images/s{' *' if is_best else ''}"
+            f"{self.job.name} {epoch.number}/{self.job.stage.engine.epochs}: loss "
+            f"{epoch.losses['loss']:.4f}, {validation}{epoch.images_per_second:.0f} images/s"
+            + (" *" if is_best else "")
         )
 
-    def write(self, log: RunLog, row: Row, *, is_best: bool) -> None:
-        """Best weights, then the log, then the state; see above."""
+    def _is_best(self, row: Row) -> bool:
+        """Whether an epoch is better than all before: validation AUPR, at a tie the lower loss."""
+        if self.validation is None or self.job.stage.engine.keep == "last":
+            return True
+        # A run that is resumed with other options may have had no validation images before.
+        earlier = [one for one in self.history if "val_aupr" in one]
+        return all(_rank(row) > _rank(one) for one in earlier)
+
+    def _write(self, log: RunLog, row: Row, *, is_best: bool) -> None:
         if is_best:
-            about = {**self.about, **row}
-            save_weights(self.learner.model, self.folder.best, about)
-        log.add(row)
-        self.folder.save_state(
+            save_weights(self.learner.model, self.job.folder.best, {**self.about, **row})
+        log.update()
+        self.job.folder.save_state(
             {
                 "learner": self.learner.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "history": self.history,
-                "best": list(self.best or ()),
             }
         )
 
+    def _validate(self) -> Row:
+        """Mean AUROC and AUPR over objects, in percent, and the mean cross-entropy in nats."""
+        if self.validation is None:
+            return {}
+        scores = score_all(self.learner.model, self.validation, self.job.machine)
+        table = per_object(scores)
+        auroc, aupr = (float(table[metric].iloc[-1]) for metric in METRICS)
+        right = np.where(scores["label"] == 1, scores["score"], 1 - scores["score"])
+        loss = float(-np.log(np.maximum(right, 1e-12)).mean())
+        return {"val_auroc": auroc, "val_aupr": aupr, "val_loss": loss}
+
     def close(self) -> None:
-        """Closes the log, and waits until all of it is on disk."""
+        """Closes the log, and waits until everything is on disk."""
         if self.log is not None:
             self.log.close()
         wait_for_all()
 
 
-def _validate(model: AnomalyModel, batches: Batches, machine: Machine) -> Row:
-    """Mean AUROC and AUPR over objects, in percent, and the mean cross-entropy in nats."""
-    scores = score_all(model, batches, machine)
-    table = per_object(scores)
-    auroc, aupr = (float(table[metric].iloc[-1]) for metric in METRICS)
-    right = np.where(scores["label"] == 1, scores["score"], 1 - scores["score"])
-    loss = float(-np.log(np.maximum(right, 1e-12)).mean())
-    return {"val_auroc": auroc, "val_aupr": aupr, "val_loss": loss}
+def _rank(row: Row) -> tuple[float, float]:
+    return row["val_aupr"], -row["val_loss"]
 
 
 def restore(
     learner: Learner, optimizer: torch.optim.Optimizer, state: dict[str, Any], folder: StageFolder
 ) -> None:
-    """Loads a state; the options of the optimiser stay those of this run.
+    """Loads a state; the options of the optimizer stay those of this run.
 
     Raises:
-        UserError: If the state is that of another network, or of another optimiser.
+        UserError: If the state is that of another network, or of another optimizer.
     """
     own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     try:
@@ -138,5 +146,5 @@ def restore(
 
 
 def _kept_for(group: Mapping[str, Any]) -> dict[str, bool]:
-    """What decides on the numbers that an optimiser keeps: which options it has, and switches."""
+    """What decides which numbers an optimizer keeps: the options it has, and switches."""
     return {k: k in _SWITCHES and bool(v) for k, v in group.items() if k != "params"}

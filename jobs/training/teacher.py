@@ -12,8 +12,9 @@ from tqdm import tqdm
 from datasets.cache import content_key
 from datasets.image_text import Batches
 from datasets.record import Splits, data_hash
-from jobs.build import evaluation_batches, stage_captions
-from jobs.data import Data, whole_paths
+from jobs.build import evaluation_batches
+from jobs.data import whole_paths
+from jobs.job import Job
 from jobs.run_folder import StageFolder
 from models.objectives import OBJECTIVES
 from models.objectives.base import LiveTeacher, TableTargets
@@ -82,14 +83,7 @@ def _check_images(run: Run, folder: StageFolder, splits: Splits) -> None:
 
 
 def ask_once(
-    run: Run,
-    name: str,
-    stage: Stage,
-    data: Data,
-    machine: Machine,
-    teacher: LiveTeacher,
-    teacher_stage: Stage,
-    teacher_hash: str,
+    job: Job, teacher: LiveTeacher, teacher_stage: Stage, teacher_hash: str
 ) -> TableTargets:
     """Logits and features of every training image, as the teacher sees and reads them.
 
@@ -97,25 +91,22 @@ def ask_once(
     teacher's weights, the pictures, its view of them, the captions, and device and precision.
 
     Args:
-        run: The experiment.
-        name: The stage that is guided.
-        stage: Its options.
-        data: The images.
-        machine: Where to compute.
-        teacher: Who is asked.
-        teacher_stage: The options it was trained with.
-        teacher_hash: SHA-256 of its checkpoint.
+        job: The student.
+        teacher: Its teacher.
+        teacher_stage: The options that the teacher was trained with.
+        teacher_hash: SHA-256 of the teacher's checkpoint.
     """
-    captions = stage_captions(run, name, stage)
+    data, machine, captions = job.data, job.machine, job.captions
     batches = evaluation_batches(
-        run, teacher_stage, data.train, data.splits["train"], machine.device, captions
+        data.store, teacher_stage, data.train, machine.device, captions=captions
     )
     paths = [record.path for record in data.train]
     view = teacher_stage.image.view
-    said = [captions(record, 0) for record in data.train]
-    parts = [teacher_hash, str(machine), content_key(data.root, paths, view), *paths, *said]
+    texts = [captions(record, 0) for record in data.train]
+    parts = [teacher_hash, str(machine), content_key(data.root, paths, view), *paths, *texts]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    file = run.dataset.cache / f"{key}.targets" if run.dataset.cache else None
+    cache = data.store.cache
+    file = cache / f"{key}.targets" if cache else None
     if file is not None and all(gathered(file.is_file())):
         answers = load_file(file)
     else:

@@ -1,4 +1,4 @@
-"""The first job: train what is missing."""
+"""Trains what is missing: the teacher, then the student, or a baseline."""
 
 import itertools
 from pathlib import Path
@@ -7,25 +7,24 @@ import torch
 
 from datasets.captions import says_only_the_label
 from datasets.image_text import Batches
-from datasets.record import Splits, to_meta
+from datasets.record import to_meta
 from jobs.build import (
     build_learner,
     build_optimizer,
     build_schedule,
     check_training,
-    evaluation_batches,
     load_model,
     training_batches,
 )
 from jobs.checking import check_data
-from jobs.data import Data, read_data, read_splits
-from jobs.parts import keep_list, parts_of
-from jobs.run_folder import StageFolder
+from jobs.data import read_data, read_splits
+from jobs.experiments import keep_list, of_objects, of_seeds
+from jobs.job import Job
 from jobs.training.keeping import Keeper, restore
 from jobs.training.teacher import ask_once, guide_file
 from models.base import AnomalyModel
 from models.methods import METHODS
-from models.objectives.base import LiveTeacher, TableTargets, Targets
+from models.objectives.base import Learner, LiveTeacher, Targets
 from options.dump import dumps
 from options.schema import Run, Stage
 from utils.checkpoint import num_parameters
@@ -34,15 +33,25 @@ from utils.device import Machine
 from utils.download import sha256_of
 from utils.errors import UserError
 from utils.provenance import environment
-from utils.ranks import (
-    is_main,
-    joined,
-    main_first,
-    synchronized,
-)
-from utils.runlog import Row, RunLog
-from utils.seeding import derive
-from utils.training import fit
+from utils.ranks import is_main, joined, main_first, synchronized
+from utils.training import Epochs, fit
+
+
+def train_seeds(run: Run, seeds: int | None) -> None:
+    """Trains what is missing of an experiment, or of each of its seeds.
+
+    Args:
+        run: The experiment.
+        seeds: Number of seeds; ``None``: the experiment itself.
+
+    Raises:
+        UserError: As :func:`train`.
+    """
+    with joined(Machine.choose(run.misc.device, run.misc.precision).device):
+        for one in of_seeds(run, seeds):
+            if seeds is not None:
+                say(f"seed {one.misc.seed}: {one.exp.dir}")
+            train(one)
 
 
 def train(run: Run) -> None:
@@ -55,152 +64,135 @@ def train(run: Run) -> None:
     stages = {name: stage for name, stage in run.stages.items() if stage.needs_training}
     if not stages:
         say("nothing to train: these networks are used as they are; next: test.py")
+        return
     for stage in stages.values():
         check_training(stage)
-    parts = parts_of(run, read_splits(run.dataset)) if stages else []
-    # First: mistakes in the data cost no training.
+    # All data are read first: a mistake in them should cost no training.
     jobs = [
-        (part, name, read_data(part, name, splits), splits)
-        for part, splits in parts
+        Job(part, name, splits, read_data(part, name, splits), machine)
+        for part, splits in of_objects(run, read_splits(run.dataset))
         for name in stages
     ]
-    for _, name, data, _ in jobs:
-        _check_choice(name, stages[name], data)
+    for job in jobs:
+        _check_validation(job)
     with joined(machine.device):
-        check_data(run, [data for _, _, data, _ in jobs])
-        for part, name, data, splits in jobs:
+        check_data(run, [job.data for job in jobs])
+        for job in jobs:
             if run.dataset.per_object:
-                say(f"\n{', '.join(part.dataset.objects)}")
-            _train_stage(part, name, stages[name], data, splits, machine)
+                say(f"\n{', '.join(job.run.dataset.objects)}")
+            _train_stage(job)
 
 
-def _check_choice(name: str, stage: Stage, data: Data) -> None:
+def _check_validation(job: Job) -> None:
     """Raises UserError if the validation images cannot tell a good epoch from a bad one."""
-    kinds = {(record.object, record.label) for record in data.val}
-    if stage.engine.keep == "best" and not any(
-        (shown, 1 - label) in kinds for shown, label in kinds
+    kinds = {(record.object, record.label) for record in job.data.val}
+    if job.stage.engine.keep == "best" and not any(
+        (name, 1 - label) in kinds for name, label in kinds
     ):
         raise UserError(
-            f"{name}: no object has normal and anomalous images among the {len(data.val)} "
-            f"validation images of {data.root}: no epoch is the best; write another "
-            "dataset.val_fraction, or engine.keep: last"
+            f"{job.name}: no object has normal and anomalous images among the "
+            f"{len(job.data.val)} validation images of {job.data.root}, so no epoch can be chosen "
+            "as the best; write another dataset.val_fraction, or engine.keep: last"
         )
 
 
-def _train_stage(
-    run: Run, name: str, stage: Stage, data: Data, splits: Splits, machine: Machine
-) -> None:
-    folder = StageFolder(run.exp.dir / name, name)
-    teacher = guide_file(run, stage, splits)
+def _train_stage(job: Job) -> None:
+    """Trains one network, or resumes its training, unless it is finished."""
+    folder, stage, machine = job.folder, job.stage, job.machine
+    teacher = guide_file(job.run, stage, job.splits)
     teacher_hash = sha256_of(teacher) if teacher else ""
     about = {
-        "data": data.hash,
+        "data": job.data.hash,
         "teacher": teacher_hash[:12] or None,
         "precision": str(machine),
         **environment(machine.device),
     }
     with main_first():
         if is_main():
-            folder.claim(run, about)
+            folder.claim(job.run, about)
     state = folder.load_state()
-    history: list[Row] = state["history"] if state else []
-    if len(history) >= stage.engine.epochs:
-        say(f"{name}: finished already: {folder.best}")
+    done = len(state["history"]) if state else 0
+    if done >= stage.engine.epochs:
+        say(f"{job.name}: finished already: {folder.best}")
         return
 
-    _judge_text(name, stage, data)
-    targets: Targets | None = None
-    live_stage = None  # the teacher's options, if it looks on while the student is trained
-    if teacher is not None and stage.engine.targets == "live":
-        guide, live_stage, _ = load_model(teacher, stage)
-        targets = LiveTeacher(machine.place(guide))
-    elif teacher is not None:
-        targets = _ask_once(run, name, stage, data, machine, teacher, teacher_hash)
-    learner = build_learner(run, name, stage, targets)
-    machine.place(learner)
+    _warn_of_labels(job)
+    targets, live_teacher = _targets(job, teacher, teacher_hash)
+    learner = machine.place(build_learner(job, targets))
     if stage.engine.compile:
         learner.model.compile()
     optimizer = build_optimizer(stage, learner)
-    batches = training_batches(run, name, stage, data, machine.device, live_stage)
+    batches = training_batches(job, live_teacher)
     if state is None:
         _adapt(learner.model, batches, machine.device)
     else:
         restore(learner, optimizer, state, folder)
-    best = tuple(state["best"]) if state else None
-    del state  # three times the weights, which every process would hold
     if is_main():
-        lists = {"train": data.train, "val": data.val, "test": data.splits["test"]}
-        folder.describe(run, about, to_meta(lists))
-        keep_list(run, splits)
-    total, trained = num_parameters(learner.model)
-    say(
-        f"{name}: {stage.model.name}, {_counted(total)} parameters ({_counted(trained)} "
-        f"trained), {len(data.train)} images to learn from, {len(data.val)} to choose on, {machine}"
-        + (f"; goes on after epoch {len(history)}" if history else "")
-    )
-    keeper = Keeper(
-        folder,
-        learner,
-        optimizer,
-        evaluation_batches(
-            run, stage, data.val, data.splits["train"], machine.device, root=data.root
-        )
-        if data.val
-        else None,
-        machine,
-        about={**about, "stage": name, "options": dumps(run)},
-        best=best,
-        log=RunLog(folder.path, history) if is_main() else None,
-        history=history,
-        epochs=stage.engine.epochs,
-        keep=stage.engine.keep,
-    )
+        lists = {"train": job.data.train, "val": job.data.val, "test": job.data.splits["test"]}
+        folder.describe(job.run, about, to_meta(lists))
+        keep_list(job.run, job.splits)
+    about |= {"stage": job.name, "options": dumps(job.run)}
+    keeper = Keeper(job, learner, optimizer, about, history=state["history"] if state else [])
+    del state  # three times the size of the weights, in each process
+    _announce(job, learner, done)
     fit(
         synchronized(learner, machine.device),
         batches,
         optimizer,
         build_schedule(stage),
-        epochs=range(len(history), stage.engine.epochs),
-        seed=derive(run.misc.seed, name),
-        device=machine.device,
-        autocast=machine.autocast,
+        epochs=Epochs(job.name, range(done, stage.engine.epochs), job.seed()),
+        machine=machine,
         on_epoch=keeper,
-        name=name,
     )
     keeper.close()
-    say(f"{name}: done: {folder.best}")
+    say(f"{job.name}: done: {folder.best}")
+
+
+def _targets(
+    job: Job, teacher: Path | None, teacher_hash: str
+) -> tuple[Targets | None, Stage | None]:
+    """What the student learns from its teacher, and the options of one that is asked live."""
+    if teacher is None:
+        return None, None
+    model, stage, _ = load_model(teacher, job.stage)
+    live = LiveTeacher(job.machine.place(model))
+    if job.stage.engine.targets == "live":
+        return live, stage
+    return ask_once(job, live, stage, teacher_hash), None
+
+
+def _announce(job: Job, learner: Learner, done: int) -> None:
+    total, trained = num_parameters(learner.model)
+    resumed = f"; resumed after epoch {done}" if done else ""
+    say(
+        f"{job.name}: {job.stage.model.name}, {_counted(total)} parameters ({_counted(trained)} "
+        f"trained), {len(job.data.train)} images to learn from, {len(job.data.val)} to choose on, "
+        f"{job.machine}{resumed}"
+    )
 
 
 def _counted(number: int) -> str:
-    """As in "427.9 M" or, of few, "43,008"."""
+    """As in "427.9 M" or, of small numbers, "43,008"."""
     return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number:,}"
 
 
-def _judge_text(name: str, stage: Stage, data: Data) -> None:
-    """Says so if a network is about to read nothing but the labels."""
+def _warn_of_labels(job: Job) -> None:
+    """Prints a warning if the text that a network is about to read is only the label."""
+    stage, data = job.stage, job.data
     reads_labels = METHODS[stage.model.name].reads_text and stage.captions.policy != "object"
     if reads_labels and says_only_the_label(data.train):
         text = next(record.defect for record in data.train if record.label)
         say(
-            f"{name}: warning: the text of these images says nothing but their label (that of an "
-            f"anomalous one is always {text!r}): there is nothing to learn from it that the label "
-            "does not say; captions.dropout, or captions.policy=object, makes it look at the image"
+            f"{job.name}: warning: the text of these images is only their label (that of an "
+            f"anomalous one is always {text!r}), so there is nothing else to learn from it; "
+            "captions.dropout, or captions.policy=object, makes the network look at the image"
         )
 
 
-def _ask_once(
-    run: Run, name: str, stage: Stage, data: Data, machine: Machine, file: Path, sha256: str
-) -> TableTargets:
-    """What the teacher in ``file`` says; the teacher itself is gone when this returns."""
-    guide, guide_stage, _ = load_model(file, stage)
-    teacher = LiveTeacher(machine.place(guide))
-    return ask_once(run, name, stage, data, machine, teacher, guide_stage, sha256)
-
-
 def _adapt(model: AnomalyModel, batches: Batches, device: torch.device) -> None:
-    """Lets encoders that ask for it look at a few hundred training images before the training.
+    """Shows a few hundred training images to encoders that adapt to them before the training.
 
-    With several processes each shows its own; what the main one's have seen counts for all.
+    With several processes each shows its own images; the encoders of the main process count.
     """
     for encoder in model.encoders():
         images = (batch.image.to(device) for batch in batches.epoch(0))

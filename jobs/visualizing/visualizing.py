@@ -1,7 +1,6 @@
-"""The fourth job: show where a student looks, and what the words of a teacher look at."""
+"""Shows where a student looks, and what the words of a teacher look at."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,19 +10,16 @@ from tqdm import tqdm
 
 from datasets.captions import Captions
 from datasets.image import View, read_image
-from datasets.record import Record, data_hash
-from jobs.build import evaluation_batches
+from datasets.record import Record
 from jobs.data import read_tested
-from jobs.parts import parts_to_test
-from jobs.testing import open_network, origin
+from jobs.session import Network, Session
 from jobs.visualizing.localization import Chosen, centre_heat, locate, markdown, per_object, typical
 from jobs.visualizing.pictures import Column, Panel, Words, draw_heat_maps, draw_words
-from models.base import AnomalyModel
 from models.gradcam import heat_maps
 from models.student import Student
 from models.teacher import Teacher
 from models.word_maps import WordMaps, word_maps
-from options.schema import Run, Stage
+from options.schema import Run
 from utils.batch import UNKNOWN, Batch
 from utils.checkpoint import write_bytes
 from utils.console import say
@@ -36,158 +32,148 @@ FINE = 480  # pixels that a picture in the picture has at least, in width
 T = TypeVar("T")
 
 
-def visualize(
-    run: Run, source: str, *, out: Path | None = None, attention_out: Path | None = None
-) -> None:
+def visualize(run: Run, *, out: Path | None = None, attention_out: Path | None = None) -> None:
     """Draws what each trained network of ``run`` looks at, into its folder.
 
     Args:
         run: The experiment; its stages must be trained.
-        source: The options as the user wrote them.
-        out: Where else the student's heat maps go.
-        attention_out: Where else the teacher's attention goes.
+        out: Where a copy of the student's heat maps goes.
+        attention_out: Where a copy of the teacher's attention goes.
 
     Raises:
-        UserError: If a stage is not trained, was trained with other options, or if what is asked
+        UserError: If a stage is not trained, was trained with other options, or if what was asked
             for cannot be shown; and in several processes.
     """
     if share().world_size > 1:
         raise UserError("visualize.py: runs in one process; start it without torchrun")
     machine = Machine.choose(run.misc.device, "fp32")
-    splits = read_tested(run.dataset)
-    about = origin(run, splits, source, machine)
+    whole = Session(run, read_tested(run.dataset), machine, "visualize.py")
     copies = {"student": out, "teacher": attention_out}
     for name, copy in copies.items():
         if copy and name not in run.stages:
-            raise UserError(f"{copy}: {source} trains no {name}: nothing to draw there")
+            raise UserError(f"{copy}: {run.command} trains no {name}: nothing to draw there")
         if copy and run.dataset.per_object:
             raise UserError(f"{copy}: one model per object makes many pictures; take their folders")
-    for part, found in parts_to_test(run, splits):
-        viewer = _Viewer(part, found["test"], machine, {**about, "data": data_hash(found)})
-        for name in sorted(copies.keys() & part.stages.keys()):
-            viewer.draw(name, source, copies[name])
+    for session in whole.of_objects():
+        for name in sorted(copies.keys() & session.run.stages.keys()):
+            _draw(session, name, copies[name])
     if not copies.keys() & run.stages.keys():
-        say(f"{source}: trains no student and no teacher: nothing to draw")
+        say(f"{run.command}: trains no student and no teacher: nothing to draw")
 
 
-@dataclass(frozen=True)
-class _Viewer:
-    run: Run
-    records: Sequence[Record]
-    machine: Machine
-    about: dict[str, Any]
-
-    def draw(self, name: str, source: str, copy: Path | None) -> None:
-        """Draws what there is to show of a trained network, and says so where there is nothing."""
-        model, stage, title = open_network(self.run, name, self.about, source)
-        folder = self.run.exp.dir / name
-        try:
-            made = self.show(self.machine.place(model), stage, folder, title)
-        except NothingToShowError as error:
-            if copy:
-                raise UserError(f"{folder}: {error}") from error
-            say(f"{folder}: {error}")
-            return
+def _draw(session: Session, name: str, copy: Path | None) -> None:
+    """Draws what there is to show of a trained network, or prints why there is nothing."""
+    network = session.network(name)
+    folder = session.run.exp.dir / name
+    session.machine.place(network.model)
+    try:
+        if isinstance(network.model, Student):
+            picture = _draw_student(session, network, network.model, folder)
+        elif isinstance(network.model, Teacher):
+            picture = _draw_teacher(session, network, network.model, folder)
+        else:
+            raise NothingToShowError(f"{network.title} does not look at images")
+    except NothingToShowError as error:
         if copy:
-            write_bytes(made, copy)
+            raise UserError(f"{folder}: {error}") from error
+        say(f"{folder}: {error}")
+        return
+    if copy:
+        write_bytes(picture, copy)
 
-    def show(self, model: AnomalyModel, stage: Stage, folder: Path, title: str) -> bytes:
-        """The picture of a network, as PNG.
 
-        Raises:
-            NothingToShowError: If it has none.
-        """
-        if isinstance(model, Student):
-            return self.student(model, stage, folder, title)
-        if isinstance(model, Teacher):
-            return self.teacher(model, stage, folder)
-        raise NothingToShowError(f"{title} does not look at images: there is nothing to show")
+def _draw_student(session: Session, network: Network, model: Student, folder: Path) -> bytes:
+    """Writes gradcam.png, gradcam.csv and gradcam.md; returns the picture."""
+    records = session.splits["test"]
 
-    def student(self, model: Student, stage: Stage, folder: Path, title: str) -> bytes:
-        """Writes gradcam.png, gradcam.csv and gradcam.md."""
+    def look(batch: Batch) -> Iterable[tuple[float, np.ndarray]]:
+        scores, heat = heat_maps(model, batch)
+        return zip(scores.tolist(), heat.cpu().numpy(), strict=True)
 
-        def look(batch: Batch) -> Iterable[tuple[float, np.ndarray]]:
-            scores, heat = heat_maps(model, batch)
-            return zip(scores.tolist(), heat.cpu().numpy(), strict=True)
-
-        rows = pd.DataFrame(
-            {**_facts(record, mask, score), **locate(heat, mask, record.label)}
-            for record, mask, (score, heat) in self._each(stage, self.records, look)
-        )
-        columns = []
-        for chosen in self._chosen(rows):
-            shown = [self.records[i] for i in chosen if i is not None]
-            panels = [
-                Panel(self._photo(stage, record), heat, mask, score)
-                for record, mask, (score, heat) in self._each(stage, shown, look)
-            ]
-            normal = panels[1] if len(panels) > 1 else None
-            columns.append(Column(_name(shown[0]), _defect(shown[0]), panels[0], normal))
-        picture = draw_heat_maps(columns, _heat_note(columns))
-        table = per_object(rows)
-        text = markdown(table, f"Grad-CAM of {title}, anomalous logit", self.about)
-        csv = table.rename_axis("object").to_csv(float_format="%.4f")
-        write_bytes(text.encode(), folder / "gradcam.md")
-        write_bytes(csv.encode(), folder / "gradcam.csv")
-        write_bytes(picture, folder / "gradcam.png")
-        say(f"\n{text}\n{folder}: gradcam.png, gradcam.csv, gradcam.md")
-        return picture
-
-    def teacher(self, model: Teacher, stage: Stage, folder: Path) -> bytes:
-        """Writes attention.png."""
-        captions = Captions(stage.captions.policy, 0.0, 0)
-
-        def look(batch: Batch) -> Iterable[tuple[float, str, WordMaps]]:
-            assert batch.caption is not None  # a teacher reads
-            scores, found = word_maps(model, batch)
-            return zip(scores.tolist(), batch.caption, found, strict=True)
-
-        rows = pd.DataFrame(
-            {**_facts(record, mask, score), **_attention(record, mask, found)}
-            for record, mask, (score, _, found) in self._each(stage, self.records, look, captions)
-        )
-        shown = [self.records[chosen.anomalous] for chosen in self._chosen(rows)[:COLUMNS]]
-        blocks = [
-            Words(self._photo(stage, record), mask, caption, found.words, found.maps.cpu().numpy())
-            for record, mask, (_, caption, found) in self._each(stage, shown, look, captions)
+    rows = pd.DataFrame(
+        {**_facts(record, mask, score), **locate(heat, mask, record.label)}
+        for record, mask, (score, heat) in _each(session, network, records, look)
+    )
+    columns = []
+    for chosen in _chosen(rows):
+        shown = [records[i] for i in chosen if i is not None]
+        panels = [
+            Panel(_photo(session, network, record), heat, mask, score)
+            for record, mask, (score, heat) in _each(session, network, shown, look)
         ]
-        note = _word_note(rows)
-        picture = draw_words(blocks, note)
-        write_bytes(picture, folder / "attention.png")
-        say(f"\n{note}\n{folder}: attention.png")
-        return picture
+        normal = panels[1] if len(panels) > 1 else None
+        columns.append(Column(_name(shown[0]), _defect(shown[0]), panels[0], normal))
+    picture = draw_heat_maps(columns, _heat_note(columns))
+    table = per_object(rows)
+    text = markdown(table, f"Grad-CAM of {network.title}, anomalous logit", session.about)
+    csv = table.rename_axis("object").to_csv(float_format="%.4f")
+    write_bytes(text.encode(), folder / "gradcam.md")
+    write_bytes(csv.encode(), folder / "gradcam.csv")
+    write_bytes(picture, folder / "gradcam.png")
+    say(f"\n{text}\n{folder}: gradcam.png, gradcam.csv, gradcam.md")
+    return picture
 
-    def _chosen(self, rows: pd.DataFrame) -> list[Chosen]:
-        chosen = typical(rows, -(-COLUMNS // rows["object"].nunique()))
-        if not chosen:
-            raise NothingToShowError("there are no anomalous test images: there is nothing to show")
-        return chosen
 
-    def _each(
-        self,
-        stage: Stage,
-        records: Sequence[Record],
-        look: Callable[[Batch], Iterable[T]],
-        captions: Captions | None = None,
-    ) -> Iterator[tuple[Record, np.ndarray | None, T]]:
-        """Each image with its mask, ``None`` where it is not known, and what ``look`` finds."""
-        batches = evaluation_batches(
-            self.run, stage, records, self.records, self.machine.device, captions, with_masks=True
+def _draw_teacher(session: Session, network: Network, model: Teacher, folder: Path) -> bytes:
+    """Writes attention.png; returns it."""
+    records = session.splits["test"]
+    captions = Captions(network.stage.captions.policy, 0.0, 0)
+
+    def look(batch: Batch) -> Iterable[tuple[float, str, WordMaps]]:
+        assert batch.caption is not None  # a teacher reads text
+        scores, maps = word_maps(model, batch)
+        return zip(scores.tolist(), batch.caption, maps, strict=True)
+
+    rows = pd.DataFrame(
+        {**_facts(record, mask, score), **_attention(record, mask, words)}
+        for record, mask, (score, _, words) in _each(session, network, records, look, captions)
+    )
+    shown = [records[chosen.anomalous] for chosen in _chosen(rows)[:COLUMNS]]
+    blocks = [
+        Words(
+            _photo(session, network, record), mask, caption, words.words, words.maps.cpu().numpy()
         )
-        rest = iter(records)
-        for batch in tqdm(batches, desc="looking", unit="batch", leave=False):
-            assert batch.mask is not None  # they were asked for
-            masks = batch.mask.numpy()
-            for mask, found in zip(masks, look(batch.to(self.machine.device)), strict=True):
-                yield next(rest), None if UNKNOWN in mask else mask == 1, found
+        for record, mask, (_, caption, words) in _each(session, network, shown, look, captions)
+    ]
+    note = _word_note(rows)
+    picture = draw_words(blocks, note)
+    write_bytes(picture, folder / "attention.png")
+    say(f"\n{note}\n{folder}: attention.png")
+    return picture
 
-    def _photo(self, stage: Stage, record: Record) -> np.ndarray:
-        """The picture as the network sees it, but finer: RGB bytes, ``(h, w, 3)``."""
-        height, width = stage.image.height_width
-        times = -(-FINE // width)
-        view = View((times * height, times * width), stage.image.resize)
-        image = view(read_image(self.run.dataset.dir / record.path))
-        return image.permute(1, 2, 0).numpy()
+
+def _chosen(rows: pd.DataFrame) -> list[Chosen]:
+    chosen = typical(rows, -(-COLUMNS // rows["object"].nunique()))
+    if not chosen:
+        raise NothingToShowError("there are no anomalous test images: there is nothing to show")
+    return chosen
+
+
+def _each(
+    session: Session,
+    network: Network,
+    records: Sequence[Record],
+    look: Callable[[Batch], Iterable[T]],
+    captions: Captions | None = None,
+) -> Iterator[tuple[Record, np.ndarray | None, T]]:
+    """Each image with its mask, ``None`` where it is not known, and the result of ``look``."""
+    batches = session.batches(network, records, captions=captions, with_masks=True)
+    rest = iter(records)
+    for batch in tqdm(batches, desc="drawing", unit="batch", leave=False):
+        assert batch.mask is not None  # they were asked for
+        masks = batch.mask.numpy()
+        for mask, result in zip(masks, look(batch.to(session.machine.device)), strict=True):
+            yield next(rest), None if UNKNOWN in mask else mask == 1, result
+
+
+def _photo(session: Session, network: Network, record: Record) -> np.ndarray:
+    """The picture as the network sees it, but finer: RGB bytes, ``(h, w, 3)``."""
+    image = network.stage.image
+    height, width = image.height_width
+    times = -(-FINE // width)
+    view = View((times * height, times * width), image.resize)
+    pixels = view(read_image(session.run.dataset.dir / record.path))
+    return pixels.permute(1, 2, 0).numpy()
 
 
 def _heat_note(columns: Sequence[Column]) -> str:

@@ -90,7 +90,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(smoke, tmp_path, capsy
     before = len(load_state(state)["history"])
     assert before < 3
     assert run_py.main([str(options)]) == 0
-    assert f"goes on after epoch {before}" in capsys.readouterr().out
+    assert f"resumed after epoch {before}" in capsys.readouterr().out
     assert test_py.main([str(options)]) == 0
     assert scores(tmp_path) == scores(smoke)
 

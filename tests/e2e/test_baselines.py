@@ -15,14 +15,13 @@ from safetensors.torch import load_file, save_file
 import run as run_py
 import test as test_py
 from jobs.build import build_learner, build_model, evaluation_batches, load_model
-from jobs.data import read_splits
-from jobs.scoring import show_references
+from jobs.data import image_store
+from jobs.session import Network
 from models.encoders.clip import clip_model
 from options.load import load
 from options.schema import Stage
-from tests.fixtures import write_visa
+from tests.fixtures import job_of, session_of, write_visa
 from utils.checkpoint import load_state
-from utils.device import Machine
 
 OPTIONS = """
 exp: {{dir: {folder}/run}}
@@ -108,7 +107,7 @@ def test_the_loss_falls(done):
 def test_only_what_should_move_moves(done, data):
     name, source, folder = done
     run = load(folder / "options.yaml")
-    before = dict(build_model(run, "baseline", run.baseline).named_parameters())
+    before = dict(build_model(run, "baseline").named_parameters())
     model, _, _ = load_model(folder / "run/baseline/best.safetensors")
     after = dict(model.named_parameters())
     assert before.keys() == after.keys()
@@ -136,10 +135,12 @@ def test_a_checkpoint_gives_the_scores_and_maps_of_the_training(done):
     _, _, folder = done
     run = load(folder / "options.yaml")
     model, stage, _ = load_model(folder / "run/baseline/best.safetensors")
-    learner = build_learner(run, "baseline", run.baseline, None).eval()
+    job = job_of(run, "baseline")
+    learner = build_learner(job, None).eval()
     learner.load_state_dict(load_state(folder / "run/baseline/last.pt")["learner"])
-    records = read_splits(run.dataset)["test"]
-    batches = evaluation_batches(run, stage, records, records, torch.device("cpu"))
+    batches = evaluation_batches(
+        image_store(run, job.splits), stage, job.splits["test"], torch.device("cpu")
+    )
     scores = pd.read_csv(folder / "run/baseline/scores.csv").set_index("path")["score"]
     for batch in batches:
         with torch.inference_mode():
@@ -197,7 +198,7 @@ def test_anomalies_without_masks_are_refused(data, tmp_path, capsys, name):
     assert (
         "1 anomalous images have no mask, the first is bolt/Data/Images/Anomaly/009.JPG" in message
     )
-    assert "leave them out" in message
+    assert "leave these images out" in message
 
 
 def test_masks_that_are_learned_from_are_checked_first(data, tmp_path, capsys):
@@ -221,7 +222,7 @@ def test_they_are_trained_on_another_data_set_or_not_at_all(data, tmp_path, caps
     message = refused(test_py, capsys, options)
     assert "nothing is trained yet; first: python run.py" in message
     file = {"vand": "mvtec_pretrained.pth", "anomalyclip": "epoch_15.pth"}[name]
-    assert f"or take its authors' weights: baseline.model.released=FILE ({file} of" in message
+    assert f"or use its authors' weights: baseline.model.released=FILE ({file} of" in message
 
 
 def test_what_is_wrong_with_the_other_data_set_is_said_of_it(data, tmp_path, capsys):
@@ -325,15 +326,15 @@ def test_references_are_drawn_by_the_seed(data, tmp_path, capsys):
 def test_every_process_sees_all_references(data, tmp_path, monkeypatch):
     source = write(tmp_path, data, "vand", "random")
     run = load(source, [*UNTRAINED["winclip"], *released("winclip", tmp_path)])
-    splits, machine = read_splits(run.dataset), Machine.choose("cpu", "fp32")
+    session = session_of(run)
 
     def references_of(rank, world_size):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", str(world_size))
-        model = build_model(run, "baseline", run.baseline)
+        model = build_model(run, "baseline")
         seen = []
         monkeypatch.setattr(model, "remember", lambda batch: seen.extend(batch.path))
-        show_references(model, run, run.baseline, splits, machine)
+        session.show_references(Network(model, run.baseline, "winclip"))
         return seen
 
     alone = references_of(0, 1)

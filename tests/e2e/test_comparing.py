@@ -12,7 +12,7 @@ import compare as compare_py
 import run as run_py
 import test as test_py
 from jobs.build import load_model
-from jobs.comparing import comparing
+from jobs.session import Session
 from models.base import AnomalyModel
 from models.methods import METHODS
 from tests.fixtures import write_smoke
@@ -115,10 +115,8 @@ def test_what_can_run_runs_and_what_cannot_says_why(folder, smoke, capsys):
 
 def test_scores_are_used_again_only_if_they_would_be_the_same(folder, capsys, monkeypatch):
     scored = []
-    original = comparing.score_test
-    monkeypatch.setattr(
-        comparing, "score_test", lambda *a, **k: scored.append(1) or original(*a, **k)
-    )
+    original = Session.scores
+    monkeypatch.setattr(Session, "scores", lambda *a, **k: scored.append(1) or original(*a, **k))
     only = ["columns.oracle=null", "columns.later=null"]
     assert compare(folder, *only) == 0
     first = (folder / "out/comparison.csv").read_text()
@@ -172,7 +170,7 @@ def test_other_pictures_are_scored_anew(folder, bright, smoke):
 
 
 def test_what_was_done_before_an_interruption_stays(folder, capsys, monkeypatch):
-    original = comparing.score_test
+    original = Session.scores
     calls = []
 
     def interrupted(*args, **kwargs):
@@ -181,7 +179,7 @@ def test_what_was_done_before_an_interruption_stays(folder, capsys, monkeypatch)
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(comparing, "score_test", interrupted)
+    monkeypatch.setattr(Session, "scores", interrupted)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards
     assert compare(folder) == 130
     assert compare(folder) == 0

@@ -16,10 +16,9 @@ from datasets.readers import DATASETS
 from datasets.record import data_hash
 from jobs.build import load_model
 from jobs.data import read_splits
-from jobs.parts import parts_to_test
 from jobs.training.teacher import guide_file
 from options.load import load
-from tests.fixtures import write_smoke, write_visa
+from tests.fixtures import session_of, write_smoke, write_visa
 from tests.layouts import LAYOUTS, Painter, write_folder
 from utils.checkpoint import read_about, save_weights
 from utils.errors import UserError
@@ -109,7 +108,7 @@ def test_a_teacher_that_reads_labels_is_warned_of(smoke, tmp_path, capsys, text)
     dataset = f"dataset={{name: folder, dir: {root}, val_fraction: 0.4, cache: null}}"
     assert run_py.main([str(tmp_path / "smoke.yaml"), dataset, "engine.epochs=1"]) == 0
     said = capsys.readouterr().out
-    assert ("teacher: warning: the text of these images says nothing but" in said) is not text
+    assert ("teacher: warning: the text of these images is only their" in said) is not text
     assert "student: warning" not in said
 
 
@@ -227,8 +226,9 @@ def test_an_object_without_test_images_is_passed_over(smoke, tmp_path, capsys):
     run = load(write_smoke(tmp_path, smoke / "visa"), ["dataset.per_object=true"])
     splits = read_splits(run.dataset)
     splits["test"] = [record for record in splits["test"] if record.object == "candle"]
-    assert [part.dataset.objects for part, _ in parts_to_test(run, splits)] == [("candle",)]
-    assert capsys.readouterr().out == "pipe_fryum: no test images: passed over\n"
+    session = replace(session_of(run), splits=splits)
+    assert [part.run.dataset.objects for part in session.of_objects()] == [("candle",)]
+    assert capsys.readouterr().out == "pipe_fryum: left out: it has no test images\n"
 
 
 @pytest.mark.parametrize("program", [test_py, visualize_py])

@@ -15,17 +15,14 @@ import run as run_py
 import test as test_py
 from datasets import captions
 from jobs.build import evaluation_batches, load_model, training_batches
-from jobs.data import read_data
 from jobs.run_folder import StageFolder
-from jobs.testing import open_network
 from jobs.training.teacher import ask_once
 from jobs.training.training import train
 from models.objectives.base import LiveTeacher
 from options.load import load
-from tests.fixtures import write_smoke
+from tests.fixtures import job_of, session_of, write_smoke
 from utils import training
 from utils.checkpoint import load_state, read_about
-from utils.device import Machine
 from utils.download import sha256_of
 
 FILES = ("scores.csv", "table.md", "table.csv", "table.json")
@@ -98,7 +95,7 @@ def test_scores_and_tables_agree(done):
     about = document["about"]
     assert about["seed"] == 7
     assert about["split"] == "visa 2cls_highshot test"
-    assert about["options"].endswith("smoke.yaml")
+    assert about["command"] == f"python test.py --oracle-text {done}/smoke.yaml"
     assert re.fullmatch(r"[0-9a-f]{12}", about["data"])
     text = (done / "run/student/table.md").read_text()
     assert "student, image only: 12 images, 4 anomalous. Mean over 2 of 2 objects" in text
@@ -303,7 +300,8 @@ def test_an_unfinished_training_says_so(copy, capsys):
 def test_what_changes_no_score_is_as_the_present_command_says(copy):
     local = ["engine.eval_batch_size=3", "engine.pixels_on_device=true", "engine.epochs=9"]
     run = load(copy / "smoke.yaml", [*local, "exp.resume=any_options"])
-    _, stage, title = open_network(run, "student", {}, "")
+    network = session_of(run).network("student")
+    stage, title = network.stage, network.title
     assert (stage.engine.eval_batch_size, stage.engine.pixels_on_device) == (3, True)
     assert stage.engine.epochs == 3  # what it was trained with
     assert title == "student, UNFINISHED (3 of 9 epochs)"
@@ -400,10 +398,10 @@ def test_variants_run(done, tmp_path, overrides):
 )
 def test_what_is_said_where_checkpoints_are_chosen(done, stage, said):
     run = load(done / "smoke.yaml")
-    data = read_data(run)
+    data = job_of(run).data
     anomalous = [record for record in data.val if record.label and record.object == "candle"][:1]
     options = getattr(run, stage)
-    batches = evaluation_batches(run, options, anomalous, data.val, torch.device("cpu"))
+    batches = evaluation_batches(data.store, options, anomalous, torch.device("cpu"))
     batch = next(iter(batches))
     assert batch.caption == said
 
@@ -411,15 +409,12 @@ def test_what_is_said_where_checkpoints_are_chosen(done, stage, said):
 def test_a_teacher_asked_once_says_what_it_would_say_live(done):
     """With the same caption for an image, both ways give the same answers."""
     run = load(done / "smoke.yaml")
-    machine = Machine.choose("cpu", "fp32")
-    data = read_data(run)
+    job = job_of(run)
     file = done / "run/teacher/best.safetensors"
     model, teacher_stage, _ = load_model(file)
     live = LiveTeacher(model)
-    once = ask_once(
-        run, "student", run.student, data, machine, live, teacher_stage, sha256_of(file)
-    )
-    batches = training_batches(run, "student", run.student, data, machine.device, teacher_stage)
+    once = ask_once(job, live, teacher_stage, sha256_of(file))
+    batches = training_batches(job, teacher_stage)
     for batch in batches.epoch(0):
         wanted, got = live(batch), once(batch)
         assert got.logits.numpy() == pytest.approx(wanted.logits.numpy(), abs=1e-5)

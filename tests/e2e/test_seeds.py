@@ -9,7 +9,7 @@ import pytest
 
 import run as run_py
 import test as test_py
-from jobs.seeds import runs_of
+from jobs.experiments import of_seeds
 from options.load import load
 from tests.fixtures import write_smoke
 from utils.errors import UserError
@@ -68,7 +68,7 @@ def test_the_table_is_the_mean_and_the_spread(done):
 def test_the_caption_says_what_and_how_often(done):
     text = (done / "run/student_seeds.md").read_text()
     assert "student, image only: 12 images, 4 anomalous. Mean over 2 of 2 objects." in text
-    assert "split visa 2cls_highshot test, seed 7 to 8, options" in text
+    assert "split visa 2cls_highshot test, seed 7 to 8, command python test.py" in text
     assert "smoke.yaml teacher=null" in text
     assert "--seeds 2" in text
     assert text.endswith("Mean ± standard deviation (n - 1) over 2 seeds.\n")
@@ -115,9 +115,9 @@ def test_a_seed_that_is_not_trained_is_named_with_its_command(done, capsys):
 
 def test_only_folder_and_seed_differ(done):
     run = load(done / "smoke.yaml")
-    first, second = runs_of(run, 2)
+    first, second = of_seeds(run, 2)
     assert (first.misc.seed, second.misc.seed) == (7, 8)
     assert second.exp.dir == run.exp.dir / "seed_8"
     assert second.student == run.student
     with pytest.raises(UserError, match="must be at least 1, got -1"):
-        runs_of(run, -1)
+        of_seeds(run, -1)

@@ -6,10 +6,10 @@ import torch
 from benchmarks.released import ReleasedBatches, released
 from benchmarks.training import Noting, Timed, ours
 from jobs.build import build_optimizer, build_schedule
-from jobs.data import read_data
 from options.load import load
+from tests.fixtures import job_of
 from utils.device import Machine
-from utils.training import fit
+from utils.training import Epochs, fit
 
 CPU = Machine(torch.device("cpu"), torch.float32)
 OPTIONS = (
@@ -21,20 +21,17 @@ OPTIONS = (
 
 
 def losses(run, name, build):
-    data, stage = read_data(run), run.stages[name]
-    learner, *_, batches = build(run, name, stage, data)
+    job = job_of(run, name, CPU)
+    learner, *_, batches = build(job)
     noting = Noting(learner)
     fit(
         noting,
         Timed(batches, 10),
-        build_optimizer(stage, learner),
-        build_schedule(stage),
-        epochs=(0,) * 4,
-        seed=0,
-        device=CPU.device,
-        autocast=CPU.autocast,
+        build_optimizer(job.stage, learner),
+        build_schedule(job.stage),
+        epochs=Epochs(name, (0,) * 4, 0),
+        machine=CPU,
         on_epoch=lambda _: None,
-        name=name,
     )
     return noting.losses
 
@@ -45,7 +42,7 @@ def test_the_losses_are_those_of_the_released_way(smoke, tmp_path, monkeypatch, 
     monkeypatch.setattr(ReleasedBatches, "num_workers", 0)
     run = load(smoke / "smoke.yaml", [*OPTIONS, f"dataset.cache={tmp_path}/cache"])
     # In fp32 two roundings of the same training drift apart: Adamax begins with signs.
-    expected = losses(run, name, lambda *args: released(*args, dtype=torch.float64))
-    found = losses(run, name, lambda *args: ours(*args, CPU, {}, dtype=torch.float64))
+    expected = losses(run, name, lambda job: released(job, torch.float64))
+    found = losses(run, name, lambda job: ours(job, {}, torch.float64))
     assert len(expected) >= 10
     assert found == pytest.approx(expected, rel=1e-5)

@@ -20,9 +20,8 @@ from datasets.image import read_image
 from datasets.readers.meta import read_meta
 from datasets.record import Record
 from jobs.checking import check_data
-from jobs.data import read_data
 from options.load import load
-from tests.fixtures import write_smoke
+from tests.fixtures import job_of, write_smoke
 from utils.errors import UserError
 
 SIZE = (160, 120)  # width, height
@@ -484,7 +483,7 @@ def test_names_of_all_kinds(folder, tmp_path):
 def training_check(root, *overrides):
     options, data = written_options(root)
     run = load(options, [data, *overrides])
-    check_data(run, [read_data(run, name) for name in ("teacher", "student")])
+    check_data(run, [job_of(run, name).data for name in ("teacher", "student")])
 
 
 def test_training_is_stopped_by_what_spoils_it(folder, capsys):

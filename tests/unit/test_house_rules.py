@@ -68,6 +68,43 @@ def test_layers(path):
             assert top not in OURS or top in allowed, f"{path}:{node.lineno} imports {name}"
 
 
+SOURCE = [*FILES, *sorted(Path().glob("*.py"))]
+MOST_ARGUMENTS, MOST_LINES = 7, 50
+
+
+def too_large(source):
+    """Functions with too many arguments or lines; docstrings do not count.
+
+    Keyword-only arguments of a constructor or function in a table are options of YAML.
+    """
+    options = {name for entry in ENTRIES for name in (entry.__name__, *BASES[entry.__name__])}
+    for outer in ast.walk(ast.parse(source)):
+        for node in ast.iter_child_nodes(outer):
+            if isinstance(node, ast.FunctionDef):
+                is_entry = getattr(outer, "name", node.name) in options
+                arguments = [*node.args.posonlyargs, *node.args.args]
+                arguments += [] if is_entry else node.args.kwonlyargs
+                count = len([a for a in arguments if a.arg not in ("self", "cls")])
+                first = node.body[0]
+                docstring = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) else 0
+                length = node.end_lineno - node.lineno + 1 - docstring
+                if count > MOST_ARGUMENTS or length > MOST_LINES:
+                    yield f"{node.name}: {count} arguments, {length} lines"
+
+
+BASES = {e.__name__: [b.__name__ for b in getattr(e, "__mro__", ())] for e in ENTRIES}
+
+
+@pytest.mark.parametrize("path", SOURCE, ids=str)
+def test_functions_are_small(path):
+    assert list(too_large(path.read_text())) == []
+
+
+def test_the_rule_sees_large_functions():
+    body = "\n".join(["    pass"] * 50)
+    assert len(list(too_large(f"def f(a, b, c, d, e, f, g, *, h): pass\ndef g():\n{body}"))) == 2
+
+
 def or_of_a_constant(source):
     """Line numbers of conditions such as ``name == "a" or "b"``, which are always true."""
     return [

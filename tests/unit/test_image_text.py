@@ -14,8 +14,8 @@ from datasets.readers import visa
 from datasets.record import Record
 from datasets.split import carve_validation
 from jobs.build import training_batches
-from jobs.data import read_data
 from options.load import load
+from tests.fixtures import job_of
 from utils.errors import UserError
 from utils.ranks import Share
 
@@ -191,7 +191,7 @@ def test_every_augmentation_changes_the_image_and_keeps_its_size(name):
 def test_crops_are_cut_out_of_larger_pictures(smoke):
     """The smallest crop is as large as what the network sees: nothing is blown up."""
     run = load(smoke / "smoke.yaml", ["student.augment.crop=0.25"])
-    batches = training_batches(run, "student", run.student, read_data(run), CPU, None)
+    batches = training_batches(job_of(run))
     assert batches.loader.dataset.pixels.size == (64, 128)
     assert next(batches.epoch(0)).image.shape == (4, 3, 32, 64)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.augment import Augment, Augmentation
 from datasets.image import View, read_view
 from datasets.image_text import ImageText, Mosaic
 from datasets.mask import Masks, read_mask
@@ -182,9 +183,12 @@ def test_a_mosaic_shows_whole_pictures():
     assert mask[:8, :12].sum() == mask[8:, 12:].sum() == area.sum() / 4
 
 
+MOSAIC = Augmentation(Augment(mosaic=1.0), (16, 24), seed=5)
+
+
 def test_a_data_set_makes_mosaics_by_epoch_and_image():
     records, pixels, masks = numbered(NAMES)
-    data = ImageText(pixels, records, masks=masks, mosaic=1.0, seed=5)
+    data = ImageText(pixels, records, masks=masks, augmentation=MOSAIC)
     first, again, other = data[0, 2], data[0, 2], data[1, 2]
     assert torch.equal(first.image, again.image)
     assert torch.equal(first.mask, again.mask)
@@ -195,7 +199,7 @@ def test_a_data_set_makes_mosaics_by_epoch_and_image():
 def test_the_label_of_a_mosaic_is_that_of_what_it_shows():
     """Of an anomalous image, and with none of its four anomalous, or the other way round."""
     records, pixels, masks = numbered(NAMES)
-    data = ImageText(pixels, records, masks=masks, mosaic=1.0, seed=5)
+    data = ImageText(pixels, records, masks=masks, augmentation=MOSAIC)
     samples = [data[epoch, i] for epoch in range(10) for i in range(len(records))]
     labels = [sample.record.label for sample in samples]
     assert labels == [int(sample.mask.any()) for sample in samples]

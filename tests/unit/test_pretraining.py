@@ -247,7 +247,7 @@ def test_a_number_that_is_too_small(tmp_path, capsys, option, least):
 
 def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     whole = pretrain(tmp_path / "whole", tmp_path / "pairs", SMALL)
-    keep = "demo.clip.pretraining.RunLog.add"
+    keep = "demo.clip.pretraining.RunLog.update"
     with monkeypatch.context() as patch:
         patch.setattr(keep, lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

@@ -9,9 +9,8 @@ import pytest
 from datasets.copies import group_copies
 from datasets.record import Record
 from datasets.split import carve_validation, draw_split, move_anomalies
-from jobs.data import read_data
 from options.load import load
-from tests.fixtures import write_smoke
+from tests.fixtures import job_of, write_smoke
 from utils.errors import UserError
 
 
@@ -98,11 +97,11 @@ def test_copies_in_a_split_of_its_own_never_lie_on_both_sides(visa_root, monkeyp
     options = write_smoke(visa_root.parent, visa_root)
     run = load(options, ["dataset.val_fraction=0.4", f"dataset.cache={cache}"])
     monkeypatch.chdir(visa_root.parent)
-    alone = read_data(run)
+    alone = job_of(run).data
     for first, second in itertools.pairwise(r.path for r in alone.train[:4] + alone.val[:4]):
         shutil.copy(visa_root / first, visa_root / second)
     for _ in range(2):  # the second time from the cache
-        data = read_data(run)
+        data = job_of(run).data
         sides = [
             {(visa_root / r.path).read_bytes() for r in part} for part in (data.train, data.val)
         ]

@@ -1,14 +1,13 @@
 """The loop: learning rates, means, what it stops at, and that the epoch decides on every draw."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 from torch import nn
 
 from utils.batch import Batch
+from utils.device import Machine
 from utils.errors import UserError
-from utils.training import fit
+from utils.training import Epochs, fit
 
 CPU = torch.device("cpu")
 
@@ -57,12 +56,9 @@ def run(learner, epochs=range(2), schedule=lambda epoch: epoch + 1):
         Source(),
         optimizer,
         schedule,
-        epochs=epochs,
-        seed=5,
-        device=CPU,
-        autocast=nullcontext,
+        epochs=Epochs("test", epochs, 5),
+        machine=Machine(CPU, torch.float32),
         on_epoch=done.append,
-        name="test",
     )
     return done
 

@@ -1,0 +1,91 @@
+"""One experiment as several: one for each seed, one for each object.
+
+Each of them is an ordinary experiment in a folder of its own, which can be trained, resumed and
+tested by itself.
+"""
+
+import json
+from dataclasses import replace
+
+from datasets.record import Splits, choose_objects, to_meta
+from options.schema import Run
+from utils.checkpoint import write_bytes
+from utils.console import say
+from utils.errors import UserError
+
+
+def of_seeds(run: Run, count: int | None) -> list[Run]:
+    """The same experiment for ``misc.seed`` and the numbers that follow it.
+
+    A teacher named by its folder is the same one for all of them.
+
+    Args:
+        run: The experiment.
+        count: Number of seeds; ``None``: the experiment itself, where it is.
+
+    Returns:
+        One experiment per seed, each in ``<exp.dir>/seed_<seed>``.
+
+    Raises:
+        UserError: If ``count`` is below 1.
+    """
+    if count is None:
+        return [run]
+    if count < 1:
+        raise UserError(f"--seeds: must be at least 1, got {count}")
+    return [
+        replace(
+            run,
+            exp=replace(run.exp, dir=run.exp.dir / f"seed_{seed}"),
+            misc=replace(run.misc, seed=seed),
+        )
+        for seed in range(run.misc.seed, run.misc.seed + count)
+    ]
+
+
+def of_objects(run: Run, splits: Splits) -> list[tuple[Run, Splits]]:
+    """The experiment with its images; with ``dataset.per_object`` one for each object.
+
+    Args:
+        run: The experiment.
+        splits: All its images.
+
+    Returns:
+        One experiment per object, each in ``<exp.dir>/<object>``, with the images of that object.
+
+    Raises:
+        UserError: If the name of an object cannot be that of a folder.
+    """
+    if not run.dataset.per_object:
+        return [(run, splits)]
+    names = sorted({record.object for records in splits.values() for record in records})
+    for name in names:
+        if name in (".", "..") or not name.strip() or set(name) & set("/\\\0"):
+            raise UserError(
+                f"dataset.per_object: object {name!r} cannot be the name of a folder; rename it, "
+                "or train one model for all objects"
+            )
+    return [(_of_object(run, name), choose_objects(splits, [name], "dataset")) for name in names]
+
+
+def _of_object(run: Run, name: str) -> Run:
+    reader = run.dataset.reader
+    reader = replace(reader, options={**reader.options, "objects": (name,)})
+    return replace(
+        run,
+        exp=replace(run.exp, dir=run.exp.dir / name),
+        dataset=replace(run.dataset, reader=reader, per_object=False),
+    )
+
+
+def keep_list(run: Run, splits: Splits) -> None:
+    """Writes ``<exp.dir>/meta_<reader>.json``, which the reader ``meta`` can read.
+
+    A file of that name with another list is left unchanged.
+    """
+    file = run.exp.dir / f"meta_{run.dataset.name}.json"
+    content = json.dumps(to_meta(splits), indent=1).encode()
+    if not file.exists():
+        write_bytes(content, file)
+    elif file.read_bytes() != content:
+        say(f"{file}: holds another list and is left unchanged")

@@ -1,0 +1,50 @@
+"""One network of an experiment: its options, its images, and the machine that trains it."""
+
+from dataclasses import dataclass
+
+from datasets.captions import Captions
+from datasets.record import Splits
+from jobs.data import Data
+from jobs.run_folder import StageFolder
+from options.schema import Run, Stage
+from utils.device import Machine
+from utils.seeding import derive
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that the training of one network needs to know.
+
+    Attributes:
+        run: The experiment.
+        name: Which of its stages.
+        splits: The data set of the experiment.
+        data: What the network learns from; for a baseline images of another data set.
+        machine: Where to compute.
+    """
+
+    run: Run
+    name: str
+    splits: Splits
+    data: Data
+    machine: Machine
+
+    @property
+    def stage(self) -> Stage:
+        """The options of the stage."""
+        return self.run.stages[self.name]
+
+    @property
+    def folder(self) -> StageFolder:
+        """The folder of the network."""
+        return StageFolder(self.run.exp.dir / self.name, self.name)
+
+    @property
+    def captions(self) -> Captions:
+        """What a teacher reads about the training images."""
+        options = self.stage.captions
+        return Captions(options.policy, options.dropout, self.seed("data"))
+
+    def seed(self, *purpose: str) -> int:
+        """A seed of this stage for one purpose."""
+        return derive(self.run.misc.seed, self.name, *purpose)
