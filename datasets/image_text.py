@@ -288,6 +288,7 @@ class Batches:
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda" and not isinstance(data.pixels, ResidentPixels),
             collate_fn=collate,
+            generator=generator(seed, "loader"),
         )
 
     def __len__(self) -> int:
@@ -301,6 +302,10 @@ class Batches:
             UserError: If a picture cannot be read.
         """
         self.order.epoch = number
+        # With a generator of its own, the loader takes nothing from the global one, which dropout
+        # uses: without processes it would take a number in each epoch, with them only once. One is
+        # taken here, so that runs repeat those of earlier versions.
+        torch.empty((), dtype=torch.int64).random_()
         for batch in self.loader:
             if isinstance(batch, UserError):
                 raise batch

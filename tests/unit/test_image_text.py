@@ -130,6 +130,15 @@ def test_worker_processes_change_nothing(visa_root):
         assert one.caption == two.caption
 
 
+def test_processes_do_not_change_what_dropout_draws(visa_root):
+    def drawn(workers):
+        batches = Batches(images(visa_root), 6, sampler=None, num_workers=workers, device=CPU)
+        torch.manual_seed(0)
+        return [(list(batches.epoch(number)), torch.rand(()).item())[1] for number in range(3)]
+
+    assert drawn(0) == drawn(1)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_picture_is_one_clear_error(visa_root, workers):
     (visa_root / "candle/Data/Images/Normal/000.JPG").write_bytes(b"")
