@@ -15,21 +15,23 @@ from options.command import options_parser, run_from
 from utils.errors import run_command
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 nothing wrong, 2 errors were found or the user can fix something."""
+def command(arguments: Sequence[str] | None) -> None:
+    """Reads the command line and does the work."""
     parser = options_parser(__doc__)
     parser.add_argument(
         "--out", type=Path, help="folder of the report; default: data/report/<name>"
     )
     args = parser.parse_intermixed_args(arguments)
 
-    def command() -> None:
-        run = run_from(args)
-        from jobs.checking import check
+    run = run_from(args)
+    from jobs.checking import check
 
-        check(run, out=args.out)
+    check(run, out=args.out)
 
-    return run_command(command)
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 nothing wrong, 2 errors found or something to fix, 130 or 143 interrupted."""
+    return run_command(lambda: command(arguments))
 
 
 if __name__ == "__main__":

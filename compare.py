@@ -14,8 +14,8 @@ from options.command import DEFAULT_COMPARISON, add_seeds, comparison_from, opti
 from utils.errors import run_command
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 something the user can fix, 130 interrupted."""
+def command(arguments: Sequence[str] | None) -> None:
+    """Reads the command line and does the work."""
     parser = options_parser(__doc__, DEFAULT_COMPARISON)
     add_seeds(parser)
     parser.add_argument(
@@ -23,15 +23,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_intermixed_args(arguments)
 
-    def command() -> None:
-        comparison = comparison_from(args)
-        from jobs.comparing.comparing import compare, train_columns
+    comparison = comparison_from(args)
+    from jobs.comparing.comparing import compare, train_columns
 
-        if args.train:
-            train_columns(comparison)
-        compare(comparison)
+    if args.train:
+        train_columns(comparison)
+    compare(comparison)
 
-    return run_command(command)
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something the user can fix, 130 or 143 interrupted."""
+    return run_command(lambda: command(arguments))
 
 
 if __name__ == "__main__":

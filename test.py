@@ -16,8 +16,8 @@ from options.command import add_old_compare, add_seeds, options_parser, run_from
 from utils.errors import run_command
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 something the user can fix, 130 interrupted."""
+def command(arguments: Sequence[str] | None) -> None:
+    """Reads the command line and does the work."""
     parser = options_parser(__doc__)
     add_seeds(parser)
     add_old_compare(parser)
@@ -30,14 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_intermixed_args(arguments)
 
-    def command() -> None:
-        run = run_from(args)
-        from jobs.testing import Extras, evaluate
+    run = run_from(args)
+    from jobs.testing import Extras, evaluate
 
-        extras = Extras(oracle_text=args.oracle_text, untrained=args.untrained, maps=args.maps)
-        evaluate(run, extras, args.seeds)
+    extras = Extras(oracle_text=args.oracle_text, untrained=args.untrained, maps=args.maps)
+    evaluate(run, extras, args.seeds)
 
-    return run_command(command)
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something the user can fix, 130 or 143 interrupted."""
+    return run_command(lambda: command(arguments))
 
 
 if __name__ == "__main__":

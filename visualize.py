@@ -16,8 +16,8 @@ from options.command import options_parser, run_from
 from utils.errors import run_command
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 something the user can fix, 130 interrupted."""
+def command(arguments: Sequence[str] | None) -> None:
+    """Reads the command line and does the work."""
     parser = options_parser(__doc__)
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="a copy of the heat maps")
     parser.add_argument(
@@ -25,13 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_intermixed_args(arguments)
 
-    def command() -> None:
-        run = run_from(args)
-        from jobs.visualizing.visualizing import visualize
+    run = run_from(args)
+    from jobs.visualizing.visualizing import visualize
 
-        visualize(run, out=args.out, attention_out=args.attention_out)
+    visualize(run, out=args.out, attention_out=args.attention_out)
 
-    return run_command(command)
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something the user can fix, 130 or 143 interrupted."""
+    return run_command(lambda: command(arguments))
 
 
 if __name__ == "__main__":

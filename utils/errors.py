@@ -1,31 +1,88 @@
-"""Errors a user can fix, kept apart from bugs."""
+"""Errors that a user can fix, kept apart from bugs; and how a command ends."""
 
+import _thread
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 
 class UserError(Exception):
-    """The run cannot start or go on because of something the user can change.
+    """The run cannot start or continue because of something that the user can change.
 
     The commands print the message alone and exit with status 2; any other exception is a bug and
     keeps its traceback.
     """
 
 
+class Interrupted(KeyboardInterrupt):
+    """An interrupt of a command that can say how far it came: in the message."""
+
+
 class NothingToShowError(ValueError):
-    """A network has not got what a picture would show; the message says what."""
+    """A network lacks what a picture would show; the message says what."""
+
+
+class _Signals:
+    """While it is entered, SIGINT and SIGTERM raise KeyboardInterrupt; ignored ones stay ignored.
+
+    Attributes:
+        number: The signal that came; 0: none.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        self.hook, sys.unraisablehook = sys.unraisablehook, self.unraisable
+        if threading.current_thread() is threading.main_thread():  # others may not
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self.before[number] = signal.signal(number, self.handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        # What was interrupted half-made, such as a progress bar, would complain while it ends.
+        sys.unraisablehook = (lambda _: None) if self.number else self.hook
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        self.number = number
+        raise KeyboardInterrupt
+
+    def unraisable(self, problem: Any) -> None:
+        """Raises an interrupt again that came inside of a destructor, where it has no effect."""
+        if not self.number:
+            self.hook(problem)
+        elif problem.exc_type is KeyboardInterrupt:
+            threading.Timer(0.01, _thread.interrupt_main, [self.number]).start()
 
 
 def run_command(command: Callable[[], None]) -> int:
-    """Exit status of ``command``: 0 done, 2 something the user can fix, 130 interrupted."""
-    try:
-        command()
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except KeyboardInterrupt:
-        # What was cut off half-made, such as a progress bar, would complain while it is taken down.
-        sys.unraisablehook = lambda _: None
-        sys.stderr.write("interrupted; start the same command again to go on\n")
-        return 130
+    """Runs a command.
+
+    Returns:
+        Its exit status: 0 done, 2 something the user can fix, 130 interrupted (SIGINT), 143
+        terminated (SIGTERM).
+    """
+    progress = "interrupted"
+    with _Signals() as signals:
+        try:
+            command()
+        except KeyboardInterrupt as error:
+            signals.number = signals.number or signal.SIGINT
+            progress = str(error) if isinstance(error, Interrupted) else progress
+        except Exception as error:
+            if isinstance(error, UserError) and not signals.number:
+                sys.stderr.write(f"{error}\n")
+                return 2
+            if not signals.number:  # else a library has made an error of the interrupt
+                raise
+        if signals.number:
+            sys.stderr.write(f"{progress}; run the same command again to resume\n")
+            return 128 + signals.number
     return 0

@@ -36,6 +36,9 @@ class Keeper:
         optimizer: Its optimizer.
         about: What is stored with the weights.
         history: Rows of the epochs that are done; rows are added to it.
+
+    Attributes:
+        num_saved: Epochs that a resumed training need not repeat.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Keeper:
         history: list[Row],
     ) -> None:
         self.job, self.learner, self.optimizer, self.about = job, learner, optimizer, about
-        self.history = history
+        self.history, self.num_saved = history, len(history)
         self.log = RunLog(job.folder.path, history) if is_main() else None
         self.validation = None
         if job.data.val:
@@ -69,6 +72,7 @@ class Keeper:
         self.history.append(row)
         if self.log is not None:
             self._write(self.log, row, is_best=is_best)
+        self.num_saved = len(self.history)
         validation = (
             f"validation AUROC {figures['val_auroc']:.1f} AUPR {figures['val_aupr']:.1f}, "
             if figures

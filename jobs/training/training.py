@@ -31,7 +31,7 @@ from utils.checkpoint import num_parameters
 from utils.console import say
 from utils.device import Machine
 from utils.download import sha256_of
-from utils.errors import UserError
+from utils.errors import Interrupted, UserError
 from utils.provenance import environment
 from utils.ranks import is_main, joined, main_first, synchronized
 from utils.training import Epochs, fit
@@ -135,15 +135,19 @@ def _train_stage(job: Job) -> None:
     keeper = Keeper(job, learner, optimizer, about, history=state["history"] if state else [])
     del state  # three times the size of the weights, in each process
     _announce(job, learner, done)
-    fit(
-        synchronized(learner, machine.device),
-        batches,
-        optimizer,
-        build_schedule(stage),
-        epochs=Epochs(job.name, range(done, stage.engine.epochs), job.seed()),
-        machine=machine,
-        on_epoch=keeper,
-    )
+    try:
+        fit(
+            synchronized(learner, machine.device),
+            batches,
+            optimizer,
+            build_schedule(stage),
+            epochs=Epochs(job.name, range(done, stage.engine.epochs), job.seed()),
+            machine=machine,
+            on_epoch=keeper,
+        )
+    except KeyboardInterrupt:
+        progress = f"{keeper.num_saved} of {stage.engine.epochs}"
+        raise Interrupted(f"{job.name}: stopped after epoch {progress}") from None
     keeper.close()
     say(f"{job.name}: done: {folder.best}")
 

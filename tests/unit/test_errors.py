@@ -1,10 +1,12 @@
 """What a program says and returns when it is ended early."""
 
+import signal
 import sys
+import time
 
 import pytest
 
-from utils.errors import UserError, run_command
+from utils.errors import Interrupted, UserError, run_command
 
 
 class HalfMade:
@@ -26,16 +28,54 @@ def test_nothing_follows_the_last_word_of_an_interrupted_program(hook, capsys):
         raise KeyboardInterrupt(bar)
 
     assert run_command(command) == 130
-    assert capsys.readouterr().err == "interrupted; start the same command again to go on\n"
+    assert capsys.readouterr().err == "interrupted; run the same command again to resume\n"
     assert hook == []
 
 
-def test_what_the_user_can_mend_is_one_line_and_status_2(capsys):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_one_line_whatever_a_library_makes_of_it(hook, capsys, number, status):
+    def turned_into_an_error():
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise UserError("x: cannot be written ([enforce fail ...])") from None
+
+    def swallowed():
+        class Half:
+            def __del__(self):
+                signal.raise_signal(number)
+
+        Half()
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    def with_a_text():
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise Interrupted("student: stopped after epoch 3") from None
+
+    for command in (turned_into_an_error, swallowed, with_a_text):
+        text = "student: stopped after epoch 3" if command is with_a_text else "interrupted"
+        assert run_command(command) == status
+        assert capsys.readouterr().err == f"{text}; run the same command again to resume\n"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_an_ignored_signal_stays_ignored(hook):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run_command(lambda: signal.raise_signal(signal.SIGINT)) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_what_the_user_can_fix_is_one_line_and_status_2(capsys):
     def command():
-        raise UserError("a.yaml:1: mend this")
+        raise UserError("a.yaml:1: fix this")
 
     assert run_command(command) == 2
-    assert capsys.readouterr().err == "a.yaml:1: mend this\n"
+    assert capsys.readouterr().err == "a.yaml:1: fix this\n"
 
 
 def test_a_bug_keeps_its_traceback():
