@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets.copies import group_copies
@@ -61,6 +61,19 @@ def read_splits(options: Source) -> Splits:
     if isinstance(options, Dataset) and options.hold_out:
         return hold_out(splits, options.hold_out, "dataset.hold_out")
     return splits
+
+
+def with_object(run: Run, splits: Splits) -> Run:
+    """The experiment with the name of its object, where that is the name of the folder.
+
+    The name is stored with the run: a folder that is renamed later is noticed, and does not change
+    captions and drawn splits silently.
+    """
+    name = run.dataset.dir.resolve().name
+    objects = {record.object for records in splits.values() for record in records}
+    if run.dataset.reader.options.get("object_name") == "" and objects == {name}:
+        return replace(run, dataset=run.dataset.with_reader(object_name=name))
+    return run
 
 
 def read_tested(options: Source) -> Splits:

@@ -69,12 +69,10 @@ def of_objects(run: Run, splits: Splits) -> list[tuple[Run, Splits]]:
 
 
 def _of_object(run: Run, name: str) -> Run:
-    reader = run.dataset.reader
-    reader = replace(reader, options={**reader.options, "objects": (name,)})
     return replace(
         run,
         exp=replace(run.exp, dir=run.exp.dir / name),
-        dataset=replace(run.dataset, reader=reader, per_object=False),
+        dataset=replace(run.dataset.with_reader(objects=(name,)), per_object=False),
     )
 
 

@@ -1,16 +1,39 @@
-"""The folder of one stage: whose it is, how far it got, and whether it may be gone on with."""
+"""The folder of one network: what made it, how far it came, and what it has learned from."""
 
+import csv
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from datasets.record import Splits
+from jobs.data import whole_paths
 from options.dump import dumps, first_difference
 from options.load import loads
 from options.schema import Run
 from utils.checkpoint import load_state, read_about, save_state, write_bytes
 from utils.errors import UserError
+from utils.ranks import is_main
+
+_PART = re.compile(r".+\.[0-9a-f]{8}\.part")  # of a file that was never finished
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a network has seen in its training.
+
+    Attributes:
+        files: The images, validation included, without links.
+        objects: Names of their objects.
+    """
+
+    files: frozenset[Path]
+    objects: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -32,17 +55,17 @@ class StageFolder:
 
     @property
     def last(self) -> Path:
-        """Everything needed to go on after the last finished epoch."""
+        """Everything needed to resume after the last finished epoch."""
         return self.path / "last.pt"
 
     @property
     def options(self) -> Path:
-        """The options it was made with."""
+        """The options of the training."""
         return self.path / "options.yaml"
 
     @property
     def about(self) -> Path:
-        """Where it comes from: data, teacher, code, machine."""
+        """Where the network comes from: data, teacher, code, machine."""
         return self.path / "about.json"
 
     @property
@@ -52,11 +75,40 @@ class StageFolder:
 
     @property
     def is_trained(self) -> bool:
-        """Whether anything was trained in it; else it is nobody's, whatever else is there."""
+        """Whether anything was trained here; else other files in the folder do not matter."""
         return self.best.exists() or self.last.exists()
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training here; the lock ends with its process, even killed.
+
+        Raises:
+            UserError: If another process trains here.
+        """
+        if not is_main():
+            yield
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"{self.path}: another process is training here; wait for it, or choose another "
+                "exp.dir"
+            ) from error
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from error
+        try:
+            for file in self.path.iterdir():
+                if _PART.fullmatch(file.name):  # left by a process that was killed
+                    file.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
     def claim(self, run: Run, about: Mapping[str, Any]) -> None:
-        """Raises UserError if the folder holds a run that ``run`` must not go on with."""
+        """Raises UserError if the folder holds a run that ``run`` must not resume."""
         if not self.is_trained:
             return
         if run.exp.resume == "never":
@@ -66,9 +118,7 @@ class StageFolder:
         self.check(run, about)
 
     def describe(self, run: Run, about: Mapping[str, Any], lists: object) -> None:
-        """Writes what a training is made of that begins, or goes on with other options.
-
-        A run that goes on as it began keeps its description.
+        """Writes the description of a training that begins, or is resumed with other options.
 
         Args:
             run: The experiment.
@@ -86,41 +136,126 @@ class StageFolder:
         """Raises UserError, naming the first difference, if another experiment made the folder."""
         if run.exp.resume == "any_options":
             return
-        try:
-            text = self.options.read_text(encoding="utf-8")
-            known = json.loads(self.about.read_text(encoding="utf-8"))
-        except OSError:  # the weights came alone; they know it too
-            known = read_about(self.best)
-            text = known["options"]
-        before = loads(text, str(self.options))
+        before, about_before = self._description()
+        before = self._same_object(run, before)
         sections = ("dataset", "misc", self.stage)
         if self.stage == "baseline":  # it never saw the data set, and may be tested on any
             sections = ("dataset.auxiliary", "misc", self.stage)
-        change = first_difference(run, before, sections)
-        for key in ("data", "teacher"):
-            if change is None and key in about and about[key] != known.get(key):
-                change = f"{_MEANING[key]} is {about[key]}, was {known.get(key)}"
-        if change:
+        if change := first_difference(run, before, sections):
             raise UserError(
                 f"{self.path}: was made with other options: {change}; choose another exp.dir, or "
                 "write exp.resume=any_options to use it all the same"
+            )
+        if about.get("teacher", "") not in ("", about_before.get("teacher")):
+            raise UserError(
+                f"{self.path}: was guided by another teacher; choose another exp.dir, or write "
+                "exp.resume=any_options to use it all the same"
+            )
+        if about.get("data", "") not in ("", about_before.get("data")):
+            raise UserError(
+                f"{self.path}: was made with another list of images than that of {run.dataset.dir} "
+                "(other files, labels or names of objects); name its own data with dataset.dir, or "
+                "choose another exp.dir to train again"
+            )
+
+    def _same_object(self, run: Run, before: Run) -> Run:
+        """``before`` with the name of its object, which may be that of its folder.
+
+        Raises:
+            UserError: If the folder of the data was renamed, and the object with it.
+        """
+        name = run.dataset.reader.options.get("object_name", "")
+        known = before.dataset.reader.options.get("object_name", "")
+        if not name or self.stage == "baseline" or name == known:
+            return before
+        if not known:  # as runs of earlier versions have it
+            known = before.dataset.dir.resolve().name
+            if name == known:
+                return replace(before, dataset=before.dataset.with_reader(object_name=name))
+        raise UserError(
+            f"{self.path}: was trained on images of {known!r}, but those of {run.dataset.dir} are "
+            f"of {name!r}, the name of their folder if no option says so; if they are the same "
+            f"images, write dataset.object_name={known}"
+        )
+
+    def _description(self) -> tuple[Run, dict[str, Any]]:
+        """The experiment that made the folder; the weights know it if the files are damaged."""
+        try:
+            run = loads(self.options.read_text(encoding="utf-8"), str(self.options))
+            about: dict[str, Any] = json.loads(self.about.read_text(encoding="utf-8"))
+            about["data"]
+        except (OSError, ValueError, TypeError, KeyError, UserError) as error:
+            if not self.best.is_file():
+                raise UserError(
+                    f"{self.path}: options.yaml or about.json is missing or damaged ({error}); "
+                    "remove the folder to train again"
+                ) from error
+            about = read_about(self.best)
+            run = loads(about["options"], str(self.best))
+        return run, about
+
+    def learned(self, root: Path) -> Learned | None:
+        """What the network has seen; ``None`` if the folder has no list, only weights.
+
+        Args:
+            root: Where its images are now, if they are no longer where they were.
+
+        Raises:
+            UserError: If the list is damaged.
+        """
+        try:
+            lists = json.loads(self.lists.read_text(encoding="utf-8"))
+            entries = [
+                (str(entry["img_path"]), str(entry["cls_name"]))
+                for split in ("train", "val")
+                for of_object in lists[split].values()
+                for entry in of_object
+            ]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.lists}: is damaged ({type(error).__name__}), so it is not known which "
+                "images the network has learned from; put the file back, or train again"
+            ) from error
+        dataset = self._description()[0].dataset
+        if self.stage == "baseline" and dataset.auxiliary is not None:
+            before = dataset.auxiliary.dir
+        else:
+            before = dataset.dir
+        files = whole_paths(before if before.is_dir() else root, (path for path, _ in entries))
+        return Learned(frozenset(files), frozenset(name for _, name in entries))
+
+    def check_unseen(self, run: Run, splits: Splits) -> None:
+        """Raises UserError if the network has learned from images or objects that are tested."""
+        learned = self.learned(run.dataset.dir)
+        if learned is None:
+            return
+        tested = whole_paths(run.dataset.dir, (record.path for record in splits["test"]))
+        both = [
+            *(f"object {name}" for name in run.dataset.hold_out if name in learned.objects),
+            *sorted(map(str, tested & learned.files)),
+        ]
+        if both:
+            more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+            raise UserError(
+                f"{self.path}: has learned from what is tested here, {both[0]}{more}; test it on "
+                "the split it was trained with, or train another one in another exp.dir"
             )
 
     def load_state(self) -> dict[str, Any] | None:
         """The state after the last finished epoch; ``None`` if there is none."""
         return load_state(self.last) if self.last.exists() else None
 
-    def num_epochs(self) -> int:
-        """How many epochs are done, as ``log.csv`` says."""
-        log = self.path / "log.csv"
-        return len(log.read_text(encoding="utf-8").splitlines()) - 1 if log.exists() else 0
+    def num_epochs(self) -> int | None:
+        """How many epochs are done, as ``log.csv`` says; ``None`` if it cannot say."""
+        try:
+            with (self.path / "log.csv").open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            return int(rows[-1]["epoch"])
+        except (OSError, ValueError, LookupError, TypeError, csv.Error):
+            return None
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Replaces the state, all or nothing."""
         save_state(state, self.last)
-
-
-_MEANING = {
-    "data": "the list of images (its hash; some it was trained on may be test images now)",
-    "teacher": "the teacher (its hash)",
-}

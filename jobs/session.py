@@ -11,7 +11,7 @@ from datasets.captions import Captions, Policy
 from datasets.image_text import Batches
 from datasets.record import Record, Splits, data_hash
 from jobs.build import build_model, evaluation_batches, load_model
-from jobs.data import image_store, read_data
+from jobs.data import image_store, read_data, read_tested, with_object
 from jobs.experiments import of_objects
 from jobs.run_folder import StageFolder
 from jobs.scoring import score_all
@@ -62,6 +62,16 @@ class Session:
     machine: Machine
     program: str = "test.py"
 
+    @classmethod
+    def of(cls, run: Run, machine: Machine, program: str) -> "Session":
+        """The experiment with its images.
+
+        Raises:
+            UserError: As the reader, or if there are no test images.
+        """
+        splits = read_tested(run.dataset)
+        return cls(with_object(run, splits), splits, machine, program)
+
     def of_objects(self) -> list["Session"]:
         """This session, or with ``dataset.per_object`` one for each object with test images."""
         sessions = []
@@ -105,9 +115,10 @@ class Session:
         if name == "baseline" and _may_overlap(run):
             read_data(run, name, self.splits)  # refuses images that it was trained on
         folder.check(run, {"data": data_hash(self.splits)} if name != "baseline" else {})
+        folder.check_unseen(run, self.splits)
         model, trained, _ = load_model(folder.best, stage)
         done, title = folder.num_epochs(), trained.model.name
-        if done < stage.engine.epochs:
+        if done is not None and done < stage.engine.epochs:
             title += f", UNFINISHED ({done} of {stage.engine.epochs} epochs)"
         return Network(model, trained, title)
 

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from datasets.captions import Policy
-from jobs.data import read_tested
 from jobs.experiments import of_seeds
 from jobs.session import Network, Session
 from options.schema import Run
@@ -95,7 +94,7 @@ def _test_objects(run: Run, extras: Extras, machine: Machine) -> list[Report]:
     reports: dict[Path, list[Report]] = defaultdict(list)
     flags = [f"--{name.replace('_', '-')}" for name, is_on in vars(extras).items() if is_on]
     program = " ".join(["test.py", *flags])
-    whole = Session(run, read_tested(run.dataset), machine, program)
+    whole = Session.of(run, machine, program)
     for session in whole.of_objects():
         for report in _reports(session, extras):
             reports[report.folder.relative_to(session.run.exp.dir)].append(report)

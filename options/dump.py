@@ -1,7 +1,7 @@
 """Options back to YAML, and where two of them differ."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,19 @@ from utils.registry import INLINE, NOT_AN_OPTION, Component
 def dumps(run: Run) -> str:
     """YAML that :func:`options.load.loads` reads back to an equal ``run``, defaults written out."""
     return yaml.safe_dump(plain(run), sort_keys=False, allow_unicode=True)
+
+
+def anywhere(value: Any) -> Any:
+    """The same options with defaults for those that change no result: folders, device, workers."""
+    if not is_dataclass(value) or isinstance(value, Component):
+        return value
+    changed: dict[str, Any] = {}
+    for f in fields(value):
+        if f.compare:
+            changed[f.name] = anywhere(getattr(value, f.name))
+        else:
+            changed[f.name] = Path() if f.default is MISSING else f.default
+    return replace(value, **changed)
 
 
 def plain(value: Any) -> Any:

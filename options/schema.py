@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from datasets.augment import Augment
 from datasets.cache import FOLDER
@@ -65,6 +65,11 @@ class Source:
         """Which objects; empty: all."""
         chosen: tuple[str, ...] = self.reader.options["objects"]
         return chosen
+
+    def with_reader(self, **options: Any) -> Self:
+        """The same data set with other options of its reader."""
+        reader = replace(self.reader, options={**self.reader.options, **options})
+        return replace(self, reader=reader)
 
 
 @dataclass(frozen=True, kw_only=True)

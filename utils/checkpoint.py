@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -14,6 +15,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from utils.errors import UserError
+
+_CHECKSUM = "sha256"  # key of the metadata
+_DAMAGED = "is damaged: its checksum is wrong; copy the file again, or train again"
 
 
 def write_bytes(content: bytes, path: Path) -> None:
@@ -31,67 +35,111 @@ def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with part.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
+            with part.open("wb") as raw:
+                file = _Writer(raw)
+                try:
+                    write(file)  # type: ignore[arg-type]
+                except RuntimeError as error:  # made by torch.save of an error of the file
+                    raise file.error or error from error
+                raw.flush()
+                os.fsync(raw.fileno())
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:  # torch.save raises the latter on a full disk
+    except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"{path}: cannot be written ({reason})") from error
 
 
+class _Writer:
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
 def save_weights(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
-    """Writes the weights of ``model`` as safetensors.
+    """Writes the weights of ``model`` as safetensors; the same weights are the same bytes.
 
     Args:
         model: What to ship; nothing else is stored.
         path: The file.
-        about: The options it was made with, and where it comes from; JSON in the file's metadata.
+        about: The options it was made with, and where it comes from; JSON in the file's metadata,
+            with checksums of itself and of the weights.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    # A single key: safetensors writes several in random order, and the same weights should be the
-    # same bytes.
-    write_bytes(save(state, {"about": json.dumps(dict(about))}), path)
+    checksum = _checksum(dict(about), tensors_hash(state.items()))
+    # A single key: safetensors writes several in random order.
+    write_bytes(save(state, {"about": json.dumps({**about, _CHECKSUM: checksum})}), path)
+
+
+def _checksum(about: Mapping[str, Any], weights: str) -> dict[str, str]:
+    text = json.dumps([dict(about), weights])
+    return {"weights": weights, "about": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def read_about(path: Path) -> dict[str, Any]:
     """What :func:`save_weights` stored beside the weights.
 
     Raises:
-        UserError: If the file is missing, damaged, or not ours.
+        UserError: If the file is missing, damaged, or was not written by this program.
     """
+    return _read_about(path)[0]
+
+
+def _read_about(path: Path) -> tuple[dict[str, Any], str]:
+    """What was stored beside the weights, and their checksum; empty in files of old versions."""
     try:
         with safe_open(path, "pt") as file:
-            about: dict[str, Any] = json.loads(file.metadata()["about"])
-            return about
+            about: dict[str, Any] = dict(json.loads(file.metadata()["about"]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is not a checkpoint of this program ({error})") from error
+    checksum = about.pop(_CHECKSUM, None)
+    if checksum is None:
+        return about, ""
+    weights = checksum["weights"] if isinstance(checksum, dict) else ""
+    if checksum != _checksum(about, weights):
+        raise UserError(f"{path}: {_DAMAGED}")
+    return about, weights
+
+
+def tensors_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 of named tensors, 64 hex digits, whatever their order and device."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def state_hash(model: nn.Module) -> str:
-    """A name for the weights of a network, wherever they came from: SHA-256, 64 hex digits.
-
-    It covers every parameter and buffer, also those that a checkpoint leaves out.
-    """
-    found = hashlib.sha256()
-    for name, value in sorted([*model.named_parameters(), *model.named_buffers()]):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+    """SHA-256 of every parameter and buffer, also of those that a checkpoint leaves out."""
+    return tensors_hash([*model.named_parameters(), *model.named_buffers()])
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads what :func:`save_weights` wrote; the names and shapes must be exactly the same.
+    """Loads what :func:`save_weights` wrote; names and shapes must be exactly the same.
 
     Raises:
-        UserError: If they are not, or the file cannot be read.
+        UserError: If they are not, or the file cannot be read or is damaged.
     """
+    _, checksum = _read_about(path)
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if checksum and tensors_hash(state.items()) != checksum:
+            raise UserError(f"{path}: {_DAMAGED}")
         model.load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError) as error:
         first = str(error).splitlines()[0]
@@ -99,7 +147,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
-    """Writes everything a training needs to go on: tensors, numbers, text, lists, dicts.
+    """Writes everything that a training needs to be resumed: tensors, numbers, text, lists, dicts.
 
     Raises:
         UserError: If it cannot be written; what was there before is still there.
@@ -111,12 +159,18 @@ def load_state(path: Path) -> dict[str, Any]:
     """What :func:`save_state` wrote, on the CPU.
 
     Raises:
-        UserError: If the file is damaged.
+        UserError: If the file cannot be read, or is damaged.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():  # torch.load does not look at the checksums
+                raise ValueError(f"the checksum of {broken} is wrong")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "not enough memory"
+        raise UserError(f"{path}: cannot be read ({reason})") from error
     except Exception as error:  # torch.load raises a dozen unrelated types for a damaged file
-        raise UserError(f"{path}: is damaged; remove it to train this stage anew") from error
+        raise UserError(f"{path}: is damaged; remove it to train this stage again") from error
     return state
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from datasets.cache import content_key
 from datasets.record import Splits, data_hash
 from jobs.comparing.table import Method, latex, long_table, markdown, read_published
-from jobs.data import read_tested
+from jobs.data import read_tested, with_object
 from jobs.session import Network, Session
 from jobs.training.training import train
 from options.comparison_file import Column, Comparison
@@ -98,7 +98,7 @@ def _method(
             trained_on = trained_on or _trained_on(run, column.stage, splits)
             folder = comparison.dir / name
             folder = folder / f"seed_{seed}" if comparison.seeds > 1 else folder
-            session = Session(run, splits, machine, "compare.py")
+            session = Session(with_object(run, splits), splits, machine, "compare.py")
             scores, network = _scores(session, column, folder)
             tables.append(per_object(scores))
             notes += [network.title] if "UNFINISHED" in network.title else []

@@ -19,6 +19,7 @@ from utils.ranks import is_main, wait_for_all
 from utils.runlog import Row, RunLog
 from utils.training import Epoch
 
+TIMES = ("seconds", "images_per_second")
 # Options of optimizers that, once they are switched on, need numbers that were not kept before.
 _SWITCHES = ("amsgrad", "centered", "momentum")
 
@@ -94,7 +95,9 @@ class Keeper:
 
     def _write(self, log: RunLog, row: Row, *, is_best: bool) -> None:
         if is_best:
-            save_weights(self.learner.model, self.job.folder.best, {**self.about, **row})
+            # Times would make other bytes of the same weights.
+            figures = {name: value for name, value in row.items() if name not in TIMES}
+            save_weights(self.learner.model, self.job.folder.best, {**self.about, **figures})
         log.update()
         self.job.folder.save_state(
             {

@@ -1,7 +1,6 @@
 """The teacher that guides a student: its weights, whether they may be used, and its answers."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
@@ -13,12 +12,10 @@ from datasets.cache import content_key
 from datasets.image_text import Batches
 from datasets.record import Splits, data_hash
 from jobs.build import evaluation_batches
-from jobs.data import whole_paths
 from jobs.job import Job
 from jobs.run_folder import StageFolder
 from models.objectives import OBJECTIVES
 from models.objectives.base import LiveTeacher, TableTargets
-from options.load import loads
 from options.schema import Run, Stage
 from utils.checkpoint import read_about, write_bytes
 from utils.console import say
@@ -42,44 +39,14 @@ def guide_file(run: Run, stage: Stage, splits: Splits) -> Path | None:
     if not folder.best.is_file():
         raise UserError(f"teacher: {folder.best} is missing; name the folder of a trained teacher")
     if isinstance(run.teacher, Path) and run.exp.resume != "any_options":
-        _check_images(run, folder, splits)
-    return folder.best
-
-
-def _check_images(run: Run, folder: StageFolder, splits: Splits) -> None:
-    """Raises UserError if a ready teacher has learned from what is tested here."""
-    about = read_about(folder.best)
-    try:
-        lists = json.loads(folder.lists.read_text(encoding="utf-8"))
-    except OSError:  # the weights came alone
-        if about.get("data") != data_hash(splits):
+        folder.check_unseen(run, splits)
+        about = read_about(folder.best)
+        if not folder.lists.is_file() and about.get("data") != data_hash(splits):
             say(
-                f"teacher: {folder.lists} is missing, and it was trained on another list of images "
-                "than this one: nobody knows whether on images that are tested here"
+                f"teacher: {folder.lists} is missing, and the teacher was trained on another list "
+                "of images than this one: perhaps on images that are tested here"
             )
-        return
-    root = loads(about["options"], str(folder.best)).dataset.dir
-    entries = [
-        entry
-        for split in ("train", "val")
-        for of_object in lists[split].values()
-        for entry in of_object
-    ]
-    learned = [entry["img_path"] for entry in entries]
-    objects = {entry["cls_name"] for entry in entries}
-    tested = whole_paths(run.dataset.dir, (record.path for record in splits["test"]))
-    # Where its data are no more, they have moved: here.
-    known = whole_paths(root if root.is_dir() else run.dataset.dir, learned)
-    both = [
-        *(f"object {name}" for name in run.dataset.hold_out if name in objects),
-        *sorted(map(str, tested & known)),
-    ]
-    if both:
-        more = f" and {len(both) - 1} more" if len(both) > 1 else ""
-        raise UserError(
-            f"teacher: {folder.path}: has learned from what is tested here, {both[0]}{more}; "
-            "train another one, or write exp.resume=any_options to use it all the same"
-        )
+    return folder.best
 
 
 def ask_once(

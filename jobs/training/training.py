@@ -17,7 +17,7 @@ from jobs.build import (
     training_batches,
 )
 from jobs.checking import check_data
-from jobs.data import read_data, read_splits
+from jobs.data import read_data, read_splits, with_object
 from jobs.experiments import keep_list, of_objects, of_seeds
 from jobs.job import Job
 from jobs.training.keeping import Keeper, restore
@@ -25,7 +25,7 @@ from jobs.training.teacher import ask_once, guide_file
 from models.base import AnomalyModel
 from models.methods import METHODS
 from models.objectives.base import Learner, LiveTeacher, Targets
-from options.dump import dumps
+from options.dump import anywhere, dumps
 from options.schema import Run, Stage
 from utils.checkpoint import num_parameters
 from utils.console import say
@@ -68,9 +68,10 @@ def train(run: Run) -> None:
     for stage in stages.values():
         check_training(stage)
     # All data are read first: a mistake in them should cost no training.
+    splits = read_splits(run.dataset)
     jobs = [
-        Job(part, name, splits, read_data(part, name, splits), machine)
-        for part, splits in of_objects(run, read_splits(run.dataset))
+        Job(part, name, images, read_data(part, name, images), machine)
+        for part, images in of_objects(with_object(run, splits), splits)
         for name in stages
     ]
     for job in jobs:
@@ -98,6 +99,11 @@ def _check_validation(job: Job) -> None:
 
 def _train_stage(job: Job) -> None:
     """Trains one network, or resumes its training, unless it is finished."""
+    with job.folder.locked():
+        _train_locked(job)
+
+
+def _train_locked(job: Job) -> None:
     folder, stage, machine = job.folder, job.stage, job.machine
     teacher = guide_file(job.run, stage, job.splits)
     teacher_hash = sha256_of(teacher) if teacher else ""
@@ -113,6 +119,11 @@ def _train_stage(job: Job) -> None:
     state = folder.load_state()
     done = len(state["history"]) if state else 0
     if done >= stage.engine.epochs:
+        if not folder.best.is_file():
+            raise UserError(
+                f"{folder.best}: is missing, although all epochs are done; put it back, or remove "
+                f"{folder.last} to train again"
+            )
         say(f"{job.name}: finished already: {folder.best}")
         return
 
@@ -131,7 +142,8 @@ def _train_stage(job: Job) -> None:
         lists = {"train": job.data.train, "val": job.data.val, "test": job.data.splits["test"]}
         folder.describe(job.run, about, to_meta(lists))
         keep_list(job.run, job.splits)
-    about |= {"stage": job.name, "options": dumps(job.run)}
+    # Without folders: the same experiment leaves the same weights, byte by byte.
+    about |= {"stage": job.name, "options": dumps(anywhere(job.run))}
     keeper = Keeper(job, learner, optimizer, about, history=state["history"] if state else [])
     del state  # three times the size of the weights, in each process
     _announce(job, learner, done)

@@ -11,7 +11,6 @@ from tqdm import tqdm
 from datasets.captions import Captions
 from datasets.image import View, read_image
 from datasets.record import Record
-from jobs.data import read_tested
 from jobs.session import Network, Session
 from jobs.visualizing.localization import Chosen, centre_heat, locate, markdown, per_object, typical
 from jobs.visualizing.pictures import Column, Panel, Words, draw_heat_maps, draw_words
@@ -47,7 +46,7 @@ def visualize(run: Run, *, out: Path | None = None, attention_out: Path | None =
     if share().world_size > 1:
         raise UserError("visualize.py: runs in one process; start it without torchrun")
     machine = Machine.choose(run.misc.device, "fp32")
-    whole = Session(run, read_tested(run.dataset), machine, "visualize.py")
+    whole = Session.of(run, machine, "visualize.py")
     copies = {"student": out, "teacher": attention_out}
     for name, copy in copies.items():
         if copy and name not in run.stages:
