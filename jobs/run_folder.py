@@ -106,6 +106,15 @@ class StageFolder:
             yield
         finally:
             lock.release()
+            self._remove_if_empty()
+
+    def _remove_if_empty(self) -> None:
+        """A command that was refused leaves no folders."""
+        if [file.name for file in self.path.iterdir()] == [".lock"]:
+            (self.path / ".lock").unlink()
+            self.path.rmdir()
+            if not any(self.path.parent.iterdir()):
+                self.path.parent.rmdir()
 
     def claim(self, run: Run, about: Mapping[str, Any]) -> None:
         """Raises UserError if the folder holds a run that ``run`` must not resume."""
@@ -241,6 +250,14 @@ class StageFolder:
             raise UserError(
                 f"{self.path}: has learned from what is tested here, {both[0]}{more}; test it on "
                 "the split it was trained with, or train another one in another exp.dir"
+            )
+
+    def check_finished(self) -> None:
+        """Raises UserError if the weights of a finished training are missing."""
+        if not self.best.is_file():
+            raise UserError(
+                f"{self.best}: is missing, although all epochs are done; put it back, or remove "
+                f"{self.last} to train again"
             )
 
     def load_state(self) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ def anywhere(value: Any) -> Any:
             changed[f.name] = anywhere(getattr(value, f.name))
         else:
             changed[f.name] = Path() if f.default is MISSING else f.default
-    return replace(value, **changed)
+    return replace(value, **changed)  # type: ignore[type-var]
 
 
 def plain(value: Any) -> Any:

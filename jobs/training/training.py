@@ -119,11 +119,7 @@ def _train_locked(job: Job) -> None:
     state = folder.load_state()
     done = len(state["history"]) if state else 0
     if done >= stage.engine.epochs:
-        if not folder.best.is_file():
-            raise UserError(
-                f"{folder.best}: is missing, although all epochs are done; put it back, or remove "
-                f"{folder.last} to train again"
-            )
+        folder.check_finished()
         say(f"{job.name}: finished already: {folder.best}")
         return
 
@@ -147,21 +143,32 @@ def _train_locked(job: Job) -> None:
     keeper = Keeper(job, learner, optimizer, about, history=state["history"] if state else [])
     del state  # three times the size of the weights, in each process
     _announce(job, learner, done)
+    _fit(job, learner, optimizer, batches, keeper)
+    keeper.close()
+    say(f"{job.name}: done: {folder.best}")
+
+
+def _fit(
+    job: Job,
+    learner: Learner,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    keeper: Keeper,
+) -> None:
+    epochs = job.stage.engine.epochs
     try:
         fit(
-            synchronized(learner, machine.device),
+            synchronized(learner, job.machine.device),
             batches,
             optimizer,
-            build_schedule(stage),
-            epochs=Epochs(job.name, range(done, stage.engine.epochs), job.seed()),
-            machine=machine,
+            build_schedule(job.stage),
+            epochs=Epochs(job.name, range(keeper.num_saved, epochs), job.seed()),
+            machine=job.machine,
             on_epoch=keeper,
         )
     except KeyboardInterrupt:
-        progress = f"{keeper.num_saved} of {stage.engine.epochs}"
-        raise Interrupted(f"{job.name}: stopped after epoch {progress}") from None
-    keeper.close()
-    say(f"{job.name}: done: {folder.best}")
+        text = f"{job.name}: stopped after epoch {keeper.num_saved} of {epochs}"
+        raise Interrupted(text) from None
 
 
 def _targets(
