@@ -56,11 +56,13 @@ def per_object(scores: pd.DataFrame) -> pd.DataFrame:
         ``anomalies``, ``prevalence`` (their share, the AUPR of chance), ``auroc`` and ``aupr``; the
         last three in percent. AUPR is average precision (a sum over steps, no trapezoids) with
         "anomalous" as the positive class. An object with a single label has neither figure (NaN)
-        and is left out of their mean; ``mean``'s own ``n`` and ``anomalies`` are sums.
+        and is left out of the means, that of the prevalence included; ``mean``'s own ``n`` and
+        ``anomalies`` are sums over all objects.
     """
     rows = {str(name): _figures(group) for name, group in scores.groupby("object", sort=True)}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    sums, means = table[["n", "anomalies"]].sum(), table[["prevalence", *METRICS]].mean()
+    averaged = table[table["auroc"].notna()] if table["auroc"].notna().any() else table
+    sums, means = table[["n", "anomalies"]].sum(), averaged[["prevalence", *METRICS]].mean()
     table.loc["mean"] = {**sums, **means}
     return table.astype({"n": int, "anomalies": int})
 

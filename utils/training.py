@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -124,8 +124,7 @@ def fit(
         seed_everything(derive(epochs.seed, "epoch", number, *rank))
         learner.train()
         started = time.perf_counter()
-        losses: list[dict[str, Tensor]] = []
-        sizes: list[int] = []
+        steps: list[_Step] = []
         title = f"{epochs.name} {number + 1}"
         with tqdm(
             total=batches.num_images, unit="img", desc=title, leave=False, disable=part.rank > 0
@@ -138,23 +137,33 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 terms["loss"].backward()
                 optimizer.step()
-                losses.append({key: value.detach() for key, value in terms.items()})
-                sizes.append(len(batch))
+                losses = {key: value.detach() for key, value in terms.items()}
+                lr = optimizer.param_groups[0]["lr"]
+                steps.append(_Step(losses, len(batch), batch.path, lr))
                 if step % _LOOK_EVERY == 0:
-                    _check_finite(losses, number, first_step=step)
-                    bar.set_postfix(loss=f"{losses[-1]['loss'].item():.3f}", refresh=False)
+                    _check_finite(steps, number, machine)
+                    bar.set_postfix(loss=f"{losses['loss'].item():.3f}", refresh=False)
                 bar.update(len(batch) * part.world_size)
-        _check_finite(losses, number, first_step=0)
+        _check_finite(steps, number, machine)
         seconds = time.perf_counter() - started
         on_epoch(
             Epoch(
                 number=number + 1,
                 lr=optimizer.param_groups[0]["lr"],
-                losses=_means(losses, sizes),
+                losses=_means(steps),
                 seconds=seconds,
                 images_per_second=batches.num_images / seconds,
             )
         )
+
+
+class _Step(NamedTuple):
+    """What is kept of a step until its epoch ends."""
+
+    losses: dict[str, Tensor]
+    size: int
+    paths: Sequence[str]
+    lr: float
 
 
 def _terms(learner: Learner, batch: Batch) -> dict[str, Tensor]:
@@ -174,23 +183,32 @@ def _set_rates(optimizer: Steps, factor: float) -> None:
         group["lr"] = group["initial_lr"] * factor
 
 
-def _check_finite(losses: Sequence[dict[str, Tensor]], epoch: int, first_step: int) -> None:
-    values = torch.stack([terms["loss"].float() for terms in losses[first_step:]])
+def _check_finite(steps: Sequence[_Step], epoch: int, machine: Machine) -> None:
+    """Raises UserError if one of the losses since the last look is not finite."""
+    start = max(len(steps) - _LOOK_EVERY, 0)
+    values = torch.stack([step.losses["loss"].float() for step in steps[start:]])
     bad = torch.nonzero(~values.isfinite()).flatten()
-    if len(bad):
-        step = first_step + int(bad[0])
-        raise UserError(
-            f"the loss is {values[bad[0]].item()} in epoch {epoch + 1}, step {step + 1}; lower "
-            "optimizer.lr, or use misc.precision=fp32"
-        )
+    if not len(bad):
+        return
+    number = start + int(bad[0])
+    step = steps[number]
+    advice = "lower optimizer.lr"
+    if machine.dtype != torch.float32:
+        advice += ", or use misc.precision=fp32"
+    images = ", ".join(step.paths[:3]) + (" ..." if len(step.paths) > 3 else "")
+    raise UserError(
+        f"the loss is {values[bad[0]].item()} in epoch {epoch + 1}, step {number + 1} (learning "
+        f"rate {step.lr:.3g}, images {images}); {advice}"
+    )
 
 
-def _means(losses: Sequence[dict[str, Tensor]], sizes: Sequence[int]) -> dict[str, float]:
+def _means(steps: Sequence[_Step]) -> dict[str, float]:
     """Mean of each term over images, not over batches, and over all processes."""
-    part = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
+    sizes = torch.tensor([step.size for step in steps], dtype=torch.float64)
+    part = sizes / sizes.sum()
     return {
         key: float(
-            mean_over_ranks(torch.stack([terms[key] for terms in losses])).cpu().double() @ part
+            mean_over_ranks(torch.stack([step.losses[key] for step in steps])).cpu().double() @ part
         )
-        for key in losses[0]
+        for key in steps[0].losses
     }

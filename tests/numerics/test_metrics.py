@@ -70,7 +70,7 @@ def test_the_mean_is_unweighted_and_skips_objects_with_one_label():
     assert table["anomalies"].tolist() == [1, 3, 0, 4]
     assert np.isnan(table.loc["c", "auroc"])
     assert table.loc["mean", "auroc"] == pytest.approx(table.loc[["a", "b"], "auroc"].mean())
-    assert table.loc["mean", "prevalence"] == pytest.approx((50 + 60 + 0) / 3)
+    assert table.loc["mean", "prevalence"] == pytest.approx((50 + 60) / 2)
     assert num_averaged(table) == (2, ["c"])
     lines = pipe_table(table).splitlines()
     assert [cell.strip() for cell in lines[4].split("|")[1:-1]] == ["c", "3", "0", "0.0", "-", "-"]

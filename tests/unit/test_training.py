@@ -1,5 +1,8 @@
 """The loop: learning rates, means, what it stops at, and that the epoch decides on every draw."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -46,14 +49,14 @@ class Learner(nn.Module):
 optimizer_of = {}
 
 
-def run(learner, epochs=range(2), schedule=lambda epoch: epoch + 1):
+def run(learner, epochs=range(2), schedule=lambda epoch: epoch + 1, source=None):
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
     optimizer.param_groups[0]["initial_lr"] = 0.1
     optimizer_of[learner] = optimizer
     done = []
     fit(
         learner,
-        Source(),
+        source or Source(),
         optimizer,
         schedule,
         epochs=Epochs("test", epochs, 5),
@@ -101,5 +104,21 @@ def test_any_other_error_of_a_network_is_a_bug():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_its_step(bad):
     learner = Learner(lambda batch: torch.tensor(bad if len(batch) == 1 else 1.0))
-    with pytest.raises(UserError, match=rf"the loss is {bad} in epoch 2, step 2; lower"):
+    place = rf"the loss is {bad} in epoch 2, step 2 \(learning rate 0.25, images a\); lower"
+    with pytest.raises(UserError, match=rf"{place} optimizer.lr$"):
         run(learner, epochs=range(1, 2))
+
+
+def test_the_first_bad_step_since_the_last_look_is_named():
+    class Many(Source):
+        def __len__(self):
+            return 24
+
+        def epoch(self, number):
+            for step in range(24):
+                batch = next(super().epoch(number))
+                yield replace(batch, path=[f"{step}.png"] * 3)
+
+    learner = Learner(lambda batch: torch.tensor(1.0 if int(batch.path[0][:-4]) < 13 else math.nan))
+    with pytest.raises(UserError, match=r"epoch 1, step 14 .*images 13.png, 13.png, 13.png\)"):
+        run(learner, epochs=range(1), source=Many())
