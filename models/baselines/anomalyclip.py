@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Output
-from models.baselines.base import Activation, ClipBaseline, compare, exactly
+from models.baselines.base import ClipBaseline, compare, exactly
 from models.baselines.vand import check_levels, load_released
 from models.baselines.vit import (
-    Interpolation,
     check_plain,
     embed,
     embed_image,
@@ -41,8 +40,6 @@ class AnomalyClip(ClipBaseline):
         arch: Any architecture of open_clip with CLIP's own ViT.
         pre_trained: A tag, a file, or ``random``.
         sha256: Checksum that the file must have; known for tags.
-        activation: Of CLIP's transformers; ``own``: as the architecture says.
-        positions: How positional embeddings get to another image size.
         context: Learned word pieces before "object." and "damaged object."
         depth: Text blocks that get learned tokens; the first has the prompt's own.
         deep_context: Tokens of each further one: they replace those at positions 1, 2, ...
@@ -57,6 +54,7 @@ class AnomalyClip(ClipBaseline):
     """
 
     has_map = True
+    positions = "bilinear"
     released_as = "epoch_15.pth of github.com/zqhang/AnomalyCLIP, checkpoints"
 
     def __init__(
@@ -67,8 +65,6 @@ class AnomalyClip(ClipBaseline):
         arch: str,
         pre_trained: str,
         sha256: str = "",
-        activation: Activation = "own",
-        positions: Interpolation = "bilinear",
         context: int = 12,
         depth: int = 9,
         deep_context: int = 4,
@@ -76,14 +72,7 @@ class AnomalyClip(ClipBaseline):
         levels: tuple[int, ...] = (24,),
         released: Path | None = None,
     ) -> None:
-        super().__init__(
-            image_size,
-            arch=arch,
-            pre_trained=pre_trained,
-            sha256=sha256,
-            activation=activation,
-            positions=positions,
-        )
+        super().__init__(image_size, arch=arch, pre_trained=pre_trained, sha256=sha256)
         visual = self.clip.visual
         check_plain(visual, arch)
         check_levels(levels, visual)

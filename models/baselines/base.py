@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import open_clip
 import torch
@@ -17,16 +17,14 @@ from torch.nn import functional as F
 
 from models.base import AnomalyModel, Output
 from models.baselines.prompts import Prompts
-from models.baselines.vit import Interpolation, embed_image, is_plain
+from models.baselines.vit import embed_image, is_plain
 from models.encoders.clip import RANDOM, clip_model, image_statistics
 from models.encoders.clip_text import check_causal, embed_sentences
 from models.encoders.tower import Tower, normalize
 from utils.batch import Batch
 from utils.checkpoint import state_hash, write_bytes
 
-Activation = Literal["own", "gelu", "quick_gelu"]
 PROMPT_CACHE = Path("data/cache")
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
 
 
 class ClipBaseline(AnomalyModel):
@@ -40,15 +38,19 @@ class ClipBaseline(AnomalyModel):
         arch: Any architecture of open_clip.
         pre_trained: A tag, a file, or ``random``.
         sha256: Checksum that the file must have; known for tags.
-        activation: Of the transformers; ``own``: as the architecture says.
-        positions: How positional embeddings get to another image size.
-        prompts: What is said about an object.
-        per_prompt_norm: Whether each sentence's embedding gets length 1 before their mean is taken.
-        underscore: Whether the underscores in an object's name stay there.
+        prompts: The sentences about an object.
         prompt_cache: Folder where embeddings of sentences are kept; ``None``: nowhere.
+
+    Attributes:
+        temperature: Of the softmax over the two cosines of an image.
+        positions: How positional embeddings are interpolated to another image size: ``bicubic``,
+            antialiased, or ``bilinear``.
+        exact_gelu: Whether the transformers compute the exact GELU, whatever the architecture says.
     """
 
-    temperature: float = 0.01  # of the softmax over the two cosines of an image
+    temperature: float = 0.01
+    positions: str = "bicubic"
+    exact_gelu: bool = False
     mean: Tensor
     std: Tensor
 
@@ -59,27 +61,22 @@ class ClipBaseline(AnomalyModel):
         arch: str,
         pre_trained: str,
         sha256: str,
-        activation: Activation = "own",
-        positions: Interpolation = "bicubic",
         prompts: Prompts | None = None,
-        per_prompt_norm: bool = True,
-        underscore: bool = False,
         prompt_cache: Path | None = None,
     ) -> None:
         super().__init__()
         self.clip = clip_model(
-            arch, image_size, pre_trained=pre_trained, sha256=sha256, positions=positions
+            arch, image_size, pre_trained=pre_trained, sha256=sha256, positions=self.positions
         ).requires_grad_(False)
-        if activation != "own":
-            _set_activation(self.clip, _ACTIVATIONS[activation])
+        if self.exact_gelu:
+            _set_exact_gelu(self.clip)
         for name, values in zip(("mean", "std"), image_statistics(arch, pre_trained), strict=True):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
         check_causal(self.clip.text, arch)
         self.is_any = not is_plain(self.clip.visual)
         self.feature_dim = self.clip.text.output_dim
         self.tokenize = open_clip.get_tokenizer(arch)
-        self.prompts, self.per_prompt_norm = prompts, per_prompt_norm
-        self.underscore, self.prompt_cache = underscore, prompt_cache
+        self.prompts, self.prompt_cache = prompts, prompt_cache
         self._texts: dict[str, Tensor] = {}
         self._weights_hash = ""
         if pre_trained != RANDOM:
@@ -130,12 +127,11 @@ class ClipBaseline(AnomalyModel):
     def _recall(self, name: str) -> Tensor:
         """The texts of one object, from disk where they have been computed before."""
         assert self.prompts is not None  # a method without prompts has texts of its own
-        spoken = name if self.underscore else name.replace("_", " ")
-        sentences = self.prompts.sentences(spoken)
+        sentences = self.prompts.sentences(name)
         device = self.mean.device
         if self.prompt_cache is None:
             return self._average(sentences).to(device)
-        known = json.dumps([sentences, self.per_prompt_norm])
+        known = json.dumps([sentences, self.prompts.normalize_each])
         key = f"{self._hash_of_weights()}-{hashlib.sha256(known.encode()).hexdigest()[:16]}"
         file = self.prompt_cache / f"{key}.prompts"
         try:
@@ -146,11 +142,12 @@ class ClipBaseline(AnomalyModel):
         return texts.to(device)
 
     def _average(self, sentences: tuple[list[str], list[str]]) -> Tensor:
+        assert self.prompts is not None
         rows = []
         for part in sentences:
             with exactly(self.mean):
                 found = embed_sentences(self.clip.text, self.tokenize, part)
-            found = F.normalize(found, dim=-1) if self.per_prompt_norm else found
+            found = F.normalize(found, dim=-1) if self.prompts.normalize_each else found
             rows.append(F.normalize(found.mean(dim=0), dim=-1))
         return torch.stack(rows)
 
@@ -186,15 +183,15 @@ def compare(tokens: Tensor, texts: Tensor) -> Tensor:
         return F.normalize(tokens.float(), dim=-1) @ texts.transpose(1, 2)
 
 
-def _set_activation(network: nn.Module, kind: type[nn.Module]) -> None:
+def _set_exact_gelu(network: nn.Module) -> None:
     for block in network.modules():
         for name, part in block.named_children():
-            if isinstance(part, tuple(_ACTIVATIONS.values())):
-                setattr(block, name, kind())
+            if isinstance(part, QuickGELU):
+                setattr(block, name, nn.GELU())
 
 
 def _activation_of(network: nn.Module) -> str:
-    kinds = tuple(_ACTIVATIONS.values())
+    kinds = (nn.GELU, QuickGELU)
     return next((type(m).__name__ for m in network.modules() if isinstance(m, kinds)), "")
 
 

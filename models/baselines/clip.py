@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.baselines.base import PROMPT_CACHE, ClipBaseline
 from models.baselines.prompts import CLIP_PROMPTS
-from models.baselines.vit import Interpolation, check_plain, embed_image
+from models.baselines.vit import check_plain, embed_image
 
 
 class Clip(ClipBaseline):
@@ -27,8 +27,6 @@ class Clip(ClipBaseline):
             ``templates``: "normal {}" and "anomalous {}" in OpenAI's 80 templates (CLIP-AC).
         ln_post: Whether the image embedding goes through the tower's last norm; AnomalyCLIP's own
             code leaves it out, and does not say which way the published figure was made.
-        positions: How positional embeddings get to another image size.
-        underscore: Whether the underscores in an object's name stay there.
         prompt_cache: Folder where embeddings of sentences are kept; ``null``: nowhere.
 
     Raises:
@@ -48,8 +46,6 @@ class Clip(ClipBaseline):
         sha256: str = "",
         prompts: Literal["two", "templates"] = "two",
         ln_post: bool = True,
-        positions: Interpolation = "bicubic",
-        underscore: bool = False,
         prompt_cache: Path | None = PROMPT_CACHE,
     ) -> None:
         super().__init__(
@@ -57,9 +53,7 @@ class Clip(ClipBaseline):
             arch=arch,
             pre_trained=pre_trained,
             sha256=sha256,
-            positions=positions,
             prompts=CLIP_PROMPTS[prompts],
-            underscore=underscore,
             prompt_cache=prompt_cache,
         )
         self.ln_post = ln_post

@@ -16,15 +16,21 @@ class Prompts:
         normal: With ``{}`` where the object's name goes.
         anomalous: Likewise.
         templates: With ``{}`` where the state goes.
+        underscore: Whether the underscores of an object's name stay in the sentence.
+        normalize_each: Whether each sentence's embedding gets length 1 before the mean over the
+            sentences is taken. The mean gets length 1 in any case.
     """
 
     normal: tuple[str, ...]
     anomalous: tuple[str, ...]
     templates: tuple[str, ...] = ("{}",)
+    underscore: bool = False
+    normalize_each: bool = True
 
     def sentences(self, name: str) -> tuple[list[str], list[str]]:
         """All normal and all anomalous sentences about the object ``name``."""
-        return self._fill(self.normal, name), self._fill(self.anomalous, name)
+        spoken = name if self.underscore else name.replace("_", " ")
+        return self._fill(self.normal, spoken), self._fill(self.anomalous, spoken)
 
     def _fill(self, states: Iterable[str], name: str) -> list[str]:
         return [t.replace("{}", s.replace("{}", name)) for s in states for t in self.templates]
@@ -199,14 +205,16 @@ CLIP_PROMPTS = {
     "two": Prompts(("a photo of a normal {}.",), ("a photo of an anomalous {}.",)),
     "templates": Prompts(("normal {}",), ("anomalous {}",), IMAGENET),
 }
-# WinCLIP has no official code. 22 templates: mala-lab/WinCLIP; the list of 21 in
+# WinCLIP has no official code. mala-lab/WinCLIP has 22 templates; the list of 21 in
 # zqhang/Accurate-WinCLIP-pytorch and anomalib lacks two of them and has one twice.
 WINCLIP_PROMPTS = {
-    "22": Prompts(_NORMAL, _ANOMALOUS, _WINCLIP),
-    "21": Prompts(
+    "mala_lab": Prompts(_NORMAL, _ANOMALOUS, _WINCLIP),
+    "anomalib": Prompts(
         _NORMAL,
         _ANOMALOUS,
         (*(t for t in _WINCLIP if t not in _DROPPED), _REPEATED),
+        underscore=True,
+        normalize_each=False,
     ),
 }
 # ByChelsea/VAND-APRIL-GAN, f13b8a6.
@@ -214,4 +222,5 @@ VAND_PROMPTS = Prompts(
     _NORMAL,
     ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage"),
     _VAND,
+    underscore=True,
 )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Output
-from models.baselines.base import PROMPT_CACHE, Activation, ClipBaseline, compare, exactly
+from models.baselines.base import PROMPT_CACHE, ClipBaseline, compare, exactly
 from models.baselines.prompts import VAND_PROMPTS
 from models.baselines.vit import check_plain, embed, grid_of, last_block, project, run_block
 from utils.batch import Batch
@@ -21,6 +21,8 @@ class Vand(ClipBaseline):
 
     Source:
         Chen, Han, Zhang 2023, https://arxiv.org/abs/2305.17382; ByChelsea/VAND-APRIL-GAN, f13b8a6.
+        The official code runs OpenAI's weights with the exact GELU, although they were trained with
+        QuickGELU; so does this class.
 
     Args:
         image_size: Height and width in pixels.
@@ -28,11 +30,7 @@ class Vand(ClipBaseline):
         arch: Any architecture of open_clip with CLIP's own ViT.
         pre_trained: A tag, a file, or ``random``.
         sha256: Checksum that the file must have; known for tags.
-        activation: Of CLIP's transformers: ``gelu`` is what the official code runs OpenAI's weights
-            with, which were trained with ``quick_gelu``; ``own``: as the architecture says.
         levels: After which blocks, counted from 1, patch tokens are taken.
-        per_prompt_norm: Whether each sentence's embedding gets length 1 before their mean is taken.
-        underscore: Whether the underscores in an object's name stay there, as in the official code.
         released: The authors' weights of the layers (``visa_pretrained.pth``,
             ``mvtec_pretrained.pth``): with them nothing is left to train; ``null``: none.
         temperature: Of the softmax over the two cosines of the image. The published one is that of
@@ -46,6 +44,7 @@ class Vand(ClipBaseline):
     """
 
     has_map = True
+    exact_gelu = True
     released_as = "mvtec_pretrained.pth of github.com/ByChelsea/VAND-APRIL-GAN, exps/pretrained"
 
     def __init__(
@@ -56,10 +55,7 @@ class Vand(ClipBaseline):
         arch: str,
         pre_trained: str,
         sha256: str = "",
-        activation: Activation = "gelu",
         levels: tuple[int, ...] = (6, 12, 18, 24),
-        per_prompt_norm: bool = True,
-        underscore: bool = True,
         released: Path | None = None,
         temperature: float = 0.01,
         prompt_cache: Path | None = PROMPT_CACHE,
@@ -69,10 +65,7 @@ class Vand(ClipBaseline):
             arch=arch,
             pre_trained=pre_trained,
             sha256=sha256,
-            activation=activation,
             prompts=VAND_PROMPTS,
-            per_prompt_norm=per_prompt_norm,
-            underscore=underscore,
             prompt_cache=prompt_cache,
         )
         check_plain(self.clip.visual, arch)

@@ -1,14 +1,12 @@
 """A CLIP vision transformer, step by step: patches, blocks, embedding."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-Interpolation = Literal["bicubic", "bilinear"]
 
 
 def is_plain(visual: Any) -> bool:

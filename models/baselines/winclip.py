@@ -33,7 +33,7 @@ class WinClip(ClipBaseline):
 
     Source:
         Jeong et al. 2023, https://arxiv.org/abs/2303.14814; there is no official code. Where the
-        implementations in circulation differ, the default follows mala-lab/WinCLIP (4880fc4), whose
+        implementations in circulation differ, this one follows mala-lab/WinCLIP (4880fc4), whose
         image scores are the closest to the published ones.
 
     Args:
@@ -43,14 +43,17 @@ class WinClip(ClipBaseline):
         arch: Any architecture of open_clip with CLIP's own ViT.
         pre_trained: A tag, a file, or ``random``.
         sha256: Checksum that the file must have; known for tags.
-        prompts: ``22`` templates, or the ``21`` (one twice) of Accurate-WinCLIP and anomalib.
-        per_prompt_norm: Whether each sentence's embedding gets length 1 before their mean is
-            taken; Accurate-WinCLIP and anomalib do not.
+        prompts: ``mala_lab``: 22 templates, "pipe fryum", each sentence's embedding has length 1
+            before the mean is taken. ``anomalib``, Accurate-WinCLIP too: 21 templates (one of them
+            twice), "pipe_fryum", the mean is taken of the embeddings as they are.
         temperature: Of the softmax over the two cosines; matters only where scores are averaged:
             0.07 as in Accurate-WinCLIP and anomalib, 0.01 in mala-lab/WinCLIP.
         shots: Normal references per object (WinCLIP+); 0: zero-shot.
-        underscore: Whether the underscores in an object's name stay there.
         prompt_cache: Folder where embeddings of sentences are kept; ``null``: nowhere.
+
+    Attributes:
+        norm_references: Whether WinCLIP+ compares patch tokens after the tower's last norm; both
+            mala-lab and Accurate-WinCLIP compare them before it.
 
     Raises:
         ValueError: As :func:`models.encoders.clip.clip_model`, or if the picture is no row of
@@ -58,6 +61,7 @@ class WinClip(ClipBaseline):
     """
 
     has_map = True
+    norm_references = False
 
     def __init__(
         self,
@@ -67,11 +71,9 @@ class WinClip(ClipBaseline):
         arch: str,
         pre_trained: str,
         sha256: str = "",
-        prompts: Literal["22", "21"] = "22",
-        per_prompt_norm: bool = True,
+        prompts: Literal["mala_lab", "anomalib"] = "mala_lab",
         temperature: float = 0.07,
         shots: int = 0,
-        underscore: bool = False,
         prompt_cache: Path | None = PROMPT_CACHE,
     ) -> None:
         side, width = image_size
@@ -85,8 +87,6 @@ class WinClip(ClipBaseline):
             pre_trained=pre_trained,
             sha256=sha256,
             prompts=WINCLIP_PROMPTS[prompts],
-            per_prompt_norm=per_prompt_norm,
-            underscore=underscore,
             prompt_cache=prompt_cache,
         )
         check_plain(self.clip.visual, arch)
@@ -155,7 +155,8 @@ class WinClip(ClipBaseline):
         before = run_blocks(blocks[:-1], x)
         patches = None
         if self.num_references:
-            patches = visual.ln_post(run_block(blocks[-1], before)[:, 1:])
+            patches = run_block(blocks[-1], before)[:, 1:]
+            patches = visual.ln_post(patches) if self.norm_references else patches
         scales = [
             project(visual, embed_windows(blocks, x, windows.to(x.device)))
             for windows in self.windows

@@ -188,8 +188,9 @@ def blur(grid, sigma=4.0):
 class SlowWinClip:
     """WinCLIP on one tile, 64 x 64 by default: 4 x 4 patches."""
 
-    def __init__(self, slow, side, temperature):
+    def __init__(self, slow, side, temperature, *, norm_references=False):
         self.slow, self.side, self.temperature = slow, side, temperature
+        self.norm_references = norm_references
 
     def windows(self, tokens, size):
         """``{window's patches: embedding}``, the whole transformer run on each."""
@@ -213,10 +214,14 @@ class SlowWinClip:
         return grid
 
     def features(self, image):
-        """Both scales of windows, and the un-projected patch tokens of the last block."""
+        """Both scales of windows, and the patch tokens as they leave the last block.
+
+        mala-lab/WinCLIP and Accurate-WinCLIP take the tokens before the tower's last norm.
+        """
         tokens = self.slow.tokens(image)
-        last = self.slow.after_blocks(tokens)[-1]
-        patches = norm(last, self.slow.w, "visual.ln_post")[1:]
+        patches = self.slow.after_blocks(tokens)[-1][1:]
+        if self.norm_references:
+            patches = norm(patches, self.slow.w, "visual.ln_post")
         alone = {(i,): unit(patch) for i, patch in enumerate(patches)}
         return [self.windows(tokens, 2), self.windows(tokens, 3), alone]
 

@@ -133,24 +133,19 @@ def test_clip_against_a_loop(ln_post):
     [
         ("clip", {"prompts": "templates"}, (("normal {}",), ("anomalous {}",)), "pipe fryum"),
         ("winclip", {}, (NORMAL_STATES, WINCLIP_STATES), "pipe fryum"),
-        ("winclip", {"underscore": True}, (NORMAL_STATES[:1], WINCLIP_STATES[:1]), "pipe_fryum"),
         (
             "winclip",
-            {"prompts": "21", "per_prompt_norm": False},
+            {"prompts": "anomalib"},
             (NORMAL_STATES[3:5], WINCLIP_STATES[:2]),
-            "pipe fryum",
-        ),
-        (
-            "vand",
-            {"levels": (4,), "activation": "own"},
-            (NORMAL_STATES[:2], VAND_STATES[:2]),
             "pipe_fryum",
         ),
+        ("vand", {"levels": (4,)}, (NORMAL_STATES[:2], VAND_STATES[:2]), "pipe_fryum"),
     ],
 )
 def test_the_texts_of_an_ensemble_against_a_loop(name, options, states, spoken):
     model = build(name, **options)
-    slow, per_prompt_norm = SlowClip(model.clip, quick_gelu), options.get("per_prompt_norm", True)
+    slow = SlowClip(model.clip, gelu if name == "vand" else quick_gelu)
+    per_prompt_norm = options.get("prompts") != "anomalib"
     if len(states[0]) < len(model.prompts.normal):
         model.prompts = replace(model.prompts, normal=states[0], anomalous=states[1])
     templates = model.prompts.templates  # their words: tests/unit/test_baselines.py
@@ -172,15 +167,15 @@ def winclip_texts(model, slow, name, **options):
     ]
 
 
-@pytest.mark.parametrize(("per_prompt_norm", "temperature"), [(True, 0.01), (False, 0.07)])
-def test_winclip_against_a_loop(per_prompt_norm, temperature):
-    options = {"per_prompt_norm": per_prompt_norm, "temperature": temperature}
-    model = shorten(build("winclip", **options))
+@pytest.mark.parametrize(("prompts", "temperature"), [("mala_lab", 0.01), ("anomalib", 0.07)])
+def test_winclip_against_a_loop(prompts, temperature):
+    names = {"mala_lab": ("pipe fryum", "candle"), "anomalib": OBJECTS}[prompts]
+    model = shorten(build("winclip", prompts=prompts, temperature=temperature))
     slow, batch = SlowClip(model.clip, quick_gelu), batch_of(pictures())
     score, (again, maps) = both(model, batch)
     assert maps.shape == (2, SIDE, SIDE)
-    for i, name in enumerate(("pipe fryum", "candle")):
-        texts = winclip_texts(model, slow, name, per_prompt_norm=per_prompt_norm)
+    for i, name in enumerate(names):
+        texts = winclip_texts(model, slow, name, per_prompt_norm=prompts == "mala_lab")
         wanted, grid = SlowWinClip(slow, 4, temperature)(batch.image[i], *texts)
         assert float(score[i]) == pytest.approx(wanted, abs=1e-4)
         torch.testing.assert_close(maps[i].double(), grid, **TOLERANCE)
@@ -188,7 +183,10 @@ def test_winclip_against_a_loop(per_prompt_norm, temperature):
     torch.testing.assert_close(again, score)
 
 
-def test_winclip_with_references_against_a_loop():
+@pytest.mark.parametrize("norm_references", [False, True])
+def test_winclip_with_references_against_a_loop(monkeypatch, norm_references):
+    if norm_references:
+        monkeypatch.setattr(WinClip, "norm_references", True)
     model = shorten(build("winclip", shots=2, temperature=0.01))
     slow, batch = SlowClip(model.clip, quick_gelu), batch_of(pictures())
     shown = pictures(4, seed=2)
@@ -198,7 +196,8 @@ def test_winclip_with_references_against_a_loop():
     for i, name in enumerate(("pipe fryum", "candle")):
         references = [shown[1 - i], shown[3 - i]]
         texts = winclip_texts(model, slow, name)
-        wanted, grid = SlowWinClip(slow, 4, 0.01)(batch.image[i], *texts, references)
+        formula = SlowWinClip(slow, 4, 0.01, norm_references=norm_references)
+        wanted, grid = formula(batch.image[i], *texts, references)
         assert float(score[i]) == pytest.approx(wanted, abs=1e-4)
         torch.testing.assert_close(maps[i].double(), grid, **TOLERANCE)
     torch.testing.assert_close(again, score)
@@ -267,13 +266,10 @@ def test_the_chunks_of_windows_change_nothing(monkeypatch):
 # ---------------------------------------------------------------- VAND
 
 
-@pytest.mark.parametrize(
-    ("activation", "act", "levels"),
-    [("gelu", gelu, (1, 2, 3, 4)), ("own", quick_gelu, (2, 3)), ("quick_gelu", quick_gelu, (4,))],
-)
-def test_vand_against_a_loop(activation, act, levels):
-    model = shorten(build("vand", activation=activation, levels=levels))
-    slow, batch = SlowClip(model.clip, act), batch_of(pictures())
+@pytest.mark.parametrize("levels", [(1, 2, 3, 4), (2, 3), (4,)])
+def test_vand_against_a_loop(levels):
+    model = shorten(build("vand", levels=levels))
+    slow, batch = SlowClip(model.clip, gelu), batch_of(pictures())
     score, (again, maps) = both(model, batch)
     weights = weights_of(model.layers)
     layers = [(weights[f"{i}.weight"], weights[f"{i}.bias"]) for i in range(len(levels))]
@@ -289,16 +285,13 @@ def test_vand_against_a_loop(activation, act, levels):
     torch.testing.assert_close(again, score)
 
 
-def test_the_activation_of_vand_is_gelu_unless_said_otherwise_and_matters():
-    batch = batch_of(pictures())
-    chosen = ({}, *({"activation": a} for a in ("gelu", "quick_gelu", "own")))
-    models = [shorten(build("vand", levels=(4,), **options)) for options in chosen]
+def test_vand_computes_the_exact_gelu_where_the_architecture_has_the_quick_one(monkeypatch):
+    exact = shorten(build("vand", levels=(4,)))
+    monkeypatch.setattr(Vand, "exact_gelu", False)
+    quick, batch = shorten(build("vand", levels=(4,))), batch_of(pictures())
     with torch.no_grad():
-        default, exact, quick, own = (model.score(batch) for model in models)
-    assert torch.equal(default, exact)
-    assert torch.equal(quick, own)  # tiny-ViT, like OpenAI's, is a quick one
-    assert (exact - quick).abs().max() > 1e-3
-    for model, kind in ((models[0], nn.GELU), (models[2], open_clip.transformer.QuickGELU)):
+        assert (exact.score(batch) - quick.score(batch)).abs().max() > 1e-3
+    for model, kind in ((exact, nn.GELU), (quick, open_clip.transformer.QuickGELU)):
         blocks = [*model.clip.visual.transformer.resblocks, *model.clip.text.transformer.resblocks]
         assert {type(block.mlp.gelu) for block in blocks} == {kind}
 
@@ -440,15 +433,9 @@ def test_the_ranking_of_a_two_class_softmax_does_not_depend_on_the_temperature()
     ("name", "options", "mode"),
     [
         ("clip", {}, "bicubic"),
-        ("clip", {"positions": "bilinear"}, "bilinear"),
         ("winclip", {}, "bicubic"),
         ("vand", {"levels": (4,)}, "bicubic"),
         ("anomalyclip", {"levels": (4,), "depth": 2, "dual_blocks": 2}, "bilinear"),
-        (
-            "anomalyclip",
-            {"levels": (4,), "depth": 2, "dual_blocks": 2, "positions": "bicubic"},
-            "bicubic",
-        ),
     ],
 )
 def test_positions_get_to_another_grid(tmp_path, name, options, mode):
@@ -475,13 +462,9 @@ def test_the_defaults_are_the_published_ones():
     """Of constructors; those of options/baselines/*.yaml: tests/unit/test_baselines.py."""
     defaults = {kind: kind.__init__.__kwdefaults__ for kind in (Clip, WinClip, Vand, AnomalyClip)}
     assert defaults[Clip]["prompts"] == "two"
-    assert defaults[WinClip]["prompts"] == "22"
-    assert defaults[WinClip]["per_prompt_norm"] is True
+    assert defaults[WinClip]["prompts"] == "mala_lab"
     assert defaults[WinClip]["shots"] == 0
-    assert defaults[Vand]["activation"] == "gelu"
     assert defaults[Vand]["levels"] == (6, 12, 18, 24)
-    assert defaults[Vand]["underscore"] is True
-    assert defaults[AnomalyClip]["activation"] == "own"
     assert defaults[AnomalyClip]["levels"] == (24,)
     numbers = {n: defaults[AnomalyClip][n] for n in ("context", "depth", "deep_context")}
     assert numbers == {"context": 12, "depth": 9, "deep_context": 4}

@@ -39,7 +39,7 @@ def sha256_of(texts):
             ("itap of my {}.", "a {} in a video game.", "a origami {}.", "the plushie {}."),
         ),
         (
-            WINCLIP_PROMPTS["22"].templates,
+            WINCLIP_PROMPTS["mala_lab"].templates,
             22,
             "b3299196d809ed640c38f94cf8cd76f2cf09acea49480becf32ee51399243a23",
             ("a photo of a {} for visual inspection.", "a jpeg corrupted photo of the {}."),
@@ -66,7 +66,7 @@ def test_templates_are_the_published_ones_word_for_word(templates, count, digest
         (CLIP_PROMPTS["two"], (1, 1), ()),
         (CLIP_PROMPTS["templates"], (80, 80), ("a photo of many anomalous pipe fryum.",)),
         (
-            WINCLIP_PROMPTS["22"],
+            WINCLIP_PROMPTS["mala_lab"],
             (154, 88),
             (
                 "a cropped photo of a pipe fryum without flaw.",
@@ -74,19 +74,20 @@ def test_templates_are_the_published_ones_word_for_word(templates, count, digest
                 "a bright photo of a damaged pipe fryum.",
             ),
         ),
-        (WINCLIP_PROMPTS["21"], (147, 84), ("a photo of a unblemished pipe fryum.",)),
+        (WINCLIP_PROMPTS["anomalib"], (147, 84), ("a photo of a unblemished pipe_fryum.",)),
         (
             VAND_PROMPTS,
             (245, 175),
-            ("this is a broken pipe fryum in the scene.", "a dark photo of a pipe fryum."),
+            ("this is a broken pipe_fryum in the scene.", "a dark photo of a pipe_fryum."),
         ),
     ],
 )
 def test_sentences_are_counted(prompts, counts, some):
-    normal, anomalous = prompts.sentences("pipe fryum")
+    normal, anomalous = prompts.sentences("pipe_fryum")
     assert (len(normal), len(anomalous)) == counts
     assert set(some) <= {*normal, *anomalous}
-    assert all("pipe fryum" in sentence for sentence in normal + anomalous)
+    spoken = "pipe_fryum" if prompts.underscore else "pipe fryum"
+    assert all(spoken in sentence for sentence in normal + anomalous)
     assert not [sentence for sentence in normal + anomalous if "{" in sentence]
     assert not set(normal) & set(anomalous)
 
@@ -108,7 +109,7 @@ def test_states_are_the_published_ones():
 
 
 def test_the_list_of_21_lacks_two_templates_and_has_one_twice():
-    long, short = (Counter(WINCLIP_PROMPTS[n].templates) for n in ("22", "21"))
+    long, short = (Counter(WINCLIP_PROMPTS[n].templates) for n in ("mala_lab", "anomalib"))
     assert sum(short.values()) == 21
     assert len(short) == 20
     dropped = ["a cropped photo of a {}.", "a jpeg corrupted photo of a {}."]
@@ -165,25 +166,23 @@ def test_texts_are_computed_once_per_object_and_weights(tmp_path, encoded):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("seed", "exact_gelu", "prompts"),
     [
-        ({}, {"seed": 1}),
-        ({}, {"per_prompt_norm": False}),
-        ({}, {"prompts": "21"}),
-        ({"name": "vand", "levels": (4,)}, {"name": "vand", "levels": (4,), "activation": "own"}),
-        ({"name": "clip"}, {"name": "clip", "underscore": True}),
+        (1, False, {}),
+        (0, True, {}),
+        (0, False, {"normalize_each": False}),
+        (0, False, {"templates": ("a bad photo of a {}.",)}),
+        (0, False, {"underscore": True}),
     ],
-    ids=["weights", "norm", "prompts", "activation", "underscore"],
+    ids=["weights", "activation", "norm", "templates", "underscore"],
 )
-def test_what_else_was_said_is_another_file(tmp_path, one, other):
-    first, second = (build(prompt_cache=tmp_path, **o) for o in (one, other))
-    for model in (first, second):
-        if model.prompts.templates != ("{}",):
-            keep = model.prompts.templates[-2:]  # where the lists of 22 and 21 differ
-            model.prompts = replace(model.prompts, templates=keep)
-    apart = [model.texts_of(["pipe_fryum"]) for model in (first, second)]
+def test_other_texts_are_another_file(tmp_path, monkeypatch, seed, exact_gelu, prompts):
+    texts = short(build(prompt_cache=tmp_path)).texts_of(["pipe_fryum"])
+    monkeypatch.setattr(METHODS["winclip"], "exact_gelu", exact_gelu)
+    model = short(build(seed=seed, prompt_cache=tmp_path))
+    model.prompts = replace(model.prompts, **prompts)
+    assert not torch.equal(model.texts_of(["pipe_fryum"]), texts)
     assert len(list(tmp_path.iterdir())) == 2
-    assert not torch.equal(*apart)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text"])
