@@ -23,7 +23,7 @@ from options.load import loads
 from options.schema import Run, Stage
 from utils.checkpoint import load_weights, read_about
 from utils.errors import UserError
-from utils.optimizers import OPTIMIZERS
+from utils.optimizers import OPTIMIZERS, Parameters
 from utils.ranks import Share, share
 from utils.schedules import SCHEDULES
 from utils.seeding import derive, seed_everything
@@ -74,7 +74,9 @@ def build_optimizer(stage: Stage, learner: Learner) -> torch.optim.Optimizer:
     inside = {id(p) for p in encoders}
     others = [p for p in learner.parameters() if id(p) not in inside]
     assert stage.optimizer is not None  # checked by the schema
-    optimizer: torch.optim.Optimizer = stage.optimizer.build(OPTIMIZERS, encoders, others)
+    optimizer: torch.optim.Optimizer = stage.optimizer.build(
+        OPTIMIZERS, Parameters(encoders, others)
+    )
     return optimizer
 
 
@@ -92,7 +94,7 @@ def check_training(stage: Stage) -> None:
         UserError: If an option of optimizer or schedule is wrong.
     """
     assert stage.optimizer is not None  # checked by the schema
-    stage.optimizer.build(OPTIMIZERS, [nn.Parameter(torch.zeros(1))], [])
+    stage.optimizer.build(OPTIMIZERS, Parameters([nn.Parameter(torch.zeros(1))], []))
     build_schedule(stage)
 
 

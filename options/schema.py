@@ -227,7 +227,7 @@ class Stage:
         augment: Random changes to its training images.
         captions: What the teacher reads.
         objective: What to minimise, with its options.
-        optimizer: Any of ``torch.optim`` by its name, with its options.
+        optimizer: How the parameters are changed by their gradients.
         schedule: How the learning rate changes, with its options.
         engine: How the training runs.
     """

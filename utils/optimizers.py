@@ -1,69 +1,132 @@
-"""Every optimiser of ``torch.optim``, with its own options, by its own name."""
+"""The optimizers: plain functions of the parameters and of what YAML may set."""
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-Builder = Callable[..., torch.optim.Optimizer]
 
-# The base class; needs a closure; sparse gradients only; matrices only.
-_SKIPPED = ("Optimizer", "LBFGS", "SparseAdam", "Muon")
-# What to train is not YAML's business; the rest chooses between implementations of the same sum.
-_HIDDEN = ("params", "foreach", "fused", "capturable", "differentiable", "maximize")
-# One kernel for all parameters: on CPUs and GPUs alike, faster and the same sum.
-_FUSED = ("Adam", "AdamW", "SGD")
+class Parameters(NamedTuple):
+    """Parameters of the pretrained encoders and all others, which may learn at another rate."""
 
+    encoders: Iterable[nn.Parameter]
+    others: Iterable[nn.Parameter]
 
-def _option(parameter: inspect.Parameter) -> inspect.Parameter:
-    """The same option with a type told from its default: torch's own are wider than YAML is."""
-    default = parameter.default
-    if isinstance(default, bool):
-        kind: Any = bool
-    elif isinstance(default, tuple):
-        kind = tuple[(float | None if None in default else float,) * len(default)]  # type: ignore[misc]
-    else:
-        kind, default = float, float(default)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(parameter.name, keyword, default=default, annotation=kind)
-
-
-def _entry(optimizer: type[torch.optim.Optimizer]) -> Builder:
-    """``optimizer`` as a table entry: ``(encoder parameters, other parameters, *, options)``."""
-
-    def build(
-        encoders: Iterable[nn.Parameter], others: Iterable[nn.Parameter], **options: Any
-    ) -> torch.optim.Optimizer:
-        lr, head_lr = options["lr"], options.pop("head_lr")
-        rates = (encoders, lr), (others, lr if head_lr is None else head_lr)
+    def groups(self, lr: float, head_lr: float | None) -> list[dict[str, Any]]:
+        """Those that are trained, in groups; a schedule multiplies the ``initial_lr``."""
+        rates = (self.encoders, lr), (self.others, lr if head_lr is None else head_lr)
         groups = [
             {"params": [p for p in group if p.requires_grad], "lr": rate, "initial_lr": rate}
             for group, rate in rates
         ]
-        if optimizer.__name__ in _FUSED:
-            options["fused"] = True
-        return optimizer([group for group in groups if group["params"]], **options)
+        return [group for group in groups if group["params"]]
 
-    known = inspect.signature(optimizer).parameters.values()
-    head_lr = inspect.Parameter(
-        "head_lr", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=float | None
-    )
-    build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [*(_option(p) for p in known if p.name not in _HIDDEN), head_lr]
-    )
-    build.__doc__ = f"""``torch.optim.{optimizer.__name__}``, with its own options.
+
+# fused: one kernel for all parameters, which is faster on CPUs and GPUs and gives the same result.
+
+
+def adam(
+    parameters: Parameters,
+    *,
+    lr: float = 1e-3,
+    head_lr: float | None = None,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> torch.optim.Optimizer:
+    """``torch.optim.Adam``: Kingma and Ba 2015, https://arxiv.org/abs/1412.6980.
 
     Args:
+        parameters: The parameters.
+        lr: Learning rate.
         head_lr: Learning rate of everything that is not an encoder (fusion, classifier,
             projection); ``null``: the same as ``lr``.
+        betas: Decay rates of the running means of the gradient and of its square.
+        eps: Added to the denominator.
+        weight_decay: Factor of the L2 penalty, which is added to the gradient.
     """
-    return build
+    groups = parameters.groups(lr, head_lr)
+    return torch.optim.Adam(groups, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
 
-OPTIMIZERS: Mapping[str, Builder] = {
-    name: _entry(cls)
-    for name, cls in sorted(vars(torch.optim).items())
-    if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer) and name not in _SKIPPED
+def adamw(
+    parameters: Parameters,
+    *,
+    lr: float = 1e-3,
+    head_lr: float | None = None,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+) -> torch.optim.Optimizer:
+    """``torch.optim.AdamW``: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101.
+
+    Args:
+        parameters: The parameters.
+        lr: Learning rate.
+        head_lr: As in ``Adam``.
+        betas: As in ``Adam``.
+        eps: As in ``Adam``.
+        weight_decay: Each step also multiplies the parameters by ``1 - lr * weight_decay``.
+    """
+    groups = parameters.groups(lr, head_lr)
+    return torch.optim.AdamW(groups, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+
+
+def adamax(
+    parameters: Parameters,
+    *,
+    lr: float = 2e-3,
+    head_lr: float | None = None,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> torch.optim.Optimizer:
+    """``torch.optim.Adamax``: Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, sec. 7.1.
+
+    Args:
+        parameters: The parameters.
+        lr: Learning rate.
+        head_lr: As in ``Adam``.
+        betas: Decay rates of the running mean of the gradient and of its largest size.
+        eps: As in ``Adam``.
+        weight_decay: As in ``Adam``.
+    """
+    groups = parameters.groups(lr, head_lr)
+    return torch.optim.Adamax(groups, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+def sgd(
+    parameters: Parameters,
+    *,
+    lr: float = 1e-3,
+    head_lr: float | None = None,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> torch.optim.Optimizer:
+    """``torch.optim.SGD``: stochastic gradient descent.
+
+    Args:
+        parameters: The parameters.
+        lr: Learning rate.
+        head_lr: As in ``Adam``.
+        momentum: Share of the last step that the next one repeats.
+        nesterov: Whether the momentum is Nesterov's.
+        weight_decay: As in ``Adam``.
+    """
+    return torch.optim.SGD(
+        parameters.groups(lr, head_lr),
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        fused=True,
+    )
+
+
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "Adam": adam,
+    "AdamW": adamw,
+    "Adamax": adamax,
+    "SGD": sgd,
 }

@@ -21,7 +21,7 @@ from utils.training import Epoch
 
 TIMES = ("seconds", "images_per_second")
 # Options of optimizers that, once they are switched on, need numbers that were not kept before.
-_SWITCHES = ("amsgrad", "centered", "momentum")
+_SWITCHES = ("momentum",)
 
 
 class Keeper:

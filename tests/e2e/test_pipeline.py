@@ -250,7 +250,6 @@ def test_any_options_takes_those_of_the_present_command_and_says_so(copy):
     [
         ("teacher.model.classif.hidden=17", "Error.* in loading state_dict"),
         ("optimizer={name: SGD, lr: 1e-3}", "lacks what this optimizer keeps"),
-        ("optimizer.amsgrad=true", "lacks what this optimizer keeps"),
     ],
 )
 def test_a_state_that_does_not_fit_is_one_clear_error(copy, capsys, override, reason):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils.optimizers import OPTIMIZERS
+from utils.optimizers import OPTIMIZERS, Parameters
 from utils.registry import options_of
 from utils.schedules import SCHEDULES
 
@@ -72,8 +72,7 @@ def test_every_optimizer_trains_two_groups_at_their_own_rates(name):
     encoder, head = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
     frozen = torch.nn.Linear(3, 3).requires_grad_(False)
     optimizer = OPTIMIZERS[name](
-        [*encoder.parameters(), *frozen.parameters()],
-        head.parameters(),
+        Parameters([*encoder.parameters(), *frozen.parameters()], head.parameters()),
         **{**defaults, "lr": 1e-3, "head_lr": 1e-2},
     )
     assert [g["lr"] for g in optimizer.param_groups] == [1e-3, 1e-2]
@@ -85,8 +84,31 @@ def test_every_optimizer_trains_two_groups_at_their_own_rates(name):
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Adam", {"betas": (0.5, 0.9), "eps": 1e-4, "weight_decay": 0.1}),
+        ("AdamW", {"betas": (0.5, 0.9), "eps": 1e-4, "weight_decay": 0.1}),
+        ("Adamax", {"betas": (0.5, 0.9), "eps": 1e-4, "weight_decay": 0.1}),
+        ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    ],
+)
+def test_an_optimizer_is_torchs_with_torchs_defaults(name, options):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    ours, theirs = OPTIMIZERS[name], getattr(torch.optim, name)
+    for chosen in ({}, options):
+        made = ours(Parameters([parameter], []), **chosen)
+        wanted = theirs([parameter], **chosen)
+        assert type(made) is type(wanted)
+        (group,), (expected,) = made.param_groups, wanted.param_groups
+        assert {k: group[k] for k in expected if k != "fused"} == {
+            k: v for k, v in expected.items() if k != "fused"
+        }
+    assert set(options_of(ours)) == {"lr", "head_lr", *options}
+
+
 @pytest.mark.parametrize(("head_lr", "rate"), [(None, 0.5), (0.0, 0.0)])
 def test_without_a_rate_of_its_own_the_head_learns_at_lr(head_lr, rate):
-    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    optimizer = OPTIMIZERS["Adamax"](parameters[:1], parameters[1:], lr=0.5, head_lr=head_lr)
+    encoder, head = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    optimizer = OPTIMIZERS["Adamax"](Parameters([encoder], [head]), lr=0.5, head_lr=head_lr)
     assert [g["lr"] for g in optimizer.param_groups] == [0.5, rate]
