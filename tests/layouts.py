@@ -188,13 +188,17 @@ def write_covid19(root: Path) -> Path:
 # For every reader a writer, and the options that its data need.
 LAYOUTS: dict[str, tuple[Callable[[Path], Path], dict[str, str]]] = {
     "bmad": (write_bmad, {}),
-    "br35h": (write_br35h, {}),
-    "brainmri": (write_brainmri, {}),
-    "covid19": (write_covid19, {}),
     "csv": (write_table_of_images, {"group": "patient"}),
     "folder": (write_folder, {}),
     "headct": (write_headct, {}),
     "meta": (write_meta, {}),
     "mvtec": (write_mvtec, {"split": "2cls"}),
     "visa": (write_visa, {"split": "2cls_highshot"}),
+}
+
+# Data sets that the reader folder reads with the options of options/<name>.yaml.
+SORTED: dict[str, Callable[[Path], Path]] = {
+    "br35h": write_br35h,
+    "brainmri": write_brainmri,
+    "covid19": write_covid19,
 }

@@ -3,9 +3,6 @@
 from collections.abc import Callable
 
 from datasets.readers.bmad import read_bmad
-from datasets.readers.br35h import read_br35h
-from datasets.readers.brainmri import read_brainmri
-from datasets.readers.covid19 import read_covid19
 from datasets.readers.csv_table import read_csv
 from datasets.readers.folder import read_folder
 from datasets.readers.headct import read_headct
@@ -17,9 +14,6 @@ from datasets.record import Splits
 # Every reader has the option "objects"; "split", where it has one, names one of its splits.
 DATASETS: dict[str, Callable[..., Splits]] = {
     "bmad": read_bmad,
-    "br35h": read_br35h,
-    "brainmri": read_brainmri,
-    "covid19": read_covid19,
     "csv": read_csv,
     "folder": read_folder,
     "headct": read_headct,

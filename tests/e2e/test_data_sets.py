@@ -19,7 +19,7 @@ from jobs.data import read_splits
 from jobs.training.teacher import guide_file
 from options.load import load
 from tests.fixtures import session_of, write_smoke, write_visa
-from tests.layouts import LAYOUTS, Painter, write_folder
+from tests.layouts import LAYOUTS, SORTED, Painter, write_folder
 from utils.checkpoint import read_about, save_weights
 from utils.errors import UserError
 
@@ -39,20 +39,24 @@ TINY = (
 )
 
 
-def tiny(folder: Path, root: Path, reader: str, *more: str) -> list[str]:
-    """Command-line arguments: the reader's own options file, or its name over another one's."""
-    own = Path(f"options/{reader}.yaml")
+WRITERS = {name: write for name, (write, _) in LAYOUTS.items()} | SORTED
+
+
+def tiny(folder: Path, root: Path, name: str, *more: str) -> list[str]:
+    """Command-line arguments: the data set's own options file, or its reader over another one's."""
+    own = Path(f"options/{name}.yaml")
     place = [f"dataset.dir={root}", f"dataset.cache={folder}/cache", f"exp.dir={folder}/run"]
-    asked = [f"dataset.{key}={value}" for key, value in LAYOUTS[reader][1].items()]
-    file = [str(own)] if own.exists() else ["options/student.yaml", f"dataset.name={reader}"]
+    _, options = LAYOUTS.get(name, (None, {}))
+    asked = [f"dataset.{key}={value}" for key, value in options.items()]
+    file = [str(own)] if own.exists() else ["options/student.yaml", f"dataset.name={name}"]
     return [*file, *place, *asked, *TINY, *more]
 
 
-@pytest.mark.parametrize("reader", DATASETS)
-def test_the_whole_job(reader, tmp_path):
-    root = LAYOUTS[reader][0](tmp_path / "data")
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_whole_job(name, tmp_path):
+    root = WRITERS[name](tmp_path / "data")
     before = sorted(root.rglob("*"))
-    command = tiny(tmp_path, root, reader)
+    command = tiny(tmp_path, root, name)
     assert check.main([*command, f"--out={tmp_path}/report"]) == 0
     assert run_py.main(command) == 0
     assert test_py.main(command) == 0
@@ -61,6 +65,7 @@ def test_the_whole_job(reader, tmp_path):
     scores = pd.read_csv(tmp_path / "run/student/scores.csv")
     assert sorted(scores["path"]) == sorted(record.path for record in splits["test"])
     assert data_hash(splits) in (tmp_path / "run/student/table.md").read_text()
+    reader = "folder" if name in SORTED else name
     kept = DATASETS["meta"](root, file=tmp_path / f"run/meta_{reader}.json")
     assert data_hash(kept) == data_hash(splits)
 

@@ -116,7 +116,7 @@ def test_another_reader_drops_the_options_of_the_one_before_and_nothing_else():
     assert vand.dataset.val_fraction == 0
     assert (vand.dataset.auxiliary.name, vand.dataset.auxiliary.dir) == ("mvtec", Path("other"))
     with pytest.raises(UserError, match="'split' of 'visa'"):
-        load(Path("options/covid19.yaml"), ["dataset.name=visa"])
+        load(Path("options/headct.yaml"), ["dataset.name=visa"])
     with pytest.raises(UserError) as caught:
         load(Path("options/demo.yaml"), ["dataset.name=visaa"])
     assert str(caught.value).splitlines() == [

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,19 @@ import pytest
 from datasets.image import read_image
 from datasets.readers import DATASETS
 from datasets.record import check_path, data_hash, to_meta
-from tests.layouts import LAYOUTS, Painter, write_folder, write_mvtec, write_table
+from jobs.data import read_splits
+from options.load import load
+from tests.layouts import (
+    LAYOUTS,
+    SORTED,
+    Painter,
+    write_br35h,
+    write_brainmri,
+    write_covid19,
+    write_folder,
+    write_mvtec,
+    write_table,
+)
 from utils.errors import UserError
 from utils.registry import options_of
 
@@ -140,44 +153,82 @@ def test_bmad_official_training_is_normal_and_validation_can_be_learned(roots):
     assert len(masks) == 12
 
 
-def test_brainmri_counts_each_picture_once_and_never_parts_copies(roots):
-    splits = read("brainmri", roots["brainmri"])
-    assert Counter(r.label for r in everything(splits)) == {0: 11, 1: 13}
-    side = defaultdict(set)
-    for split, records in splits.items():
-        for record in records:
-            side[(roots["brainmri"] / record.path).read_bytes()].add(split)
-    assert {len(splits) for splits in side.values()} == {1}
-    assert not any(r.path.startswith("brain_tumor_dataset") for r in everything(splits))
-    nested = DATASETS["brainmri"](roots["brainmri"] / "brain_tumor_dataset")
-    assert len(everything(nested)) == 24
-
-
 def test_headct_labels_are_the_tables(roots):
     for record in everything(read("headct", roots["headct"])):
         assert record.label == int(int(Path(record.path).stem) < 10)
         assert record.defect == ("normal", "hemorrhage")[record.label]
 
 
-def test_br35h_leaves_out_what_has_no_label(roots):
-    assert {r.path.split("/")[0] for r in everything(read("br35h", roots["br35h"]))} == {
-        "no",
-        "yes",
-    }
+def read_set(name, root, *options):
+    """A data set that options/<name>.yaml reads with the reader folder."""
+    return read_splits(load(Path(f"options/{name}.yaml"), [f"dataset.dir={root}", *options]).dataset)
 
 
-def test_covid19_leaves_out_lungs_and_other_classes(roots):
-    found = everything(read("covid19", roots["covid19"]))
+@pytest.mark.parametrize(
+    ("name", "objects", "defects", "digest"),
+    [
+        ("brainmri", {"brain"}, {"normal", "tumor"}, "efe6a4414ba4"),
+        ("br35h", {"brain"}, {"normal", "tumor"}, "86e174414810"),
+        ("covid19", {"chest"}, {"normal", "COVID-19"}, "d63f16e6fba0"),
+    ],
+)
+def test_sets_that_are_sorted_into_folders(name, objects, defects, digest, tmp_path):
+    """The digest is that of the readers these sets had of their own: same images, same split."""
+    splits = read_set(name, SORTED[name](tmp_path))
+    records = everything(splits)
+    assert {record.object for record in records} == objects
+    assert {record.defect for record in records} == defects
+    assert not any(record.mask for record in records)
+    alone = {s: [replace(r, group="") for r in records] for s, records in splits.items()}
+    assert data_hash(alone) == digest
+
+
+def test_brainmri_counts_each_picture_once_and_never_parts_copies(tmp_path, capsys):
+    root = write_brainmri(tmp_path)
+    splits = read_set("brainmri", root)
+    said = "left out: brain_tumor_dataset, whose 24 files lie beside it once more"
+    assert said in capsys.readouterr().out
+    assert Counter(r.label for r in everything(splits)) == {0: 11, 1: 13}
+    side = defaultdict(set)
+    for split, records in splits.items():
+        for record in records:
+            side[(root / record.path).read_bytes()].add(split)
+    assert {len(splits) for splits in side.values()} == {1}
+    assert not any(r.path.startswith("brain_tumor_dataset") for r in everything(splits))
+    for kind in ("no", "yes"):
+        shutil.rmtree(root / kind)
+    nested = everything(read_set("brainmri", root))
+    assert len(nested) == 24
+    assert {record.object for record in nested} == {"brain"}
+
+
+def test_a_folder_that_repeats_a_part_only_is_kept(tmp_path):
+    """As many bytes under the same names are not the same pictures."""
+    root = write_brainmri(tmp_path)
+    content = bytearray((root / "no/N1.JPG").read_bytes())
+    content[-3] ^= 1
+    (root / "brain_tumor_dataset/no/N1.JPG").write_bytes(content)
+    assert len(everything(read_set("brainmri", root))) == 48
+
+
+def test_br35h_leaves_out_what_has_no_label(tmp_path, capsys):
+    splits = read_set("br35h", write_br35h(tmp_path))
+    assert {r.path.split("/")[0] for r in everything(splits)} == {"no", "yes"}
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_covid19_leaves_out_lungs_and_other_classes(tmp_path):
+    root = write_covid19(tmp_path)
+    found = everything(read_set("covid19", root))
     assert {r.path.rsplit("/", 1)[0] for r in found} == {"COVID/images", "Normal/images"}
-    more = read("covid19", roots["covid19"], anomalous=("covid", "lung_opacity"))
+    more = read_set("covid19", root, "dataset.bad=[covid, lung_opacity]", "dataset.defect=")
     assert Counter(r.defect for r in everything(more)) == {
         "normal": 8,
-        "COVID-19": 8,
-        "lung_opacity": 8,
+        "COVID": 8,
+        "Lung_Opacity": 8,
     }
-    assert "there are COVID, Lung_Opacity, Normal" in error(
-        "covid19", roots["covid19"], normal="healthy"
-    )
+    with pytest.raises(UserError, match="the folders here are COVID, Lung_Opacity, Normal"):
+        read_set("covid19", root, "dataset.good=[healthy]")
 
 
 # A person's own folders: (files, options, objects, defects, masks found, is the split drawn?)
@@ -208,6 +259,27 @@ FOLDERS = {
     ),
     "defects inside": (["good/1.png", "bad/dent/2.png"], {}, {"own"}, {"dent"}, 0),
     "a named object": (["ok/1.png", "ng/2.png"], {"object_name": "nut"}, {"nut"}, {"anomaly"}, 0),
+    "a named defect": (
+        ["good/1.png", "bad/2.png", "bad/dent/3.png"],
+        {"defect": "scratch"},
+        {"own"},
+        {"scratch"},
+        0,
+    ),
+    "folders that only hold pictures": (
+        ["good/images/1.png", "bad/dent/Images/2.png", "Riss/img/3.png"],
+        {"bad": ("bad", "riss")},
+        {"own"},
+        {"dent", "Riss"},
+        0,
+    ),
+    "folders to ignore": (
+        ["good/1.png", "bad/2.png", "Old/bad/3.png", "good/old/4.png"],
+        {"ignore": ("old",)},
+        {"own"},
+        {"anomaly"},
+        0,
+    ),
     "a named object in a folder": (
         ["Images/good/1.png", "Images/bad/2.png"],
         {"object_name": "nut"},
