@@ -1,6 +1,6 @@
 """The two pictures: heat maps of a student, and what the words of a teacher look at."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from textwrap import wrap
@@ -10,15 +10,21 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 WIDTH, DPI = 8.3, 150  # inches; 1.5 times the width that a README has on a screen
-NARROW = 5.6  # inches that the words below need at least
-GAP, TEXT = 0.05, "#343a40"
-OUTLINE = "#37f5d5"
-_LETTER = 0.053  # inches that a letter of a note takes
+MOST_HEIGHT = 14.0  # inches; rows get lower where there are many
+MOST_ROWS = 16  # of heat maps
+WORDS_PER_LINE = 7
+# The color scale ends here at the earliest, so that next to no heat looks like none.
+LEAST_HEAT = 0.01  # logits
+LEAST_ATTENTION = 2.0  # times even attention
+TEXT, OUTLINE = "#343a40", "#37f5d5"
+_LETTERS = 160  # of a note, in one line
+_GAP = 0.09  # inches that matplotlib leaves between two columns
 
 
 @dataclass(frozen=True)
@@ -28,19 +34,21 @@ class Panel:
     Attributes:
         image: RGB bytes, shape ``(h, w, 3)``; may be finer than the heat.
         heat: At least 0, shape ``(H, W)``.
-        mask: True where the defect is, shape ``(H, W)``; ``None`` where nobody said.
+        mask: True where the defect is, shape ``(H, W)``; ``None`` where it is not known.
         score: Probability of "anomalous".
+        file: Path of the image in the data set.
     """
 
     image: np.ndarray
     heat: np.ndarray
     mask: np.ndarray | None
     score: float
+    file: str
 
 
 @dataclass(frozen=True)
-class Column:
-    """What stands in one column: an object, what is wrong, an anomalous and a normal image."""
+class Pair:
+    """An object, what is wrong with its anomalous image, that image and a normal one, if any."""
 
     title: str
     subtitle: str
@@ -50,206 +58,208 @@ class Column:
 
 @dataclass(frozen=True)
 class Words:
-    """One image, its caption, and what each word looks at.
+    """A caption, its words, and for each word the image with its attention; 1 is even attention."""
 
-    Attributes:
-        image: RGB bytes, shape ``(h, w, 3)``; may be finer than the maps.
-        mask: As in :class:`Panel`.
-        caption: What the teacher was told.
-        words: The words of it.
-        maps: Shape ``(words, H, W)``; 1 is even attention.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray | None
     caption: str
     words: Sequence[str]
-    maps: np.ndarray
+    panels: Sequence[Panel]
 
 
-def draw_heat_maps(columns: Sequence[Column], note: str) -> bytes:
-    """Image, mask and heat map of each column, and a normal image with its own, as PNG.
+def draw_heat_maps(pairs: Sequence[Pair], note: str) -> bytes:
+    """Image, mask and heat map of each pair, and its normal image with a heat map, as PNG.
 
-    One colour scale for the whole picture, from no heat to its hottest pixel: what is dark in one
-    place would be dark in any other.
+    All heat maps have the same color scale, from no heat to the hottest pixel of all, but at least
+    to ``LEAST_HEAT``. Columns in which nothing would stand are left out.
 
     Args:
-        columns: At least one.
+        pairs: 1 to ``MOST_ROWS``; one row each.
         note: Below the picture.
     """
-    panels = [p for column in columns for p in (column.anomalous, column.normal) if p is not None]
-    colours = _scale(max(float(panel.heat.max()) for panel in panels))
-    rows: dict[str, Callable[[Axes, Column], None]] = {
-        "anomalous\nimage": lambda ax, column: _photo(ax, column.anomalous),
-        "mask": lambda ax, column: _mask(ax, column.anomalous),
-        "heat map": lambda ax, column: _heat(ax, column.anomalous, colours),
-        "normal\nimage": lambda ax, column: _photo(ax, column.normal),
-        "its\nheat map": lambda ax, column: _heat(ax, column.normal, colours),
-    }
-    left, top, gap = 0.86, 0.5, 0.12
-    width = min((WIDTH - left) / len(columns), 2.4)
-    lines = wrap(note, int((max(width * len(columns), NARROW - left) - GAP) / _LETTER))
-    below = 0.14 * (len(lines) - 1)  # what all but the first line need
-    foot = 0.8 + below
-    height = (width - GAP) * columns[0].anomalous.heat.shape[0] / columns[0].anomalous.heat.shape[1]
-    size = (max(left + width * len(columns), NARROW), top + 5 * (height + GAP) + gap + foot)
-    figure = Figure(size, dpi=DPI, facecolor="white")
-    for j, column in enumerate(columns):
-        middle = left + j * width + (width - GAP) / 2
-        _text(figure, middle, size[1] - 0.13, column.title, 9.5, weight="bold")
-        _text(figure, middle, size[1] - 0.34, _short(column.subtitle, width), 7, linespacing=1.1)
-    for i, (label, draw) in enumerate(rows.items()):
-        bottom = size[1] - top - (i + 1) * (height + GAP) - (gap if i > 2 else 0)
-        _text(figure, left - 0.1, bottom + height / 2, label, 8.5, ha="right")
-        for j, column in enumerate(columns):
-            draw(_axes(figure, left + j * width, bottom, width - GAP, height), column)
-    label = "heat, in units of the anomalous logit: one scale for all"
-    _colour_bar(figure, colours, left, 0.53 + below, size[0] - left - GAP, label)
-    _text(figure, left, 0.1 + below / 2, "\n".join(lines), 7, ha="left")
-    return _png(figure)
+    shown = [p for pair in pairs for p in (pair.anomalous, pair.normal) if p is not None]
+    peak, ratio = max(float(panel.heat.max()) for panel in shown), _ratio(shown[0])
+    colors = _scale(max(peak, LEAST_HEAT))
+    columns = {"anomalous image": _photo, "mask": _mask, "heat map": _heat}
+    if all(pair.anomalous.mask is None for pair in pairs):
+        del columns["mask"]
+    num_anomalous = len(columns)
+    if any(pair.normal is not None for pair in pairs):
+        columns |= {"normal image": _photo, "its heat map": _heat}
+    cell = WIDTH / (len(columns) + 1) - _GAP
+    row = max(cell * ratio + 0.25, 0.75)  # a lower one cannot hold the text beside it
+    figure, _ = _figure([row] * len(pairs), foot=1.0)
+    axes = figure.subplots(len(pairs), len(columns) + 1, squeeze=False)
+    for (first, *line), pair in zip(axes, pairs, strict=True):
+        _label(first, pair)
+        for j, (ax, draw) in enumerate(zip(line, columns.values(), strict=True)):
+            panel = pair.anomalous if j < num_anomalous else pair.normal
+            _prepare(ax, ratio)
+            if panel is not None:
+                draw(ax, panel, colors)
+    for ax, name in zip(axes[0, 1:], columns, strict=True):
+        ax.set_title(name, **_style(8.5))
+    unit = "heat, in units of the anomalous logit"
+    label = f"{unit}; one scale for all" if peak >= LEAST_HEAT else f"{unit}: none above {peak:.2g}"
+    bar = figure.colorbar(colors, ax=axes[:, 1:], location="bottom", shrink=0.4, aspect=40, pad=0.02)
+    return _png(figure, figure, bar, label, note)
 
 
 def draw_words(blocks: Sequence[Words], note: str) -> bytes:
-    """Each image with the attention of every word of its caption, as PNG; one colour scale.
+    """Each image with the attention of every word of its caption, as PNG; one color scale.
 
     Args:
-        blocks: At least one.
+        blocks: At least one; the last ones are left out where the maps would get too small.
         note: Below the picture.
     """
-    per_line, left, head, gap, foot = 7, 1.75, 0.28, 0.1, 0.82
-    colours = _scale(max(float(block.maps.max()) for block in blocks))
-    ratio = blocks[0].maps.shape[1] / blocks[0].maps.shape[2]
-    width = (WIDTH - left) / per_line
-    line = (width - GAP) * ratio + 0.18
-    photo = (left - 0.15) * ratio
-    lines = [-(-len(block.words) // per_line) for block in blocks]
-    heights = [head + max(number * line, photo) + gap for number in lines]
-    size = (WIDTH, sum(heights) + foot)
-    figure = Figure(size, dpi=DPI, facecolor="white")
-    top = size[1]
-    for block, taken in zip(blocks, heights, strict=True):
-        _text(figure, 0.05, top - 0.15, f"“{block.caption}”", 9, ha="left", style="italic")
-        ax = _axes(figure, 0.05, top - head - photo, left - 0.15, photo)
-        ax.imshow(block.image, extent=_extent(block.maps[0]), interpolation="antialiased")
-        _outline(ax, block.mask)
-        for k, (word, values) in enumerate(zip(block.words, block.maps, strict=True)):
-            row, column = divmod(k, per_line)
-            x, y = left + column * width, top - head - (row + 1) * line
-            shown = f"{word} {_inside(values, block.mask)}"
-            _text(figure, x, y + line - 0.09, shown, 7, ha="left")
-            ax = _axes(figure, x, y, width - GAP, line - 0.18)
-            panel = Panel(block.image, values, block.mask, 0.0)
-            _heat(ax, panel, colours, interpolation="nearest", outline=0.5)
-        top -= taken
-    label = "attention of a word to a place; 1: everywhere alike; one scale for all"
-    _colour_bar(figure, colours, left, 0.6, WIDTH - left - GAP, label)
-    _text(figure, 0.05, 0.18, note, 7, ha="left")
-    return _png(figure)
+    peak = max(float(panel.heat.max()) for block in blocks for panel in block.panels)
+    colors = _scale(max(peak, LEAST_ATTENTION))
+    cell = WIDTH / (WORDS_PER_LINE + 2) - _GAP  # the image takes two of them
+    line = cell * _ratio(blocks[0].panels[0]) + 0.2
+    rows = [_num_lines(block) * line + 0.45 for block in blocks]
+    while len(rows) > 1 and sum(rows) > 1.6 * MOST_HEIGHT:
+        rows.pop()
+    figure, heights = _figure(rows, foot=0.8)
+    *parts, foot = figure.subfigures(len(heights), 1, height_ratios=heights)
+    for part, block in zip(parts, blocks, strict=False):
+        _draw_block(part, block, colors)
+    cax, rest = foot.subplots(1, 2, width_ratios=[2, 3])
+    rest.set_axis_off()
+    bar = foot.colorbar(colors, cax=cax, orientation="horizontal")
+    label = "attention of a word to a place; 1: everywhere alike; one scale"
+    return _png(figure, foot, bar, label, note)
 
 
-def _inside(values: np.ndarray, mask: np.ndarray | None) -> str:
-    return "" if mask is None or not mask.any() else f"{values[mask].mean():.1f}"
+def _num_lines(block: Words) -> int:
+    return max(-(-len(block.words) // WORDS_PER_LINE), 2)
+
+
+def _draw_block(part: SubFigure, block: Words, colors: ScalarMappable) -> None:
+    """The image in the first two columns, the attention of its words in the others."""
+    caption = "\n".join(wrap(f"“{block.caption}”", 110, max_lines=2, placeholder=" …"))
+    part.suptitle(caption, **_style(9, x=0.01, ha="left", style="italic"))
+    grid = part.add_gridspec(_num_lines(block), WORDS_PER_LINE + 2)
+    first = block.panels[0]
+    ax = _prepare(part.add_subplot(grid[:, :2], anchor="NW"), _ratio(first))
+    _show(ax, first.image, first.heat)
+    ax.set_xlabel(_tail(first.file, 36), loc="left", in_layout=False, **_style(6))
+    _outline(ax, first.mask, 0.9)
+    for k, (word, panel) in enumerate(zip(block.words, block.panels, strict=True)):
+        place = grid[k // WORDS_PER_LINE, 2 + k % WORDS_PER_LINE]
+        ax = _prepare(part.add_subplot(place, anchor="NW"), _ratio(panel))
+        _heat(ax, panel, colors, interpolation="nearest", outline=0.5)
+        short = word if len(word) < 14 else f"{word[:12]}…"
+        has_mask = panel.mask is not None and panel.mask.any()
+        inside = f" {panel.heat[panel.mask].mean():.1f}" if has_mask else ""
+        ax.set_title(short + inside, loc="left", pad=2, **_style(7))
 
 
 def _scale(peak: float) -> ScalarMappable:
-    """From 0, which lets everything shine through, to ``peak``."""
+    """From 0, which is transparent, to ``peak``."""
     steps = np.linspace(0, 1, 256)
-    colours = colormaps["inferno"](steps)
-    colours[:, 3] = 0.9 * steps**0.5
-    return ScalarMappable(Normalize(0, peak if peak > 0 else 1.0), ListedColormap(colours))
+    colors = colormaps["inferno"](steps)
+    colors[:, 3] = 0.9 * steps**0.5
+    return ScalarMappable(Normalize(0, peak), ListedColormap(colors))
 
 
-def _photo(ax: Axes, panel: Panel | None) -> None:
-    if panel is None:
-        return
-    ax.imshow(panel.image, extent=_extent(panel.heat), interpolation="antialiased")
+def _label(ax: Axes, pair: Pair) -> None:
+    """Object and defect, in the first column."""
+    ax.set_axis_off()
+    title = "\n".join(wrap(pair.title, 17, max_lines=2, placeholder=" …"))
+    subtitle = "\n".join(wrap(pair.subtitle, 24, max_lines=4, placeholder=" …"))
+    ax.text(0, 0.55, title, va="bottom", in_layout=False, **_style(9.5, weight="bold"))
+    ax.text(0, 0.5, subtitle, va="top", in_layout=False, **_style(7))
+
+
+def _photo(ax: Axes, panel: Panel, _: ScalarMappable) -> None:
+    _show(ax, panel.image, panel.heat)
+    ax.set_xlabel(_tail(panel.file, 28), labelpad=2, **_style(6))
     box = {"boxstyle": "round,pad=0.25", "fc": "black", "ec": "none", "alpha": 0.6}
-    ax.annotate(
-        f"score {panel.score:.2f}",
-        (5, 5),
-        xycoords="axes points",
-        fontsize=6.5,
-        color="w",
-        bbox=box,
-    )
+    score = f"score {panel.score:.2f}"
+    ax.annotate(score, (5, 5), xycoords="axes points", fontsize=6.5, color="w", bbox=box)
 
 
-def _mask(ax: Axes, panel: Panel) -> None:
+def _mask(ax: Axes, panel: Panel, _: ScalarMappable) -> None:
     if panel.mask is None:
-        ax.text(0.5, 0.5, "no mask", ha="center", va="center", transform=ax.transAxes, fontsize=8)
-        return
-    ax.imshow(panel.mask, extent=_extent(panel.mask), cmap="gray", vmin=0, vmax=1)
+        ax.text(0.5, 0.5, "no mask", ha="center", va="center", **_style(8))
+    else:
+        _show(ax, panel.mask, panel.heat, cmap="gray", vmin=0, vmax=1)
 
 
 def _heat(
     ax: Axes,
-    panel: Panel | None,
-    colours: ScalarMappable,
+    panel: Panel,
+    colors: ScalarMappable,
     *,
     interpolation: str = "bilinear",
     outline: float = 0.9,
 ) -> None:
     """The picture in grey under its heat; the hotter, the less of it shows through."""
-    if panel is None:
-        return
-    extent = _extent(panel.heat)
     grey = panel.image.astype(np.float64).mean(axis=2) / 255
-    ax.imshow(grey, extent=extent, cmap="gray", vmin=-0.15, vmax=1.4, interpolation="antialiased")
-    ax.imshow(colours.to_rgba(panel.heat), extent=extent, interpolation=interpolation)
+    _show(ax, grey, panel.heat, cmap="gray", vmin=-0.15, vmax=1.4)
+    _show(ax, colors.to_rgba(panel.heat), panel.heat, interpolation=interpolation)
     _outline(ax, panel.mask, outline)
 
 
-def _outline(ax: Axes, mask: np.ndarray | None, width: float = 0.9) -> None:
+def _outline(ax: Axes, mask: np.ndarray | None, width: float) -> None:
     if mask is not None and mask.any() and not mask.all():
         around = np.pad(mask.astype(float), 1)  # closed at the border of the image, too
         y, x = (np.arange(-1, side + 1) + 0.5 for side in mask.shape)
         ax.contour(x, y, around, [0.5], colors=OUTLINE, linewidths=width)
-        _frame(ax, mask)
+        ax.set(xlim=(0, mask.shape[1]), ylim=(mask.shape[0], 0))
 
 
-def _extent(values: np.ndarray) -> tuple[float, float, float, float]:
-    return (0, values.shape[1], values.shape[0], 0)
+def _show(ax: Axes, image: np.ndarray, heat: np.ndarray, **kwargs: Any) -> None:
+    """An image in the coordinates of ``heat``, whose pixels may be larger."""
+    extent = (0, heat.shape[1], heat.shape[0], 0)
+    ax.imshow(image, **{"extent": extent, "aspect": "auto", "interpolation": "antialiased"} | kwargs)
 
 
-def _frame(ax: Axes, values: np.ndarray) -> None:
-    ax.set_xlim(0, values.shape[1])
-    ax.set_ylim(values.shape[0], 0)
-
-
-def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches from the lower left corner."""
-    w, h = figure.get_size_inches()
-    ax: Axes = figure.add_axes((x / w, y / h, width / w, height / h))
-    ax.set_axis_off()
+def _prepare(ax: Axes, ratio: float) -> Axes:
+    """Takes away ticks and frame; gives the axes this height by width, with an image or without."""
+    ax.set(xticks=(), yticks=(), frame_on=False)
+    ax.set_box_aspect(ratio)
     return ax
 
 
-def _text(
-    figure: Figure, x: float, y: float, text: str, size: float, ha: str = "center", **kwargs: Any
-) -> None:
-    w, h = figure.get_size_inches()
-    place = {"ha": ha, "va": "center", **kwargs}
-    figure.text(x / w, y / h, text, fontsize=size, color=TEXT, parse_math=False, **place)
+def _ratio(panel: Panel) -> float:
+    height, width = panel.heat.shape
+    return float(height / width)
 
 
-def _colour_bar(
-    figure: Figure, colours: ScalarMappable, x: float, y: float, width: float, label: str
-) -> None:
-    ax = _axes(figure, x, y, width * 0.36, 0.1)
-    ax.set_axis_on()
-    ax.set_facecolor("0.35")  # as the grey pictures are
-    bar = figure.colorbar(colours, cax=ax, orientation="horizontal", ticks=MaxNLocator(5))
+def _style(size: float, **kwargs: Any) -> dict[str, Any]:
+    """How text is written: names from a data set are never read as formulas."""
+    return {"fontsize": size, "color": TEXT, "parse_math": False, **kwargs}
+
+
+def _tail(file: str, letters: int) -> str:
+    """The end of a path, as many folders as fit: ``…/Anomaly/012.JPG``."""
+    if len(file) <= letters:
+        return file
+    _, slash, end = file[2 - letters :].partition("/")
+    return f"…/{end}" if slash else f"…{file[1 - letters :]}"
+
+
+def _figure(rows: Sequence[float], foot: float) -> tuple[Figure, list[float]]:
+    """A figure, and the heights of its rows and its foot; rows get lower where it is too high.
+
+    Args:
+        rows: Heights that the rows should have, in inches.
+        foot: Height of the color scale and the note.
+    """
+    factor = min(1.0, (MOST_HEIGHT - foot) / sum(rows))
+    heights = [*(factor * row for row in rows), foot]
+    return Figure((WIDTH, sum(heights)), dpi=DPI, layout="constrained"), heights
+
+
+def _png(
+    figure: Figure, foot: Figure | SubFigure, bar: Colorbar, label: str, note: str
+) -> bytes:
+    """The picture, once its color scale has a label and the foot its note."""
+    bar.ax.set_facecolor("0.35")  # as the grey pictures are
     bar.ax.tick_params(labelsize=7, length=2, colors=TEXT)
+    bar.locator = MaxNLocator(5)
+    bar.set_label(label, **_style(7.5))
     bar.outline.set_visible(False)
-    _text(figure, x + width * 0.36 + 0.12, y + 0.05, label, 7.5, ha="left")
-
-
-def _short(text: str, width: float) -> str:
-    """Cut to two lines of ``width`` inches at the size of a subtitle."""
-    return "\n".join(wrap(text, max(int(width / 0.06), 8), max_lines=2, placeholder=" …"))
-
-
-def _png(figure: Figure) -> bytes:
+    foot.supxlabel("\n".join(wrap(note, _LETTERS)), **_style(7, x=0.01, ha="left"))
     file = BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()

@@ -13,7 +13,7 @@ from datasets.image import View, read_image
 from datasets.record import Record
 from jobs.session import Network, Session
 from jobs.visualizing.localization import Chosen, centre_heat, locate, markdown, per_object, typical
-from jobs.visualizing.pictures import Column, Panel, Words, draw_heat_maps, draw_words
+from jobs.visualizing.pictures import MOST_ROWS, Pair, Panel, Words, draw_heat_maps, draw_words
 from models.gradcam import heat_maps
 from models.student import Student
 from models.teacher import Teacher
@@ -26,7 +26,7 @@ from utils.device import Machine
 from utils.errors import NothingToShowError, UserError
 from utils.ranks import share
 
-COLUMNS = 4  # of the picture, at least: several images of an object where there are fewer objects
+EXAMPLES = 4  # in a picture, at least: several images of an object where there are fewer objects
 FINE = 480  # pixels that a picture in the picture has at least, in width
 T = TypeVar("T")
 
@@ -93,16 +93,16 @@ def _draw_student(session: Session, network: Network, model: Student, folder: Pa
         {**_facts(record, mask, score), **locate(heat, mask, record.label)}
         for record, mask, (score, heat) in _each(session, network, records, look)
     )
-    columns = []
-    for chosen in _chosen(rows):
+    pairs = []
+    for chosen in _chosen(rows)[:MOST_ROWS]:
         shown = [records[i] for i in chosen if i is not None]
         panels = [
-            Panel(_photo(session, network, record), heat, mask, score)
+            Panel(_photo(session, network, record), heat, mask, score, record.path)
             for record, mask, (score, heat) in _each(session, network, shown, look)
         ]
         normal = panels[1] if len(panels) > 1 else None
-        columns.append(Column(_name(shown[0]), _defect(shown[0]), panels[0], normal))
-    picture = draw_heat_maps(columns, _heat_note(columns))
+        pairs.append(Pair(_name(shown[0]), _defect(shown[0]), panels[0], normal))
+    picture = draw_heat_maps(pairs, _heat_note(pairs, rows["object"].nunique()))
     table = per_object(rows)
     text = markdown(table, f"Grad-CAM of {network.title}, anomalous logit", session.about)
     csv = table.rename_axis("object").to_csv(float_format="%.4f")
@@ -127,13 +127,12 @@ def _draw_teacher(session: Session, network: Network, model: Teacher, folder: Pa
         {**_facts(record, mask, score), **_attention(record, mask, words)}
         for record, mask, (score, _, words) in _each(session, network, records, look, captions)
     )
-    shown = [records[chosen.anomalous] for chosen in _chosen(rows)[:COLUMNS]]
-    blocks = [
-        Words(
-            _photo(session, network, record), mask, caption, words.words, words.maps.cpu().numpy()
-        )
-        for record, mask, (_, caption, words) in _each(session, network, shown, look, captions)
-    ]
+    shown = [records[chosen.anomalous] for chosen in _chosen(rows)[:EXAMPLES]]
+    blocks = []
+    for record, mask, (score, caption, words) in _each(session, network, shown, look, captions):
+        photo, maps = _photo(session, network, record), words.maps.cpu().numpy()
+        panels = [Panel(photo, heat, mask, score, record.path) for heat in maps]
+        blocks.append(Words(caption, words.words, panels))
     note = _word_note(rows)
     picture = draw_words(blocks, note)
     write_bytes(picture, folder / "attention.png")
@@ -142,7 +141,7 @@ def _draw_teacher(session: Session, network: Network, model: Teacher, folder: Pa
 
 
 def _chosen(rows: pd.DataFrame) -> list[Chosen]:
-    chosen = typical(rows, -(-COLUMNS // rows["object"].nunique()))
+    chosen = typical(rows, -(-EXAMPLES // rows["object"].nunique()))
     if not chosen:
         raise NothingToShowError("there are no anomalous test images: there is nothing to show")
     return chosen
@@ -175,12 +174,15 @@ def _photo(session: Session, network: Network, record: Record) -> np.ndarray:
     return pixels.permute(1, 2, 0).numpy()
 
 
-def _heat_note(columns: Sequence[Column]) -> str:
-    is_single = len({column.title for column in columns}) == len(columns)
-    rank = "median score" if is_single else "evenly spaced ranks of the score"
+def _heat_note(pairs: Sequence[Pair], num_objects: int) -> str:
+    shown = len({pair.title for pair in pairs})
+    rank = "median score" if shown == len(pairs) else "evenly spaced ranks of the score"
+    outline = " Green line: border of the mask."
     return (
-        f"Per object the anomalous and the normal test image of {rank}. Green line: border of the "
-        "mask. Score: probability of “anomalous”."
+        f"Per object the anomalous and the normal test image of {rank}."
+        f"{outline if any(pair.anomalous.mask is not None for pair in pairs) else ''} Score: "
+        "probability of “anomalous”."
+        f"{f' The first {shown} of {num_objects} objects.' if shown < num_objects else ''}"
     )
 
 
