@@ -55,7 +55,7 @@ from options.schema import Stage
 from utils.batch import Batch
 from utils.device import Machine
 from utils.seeding import derive
-from utils.training import Epochs, Source, fit
+from utils.training import Epochs, EpochSource, fit
 
 EPOCHS, VISA_TRAIN, VISA_TEST = 15, 6493, 4328
 VARIANTS = ("released", "exact", *(name for name in PRECISIONS if name != "fp32"))
@@ -67,7 +67,7 @@ STAGES = ("teacher", "student")
 
 def ours(
     job: Job, prepared: dict[str, float], dtype: torch.dtype = torch.float32
-) -> tuple[Learner, Source]:
+) -> tuple[Learner, EpochSource]:
     """The network and its batches as run.py makes them; notes seconds per image of preparation."""
     data, machine = job.data, job.machine
     started = time.perf_counter()
@@ -89,7 +89,7 @@ def ours(
 class Timed:
     """The first batches of an epoch, and how long they and the work on them last took."""
 
-    def __init__(self, source: Source, steps: int) -> None:
+    def __init__(self, source: EpochSource, steps: int) -> None:
         self.source, self.steps = source, steps
         self.num_images = source.num_images
         self.seconds = 0.0
@@ -147,7 +147,7 @@ class Training:
         self.title, self.seed = f"{variant} {name}", derive(self.run.misc.seed, name)
         self.prepared: dict[str, float] = {}
         beside: LiveTeacher | None = None
-        self.batches: Source
+        self.batches: EpochSource
         if variant == "released":
             self.machine = Machine(CPU, torch.float32)
             job = job_of(self.run, name, self.machine)

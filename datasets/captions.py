@@ -25,7 +25,7 @@ class Captions:
     """Turns records into captions.
 
     Args:
-        policy: ``label``: the released behaviour, ``normal`` or the defect string. ``sentence``: an
+        policy: ``label``: the released behavior, ``normal`` or the defect string. ``sentence``: an
             English sentence made from the record, its wording drawn per image and epoch.
             ``object``: "a photo of a fryum", which says nothing about the label.
         dropout: Probability that an image gets its ``object`` caption instead, so that a teacher

@@ -63,7 +63,7 @@ def open_picture(path: Path, *, mend: str) -> Iterator[Image.Image]:
 def read_image(path: Path, *, at_least: int | None = None) -> Image.Image:
     """The picture in ``path`` as 8-bit RGB, upright as its EXIF data say.
 
-    Grey, palette, CMYK and RGBA pictures are converted (transparency is dropped); 16-bit ones are
+    Gray, palette, CMYK and RGBA pictures are converted (transparency is dropped); 16-bit ones are
     scaled from their full range.
 
     Args:

@@ -17,8 +17,8 @@ from utils.batch import UNKNOWN
 def read_mask(path: Path) -> Image.Image:
     """The mask in ``path``, mode ``L``: 1 where any channel is more than 0, else 0.
 
-    VisA writes the number of the defect, MVTec 255, some exports colours: all mean anomalous. Of a
-    palette the colours count, not their numbers: white may be number 0.
+    VisA writes the number of the defect, MVTec 255, some exports colors: all mean anomalous. Of a
+    palette the colors count, not their numbers: white may be number 0.
 
     Raises:
         UserError: If the file is missing, broken, too large or no picture.

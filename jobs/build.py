@@ -33,7 +33,7 @@ def build_model(run: Run, name: str) -> AnomalyModel:
     """The network of a stage before its training, the same for the same seed."""
     seed_everything(derive(run.misc.seed, name, "weights"))
     stage = run.stages[name]
-    model: AnomalyModel = stage.model.build(METHODS, stage.image.height_width, True)
+    model: AnomalyModel = stage.model.build(METHODS, stage.image.height_width, load_weights=True)
     return model
 
 
@@ -54,7 +54,7 @@ def load_model(file: Path, local: Stage | None = None) -> tuple[AnomalyModel, St
     run = loads(about["options"], name=str(file))
     stage: Stage = getattr(run, about["stage"])
     stage = stage if local is None else stage.with_local(local)
-    model: AnomalyModel = stage.model.build(METHODS, stage.image.height_width, False)
+    model: AnomalyModel = stage.model.build(METHODS, stage.image.height_width, load_weights=False)
     load_weights(model, file)
     return model.eval(), stage, run
 

@@ -1,1 +1,1 @@
-"""Networks and what they minimise; they know nothing of data sets and YAML."""
+"""Networks and training objectives; they know nothing of data sets and YAML."""

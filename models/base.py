@@ -1,4 +1,4 @@
-"""What every method - teacher, student or baseline - looks like from outside."""
+"""The interface of every method: teacher, student or baseline."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -13,14 +13,14 @@ from utils.batch import Batch
 
 @dataclass(frozen=True)
 class Output:
-    """What a network says about B images.
+    """The output of a network for B images.
 
     Attributes:
-        logits: Normal and anomalous, shape ``(B, 2)``.
-        features: The vector the logits were read off, shape ``(B, D)``.
+        logits: Of "normal" and "anomalous", shape ``(B, 2)``.
+        features: The vectors from which the logits are computed, shape ``(B, D)``.
         attention: Attention weights by direction; empty where there are none.
-        maps: Probabilities of normal and anomalous of each pixel, ``(B, 2, H, W)``, one per level;
-            only of a network that is trained on masks.
+        maps: For each level the probabilities of "normal" and "anomalous" of each pixel,
+            ``(B, 2, H, W)``; only of a network that is trained on masks.
     """
 
     logits: Tensor
@@ -30,15 +30,15 @@ class Output:
 
 
 class AnomalyModel(nn.Module):
-    """A network that gives each image one number: the higher, the more anomalous.
+    """A network that gives each image a score: the higher, the more anomalous.
 
     Attributes:
-        reads_text: Whether it takes captions; one that does not is never given any.
-        has_map: Whether it can say where in an image the anomaly is.
-        num_references: Normal training images of each object that it wants to see before a test.
+        reads_text: Whether it needs captions; other networks never get any.
+        has_map: Whether it can show where in an image the anomaly is.
+        num_references: Number of normal training images of each object that it needs before a test.
         feature_dim: D of :attr:`Output.features`.
-        released_as: The authors' own weights that its option ``released`` takes, and where they
-            are; empty: there are none.
+        released_as: File of the authors' own weights for the option ``released``, and where it can
+            be found; empty: there is none.
     """
 
     reads_text: bool = False
@@ -56,23 +56,23 @@ class AnomalyModel(nn.Module):
         return self(batch).logits.float().softmax(dim=-1)[:, 1]
 
     def score_and_map(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Where the anomaly is, beside :meth:`score`; only of a network that :attr:`has_map`.
+        """Scores and anomaly maps; only for a network with :attr:`has_map`.
 
         Returns:
-            Scores, shape ``(B,)``, as :meth:`score` gives them; anomaly maps, shape ``(B, H, W)``
+            Scores, shape ``(B,)``, the same as of :meth:`score`; anomaly maps, shape ``(B, H, W)``
             at the size of the image, fp32, higher is more anomalous.
         """
         raise NotImplementedError(f"{type(self).__name__} has no anomaly map")
 
     def remember(self, batch: Batch) -> None:
-        """Looks at normal references; only of a network with :attr:`num_references`."""
+        """Adds normal references; only for a network with :attr:`num_references`."""
         raise NotImplementedError(f"{type(self).__name__} takes no references")
 
     @classmethod
-    def needs_training(cls, options: Mapping[str, Any]) -> bool:  # noqa: ARG003 - some ask it
-        """Whether it is of use only after a training, built with these options of its YAML."""
+    def needs_training(cls, options: Mapping[str, Any]) -> bool:  # noqa: ARG003 - subclasses use it
+        """Whether a network with these options must be trained before it is tested."""
         return True
 
     @abstractmethod
     def encoders(self) -> Iterable[Tower]:
-        """The pretrained parts, which may learn at another rate than the rest."""
+        """The pretrained parts; they may have a learning rate of their own."""

@@ -1,20 +1,20 @@
-"""From a feature vector to two logits."""
+"""Classifiers: a feature vector in, two logits out."""
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 
 class MlpClassifier(nn.Module):
-    """Two layers with weight normalisation and dropout: the published head.
+    """Two layers with weight normalization and dropout, as in the released code.
 
     Source:
-        The released ``modules/classifier.py``; weight normalisation with one length per matrix,
+        The released ``modules/classifier.py``; weight normalization with one length per matrix,
         Salimans and Kingma 2016, https://arxiv.org/abs/1602.07868.
 
     Args:
-        feature_dim: Features in.
-        hidden: Features between the layers.
-        dropout: Probability of dropping one of them, in ``[0, 1)``.
+        feature_dim: Number of input features.
+        hidden: Number of features between the layers.
+        dropout: Probability of dropping one of those, in ``[0, 1)``.
     """
 
     def __init__(self, feature_dim: int, *, hidden: int = 256, dropout: float = 0.5) -> None:
@@ -35,7 +35,7 @@ class LinearClassifier(nn.Module):
     """Dropout and one layer.
 
     Args:
-        feature_dim: Features in.
+        feature_dim: Number of input features.
         dropout: Probability of dropping one of them, in ``[0, 1)``.
     """
 

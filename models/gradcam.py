@@ -1,4 +1,4 @@
-"""Where in the image a student's "anomalous" comes from: Grad-CAM, and nothing stretched."""
+"""Grad-CAM heat maps of a student: where in the image its "anomalous" comes from."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from models.places import spread
+from models.places import pixel_maps
 from models.student import Student
 from utils.batch import Batch
 
@@ -16,35 +16,35 @@ ANOMALOUS = 1
 
 
 def heat_maps(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
-    r"""Score and heat of each image; heat of one image may be compared with that of another.
+    r"""Score and heat map of each image; the heat of different images can be compared.
 
-    With :math:`A_k` the maps that the encoder's :meth:`~ImageEncoder.cam_layer` puts out and
-    :math:`y` the anomalous logit, the heat is
-    :math:`\mathrm{ReLU}(\sum_k \overline{\partial y / \partial A_k}\, A_k)`, the bar being the mean
-    over all places. Where average pooling and one linear layer follow, as in ``ResNet`` with
-    ``classif: linear``, this is what each place adds to the logit.
+    With :math:`A_k` the output maps of the encoder's :meth:`~ImageEncoder.cam_layer` and :math:`y`
+    the anomalous logit, the heat is
+    :math:`\mathrm{ReLU}(\sum_k \overline{\partial y / \partial A_k}\, A_k)`; the bar means the mean
+    over all places. If average pooling and one linear layer follow, as in a ResNet with
+    ``classif: linear``, the heat of a place is what it adds to the logit.
 
     Source:
         Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, eq. 1 and 2; computed by
         ``pytorch_grad_cam``.
-        Departure: that library stretches every map to ``[0, 1]`` by itself, so that a normal image
-        glows as an anomalous one does. Here the maps stay as the equation says, and lie where
-        :func:`models.places.stride_and_first` says.
+        Departure: the library scales each map to ``[0, 1]``, so that a normal image looks as hot
+        as an anomalous one. Here the maps are those of the equation, resized by
+        :func:`models.places.pixel_maps`.
 
     Args:
-        student: In any mode; it is in eval mode afterwards. Computed in float32.
+        student: In any mode; afterwards it is in eval mode. Computed in float32.
         batch: B images on the student's device.
 
     Returns:
         Scores ``(B,)`` as :meth:`Student.score` and heat ``(B, H, W)``, both float32; the heat in
-        units of the logit, at least 0, bicubic between the layer's places.
+        units of the logit, at least 0, interpolated bicubically between the places of the layer.
 
     Raises:
         NothingToShowError: As :meth:`ImageEncoder.cam_layer`.
     """
     encoder = student.img_enc
     cam = _Unscaled(_Logits(student, batch), [encoder.cam_layer()], encoder.cam_reshape)
-    # Numbers instead of bytes carry a gradient, so that one flows through frozen layers, too.
+    # Floats can require a gradient, so that it also flows through frozen layers.
     pixels = batch.image.float().requires_grad_()
     try:
         heat = torch.from_numpy(cam(pixels, [ClassifierOutputTarget(ANOMALOUS)] * len(batch)))
@@ -52,7 +52,7 @@ def heat_maps(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
         cam.activations_and_grads.release()
         student.zero_grad()
     heat = (
-        spread(heat.unsqueeze(1), encoder, batch.image.shape[-2:], "bicubic")
+        pixel_maps(heat.unsqueeze(1), encoder, batch.image.shape[-2:], "bicubic")
         .clamp(min=0)
         .squeeze(1)
     )
@@ -60,7 +60,7 @@ def heat_maps(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 class _Unscaled(GradCAM):  # type: ignore[misc]  # the library has no types
-    """The library's Grad-CAM of one layer, before anything is stretched or resized."""
+    """The library's Grad-CAM of one layer, without scaling and resizing."""
 
     def compute_cam_per_layer(
         self, input_tensor: Tensor, targets: list[nn.Module], eigen_smooth: bool
@@ -79,7 +79,7 @@ class _Unscaled(GradCAM):  # type: ignore[misc]  # the library has no types
 
 
 class _Logits(nn.Module):
-    """A student as the library wants it: pixels in, logits out."""
+    """A student with the interface that the library expects: pixels in, logits out."""
 
     def __init__(self, student: Student, batch: Batch) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Every method that can be trained or put in a table, built with ``(image_size, load_weights)``."""
+"""All methods, each built with ``(image_size, load_weights, *, options)``."""
 
 from models.base import AnomalyModel
 from models.baselines.anomalyclip import AnomalyClip

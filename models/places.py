@@ -1,4 +1,4 @@
-"""Where the places of a feature map lie in the image."""
+"""The positions of a feature map's places in the image."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,17 +13,22 @@ _STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 def stride_and_first(network: nn.Module) -> tuple[int, float]:
     """Pixels from one place of the last feature map to the next, and the pixel of the first one.
 
-    A place lies where the middle of its receptive field is. In a ResNet of torchvision that is
-    pixel 0, 32, 64 ...: padded on both sides, its convolutions look at every other pixel beginning
-    with the first. In patches of 16 it is 7.5, 23.5 ... To take one for the other is to be half a
-    place wrong.
+    A place lies at the middle of its receptive field. In a ResNet of torchvision these are the
+    pixels 0, 32, 64 ...: its convolutions are padded on both sides and start at the first pixel.
+    With patches of 16 they are 7.5, 23.5 ... A map that is resized without regard to this is wrong
+    by half a place.
+
+    Example:
+        A convolution with kernel 7, padding 3 and stride 2 has its first place at (7 - 1) / 2 - 3 =
+        0, one with kernel 16, padding 0 and stride 16 at 7.5. After a stride of 2, the next
+        layer's offset counts twice.
 
     Source:
         Araujo et al. 2019, https://distill.pub/2019/computing-receptive-fields, "alignment".
 
     Args:
-        network: Convolutions and poolings in the order of their use; side branches are called
-            ``downsample``.
+        network: Its convolutions and poolings must be in the order of their use; those of side
+            branches are recognized by the name ``downsample``.
     """
     stride, first = 1, 0.0
     for name, module in network.named_modules():
@@ -38,18 +43,18 @@ def stride_and_first(network: nn.Module) -> tuple[int, float]:
     return stride, first
 
 
-def spread(
+def pixel_maps(
     maps: Tensor, network: nn.Module, size: Sequence[int], mode: Literal["bicubic", "nearest"]
 ) -> Tensor:
-    """Maps over places, ``(B, K, h, w)``, as maps over pixels, ``(B, K, H, W)``.
+    """Maps over places, ``(B, K, h, w)``, resized to maps over pixels, ``(B, K, H, W)``.
 
-    Beyond the outermost places their values go on.
+    Pixels outside of the outermost places get the value of the nearest place.
 
     Args:
         maps: One value per place.
-        network: Which network's places; see :func:`stride_and_first`.
+        network: The network that made the places; see :func:`stride_and_first`.
         size: H and W.
-        mode: Between places; ``bicubic`` may go a little below and above their values.
+        mode: Interpolation between places; ``bicubic`` may overshoot their values a little.
     """
     stride, first = stride_and_first(network)
     y, x = (

@@ -1,4 +1,4 @@
-"""The student: sees the image and nothing else."""
+"""The student: a network that sees only the image."""
 
 from collections.abc import Iterable
 from typing import Annotated
@@ -12,13 +12,13 @@ from utils.registry import Component
 
 
 class Student(AnomalyModel):
-    """An image encoder and a classifier; what is shipped.
+    """An image encoder and a classifier: the network that is used at inspection.
 
     Args:
         image_size: Height and width in pixels.
-        load_weights: ``False`` where a checkpoint is loaded right after.
+        load_weights: Whether to load pretrained weights; ``False`` if a checkpoint follows.
         img_enc: The image encoder, with its options.
-        classif: From the pooled features to the logits, with its options.
+        classif: The classifier of the pooled features, with its options.
     """
 
     def __init__(
@@ -30,7 +30,9 @@ class Student(AnomalyModel):
         classif: Annotated[Component, CLASSIFIERS],
     ) -> None:
         super().__init__()
-        self.img_enc = img_enc.build(IMAGE_ENCODERS, image_size, True, load_weights)
+        self.img_enc = img_enc.build(
+            IMAGE_ENCODERS, image_size, pooled=True, load_weights=load_weights
+        )
         self.feature_dim = self.img_enc.feature_dim
         self.classif = classif.build(CLASSIFIERS, self.feature_dim)
 

@@ -1,4 +1,4 @@
-"""The teacher: looks at the image and reads what is written about it."""
+"""The teacher: a network that sees the image and reads its caption."""
 
 from collections.abc import Iterable
 from typing import Annotated
@@ -17,11 +17,11 @@ class Teacher(AnomalyModel):
 
     Args:
         image_size: Height and width in pixels.
-        load_weights: ``False`` where a checkpoint is loaded right after.
+        load_weights: Whether to load pretrained weights; ``False`` if a checkpoint follows.
         img_enc: The image encoder, with its options.
         text_enc: The text encoder, with its options.
-        fusion: How image and text come together, with its options.
-        classif: From the fused vector to the logits, with its options.
+        fusion: The fusion of image and text, with its options.
+        classif: The classifier of the fused vector, with its options.
     """
 
     reads_text = True
@@ -38,8 +38,9 @@ class Teacher(AnomalyModel):
     ) -> None:
         super().__init__()
         pooled = FUSIONS[fusion.name].pooled
-        self.img_enc = img_enc.build(IMAGE_ENCODERS, image_size, pooled, load_weights)
-        self.text_enc = text_enc.build(TEXT_ENCODERS, pooled, load_weights)
+        how = {"pooled": pooled, "load_weights": load_weights}
+        self.img_enc = img_enc.build(IMAGE_ENCODERS, image_size, **how)
+        self.text_enc = text_enc.build(TEXT_ENCODERS, **how)
         self.fusion = fusion.build(FUSIONS, self.img_enc.feature_dim, self.text_enc.feature_dim)
         self.feature_dim = self.fusion.out_dim
         self.classif = classif.build(CLASSIFIERS, self.feature_dim)
@@ -47,7 +48,7 @@ class Teacher(AnomalyModel):
     def forward(self, batch: Batch) -> Output:
         """Logits ``(B, 2)``, the fused vector ``(B, D)`` and the attention weights."""
         if batch.caption is None:
-            raise ValueError("the teacher reads text: the batch has no captions")
+            raise ValueError("the teacher needs captions, and the batch has none")
         text, mask = self.text_enc(batch.caption)
         fused = self.fusion(self.img_enc(batch.image), text, mask)
         return Output(self.classif(fused.vector), fused.vector, fused.attention)

@@ -1,4 +1,4 @@
-"""A control: reads the caption and never looks at the image."""
+"""A control: a network that reads the caption and never sees the image."""
 
 from collections.abc import Iterable
 from typing import Annotated
@@ -14,14 +14,14 @@ from utils.registry import Component
 class TextOnly(AnomalyModel):
     """A text encoder and a classifier.
 
-    With captions that say what is wrong it is perfect, and blind: it shows how much of a
-    teacher's score is the label in other words.
+    Where the captions name the defect, its scores are perfect although it sees no image: they show
+    how much of a teacher's score comes from the caption alone.
 
     Args:
         image_size: Height and width in pixels; unused.
-        load_weights: ``False`` where a checkpoint is loaded right after.
+        load_weights: Whether to load pretrained weights; ``False`` if a checkpoint follows.
         text_enc: The text encoder, with its options.
-        classif: From the sentence embedding to the logits, with its options.
+        classif: The classifier of the sentence embedding, with its options.
     """
 
     reads_text = True
@@ -35,14 +35,14 @@ class TextOnly(AnomalyModel):
         classif: Annotated[Component, CLASSIFIERS],
     ) -> None:
         super().__init__()
-        self.text_enc = text_enc.build(TEXT_ENCODERS, True, load_weights)
+        self.text_enc = text_enc.build(TEXT_ENCODERS, pooled=True, load_weights=load_weights)
         self.feature_dim = self.text_enc.feature_dim
         self.classif = classif.build(CLASSIFIERS, self.feature_dim)
 
     def forward(self, batch: Batch) -> Output:
         """Logits ``(B, 2)`` and sentence embeddings ``(B, D)``."""
         if batch.caption is None:
-            raise ValueError("the text-only network reads text: the batch has no captions")
+            raise ValueError("the text-only network needs captions, and the batch has none")
         features = self.text_enc(batch.caption)[0][:, 0]
         return Output(self.classif(features), features)
 

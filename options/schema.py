@@ -219,14 +219,14 @@ class Misc:
 class Stage:
     """One network and its training. A section at the top of a file is the default of each stage.
 
-    What needs no training needs no objective, optimiser and schedule.
+    What needs no training needs no objective, optimizer and schedule.
 
     Attributes:
         model: Which network, with its options.
         image: What it sees of a picture.
         augment: Random changes to its training images.
         captions: What the teacher reads.
-        objective: What to minimise, with its options.
+        objective: What to minimize, with its options.
         optimizer: How the parameters are changed by their gradients.
         schedule: How the learning rate changes, with its options.
         engine: How the training runs.

@@ -1,1 +1,1 @@
-"""What every part needs and none owns; nothing here knows of CLIP, VisA or YAML."""
+"""What several parts use; it knows nothing of CLIP, VisA and YAML."""

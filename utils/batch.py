@@ -1,4 +1,4 @@
-"""The one container that travels from a data set to a model."""
+"""A batch: the container between a data set and a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,26 +9,25 @@ from torch import Tensor
 
 from utils.device import moved
 
-UNKNOWN = 255  # in a mask: nobody said whether this pixel is anomalous
+UNKNOWN = 255  # in a mask: it is not known whether the pixel is anomalous
 
 
 @dataclass(frozen=True)
 class Batch:
     """B samples.
 
-    Pixels stay bytes until the encoder that knows its own mean and standard deviation turns them
-    into numbers: a quarter of the memory and of the copies, and one image can feed two networks.
+    Pixels stay bytes until an encoder normalizes them with its own mean and standard deviation.
+    This takes a quarter of the memory, and one image can be the input of two networks.
 
     Attributes:
         image: RGB pixels, shape ``(B, 3, H, W)``, uint8.
         label: 0 normal, 1 anomalous, shape ``(B,)``, int64.
         object: Object class of each image.
-        path: Image path of each image, relative to the data set's root.
-        caption: What a text-reading model is told about each image; ``None`` for all others.
-        mask: What is anomalous in each image, shape ``(B, H, W)``, uint8: 1 where it is, 0 where it
-            is not, :data:`UNKNOWN` all over an anomalous image that has no mask. ``None`` where
-            nobody asked.
-        guide: The same images as the teacher sees them, where a teacher guides the training.
+        path: Path of each image, relative to the root of the data set.
+        caption: Caption of each image; ``None`` for a model that reads no text.
+        mask: Shape ``(B, H, W)``, uint8: 1 anomalous, 0 normal; :data:`UNKNOWN` everywhere if an
+            anomalous image has no mask. ``None`` if masks were not asked for.
+        guide: The same images in the teacher's view, if a teacher guides the training.
     """
 
     image: Tensor
@@ -44,7 +43,7 @@ class Batch:
         return len(self.label)
 
     def pin_memory(self) -> "Batch":
-        """The same batch in memory that a GPU copies from directly; called by the loader."""
+        """The same batch in page-locked memory, from which a GPU copies; called by the loader."""
         return replace(
             self,
             image=self.image.pin_memory(),

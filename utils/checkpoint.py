@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: weights to ship, and the state of a training."""
+"""Files of weights and of the state of a training; they are complete or do not exist."""
 
 import hashlib
 import json
@@ -21,16 +21,16 @@ _DAMAGED = "is damaged: its checksum is wrong; copy the file again, or train aga
 
 
 def write_bytes(content: bytes, path: Path) -> None:
-    """Writes a file that, whatever happens, holds either its old or its new content.
+    """Writes a file; if this is interrupted, the file keeps its old content.
 
     Raises:
-        UserError: If it cannot be written; what was there before is still there.
+        UserError: If it cannot be written; the file keeps its old content.
     """
     _replace(path, lambda file: file.write(content))
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    # A name of its own: another process may be writing the same file.
+    # A random name: another process may write the same file.
     part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
                 file = _Writer(raw)
                 try:
                     write(file)  # type: ignore[arg-type]
-                except RuntimeError as error:  # made by torch.save of an error of the file
+                except RuntimeError as error:  # torch.save turns errors of the file into this
                     raise file.error or error from error
                 raw.flush()
                 os.fsync(raw.fileno())
@@ -52,7 +52,7 @@ def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 class _Writer:
-    """A file that remembers why it could not be written."""
+    """A file that keeps the error of a failed write."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -73,10 +73,10 @@ def save_weights(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None
     """Writes the weights of ``model`` as safetensors; the same weights are the same bytes.
 
     Args:
-        model: What to ship; nothing else is stored.
+        model: The network; nothing but its weights is stored.
         path: The file.
-        about: The options it was made with, and where it comes from; JSON in the file's metadata,
-            with checksums of itself and of the weights.
+        about: The options and the origin of the network; stored as JSON in the metadata of the
+            file, with checksums of this and of the weights.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     checksum = _checksum(dict(about), tensors_hash(state.items()))
@@ -90,7 +90,7 @@ def _checksum(about: Mapping[str, Any], weights: str) -> dict[str, str]:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What :func:`save_weights` stored beside the weights.
+    """The argument ``about`` of :func:`save_weights`, read from the file.
 
     Raises:
         UserError: If the file is missing, damaged, or was not written by this program.
@@ -99,7 +99,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def _read_about(path: Path) -> tuple[dict[str, Any], str]:
-    """What was stored beside the weights, and their checksum; empty in files of old versions."""
+    """The argument ``about``, and the checksum of the weights; empty in files of old versions."""
     try:
         with safe_open(path, "pt") as file:
             about: dict[str, Any] = dict(json.loads(file.metadata()["about"]))
@@ -115,7 +115,7 @@ def _read_about(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def tensors_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 of named tensors, 64 hex digits, whatever their order and device."""
+    """SHA-256 of named tensors, 64 hex digits; it does not depend on their order and device."""
     digest = hashlib.sha256()
     for name, value in sorted(tensors, key=lambda item: item[0]):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -124,15 +124,15 @@ def tensors_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def state_hash(model: nn.Module) -> str:
-    """SHA-256 of every parameter and buffer, also of those that a checkpoint leaves out."""
+    """SHA-256 of all parameters and buffers, including those that a checkpoint leaves out."""
     return tensors_hash([*model.named_parameters(), *model.named_buffers()])
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads what :func:`save_weights` wrote; names and shapes must be exactly the same.
+    """Loads the weights that :func:`save_weights` wrote.
 
     Raises:
-        UserError: If they are not, or the file cannot be read or is damaged.
+        UserError: If names or shapes differ, or if the file cannot be read or is damaged.
     """
     _, checksum = _read_about(path)
     try:
@@ -147,23 +147,23 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
-    """Writes everything that a training needs to be resumed: tensors, numbers, text, lists, dicts.
+    """Writes the state that resumes a training: tensors, numbers, text, lists, dicts.
 
     Raises:
-        UserError: If it cannot be written; what was there before is still there.
+        UserError: If it cannot be written; the file keeps its old content.
     """
     _replace(path, lambda file: torch.save(dict(state), file))
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """What :func:`save_state` wrote, on the CPU.
+    """The state that :func:`save_state` wrote, on the CPU.
 
     Raises:
         UserError: If the file cannot be read, or is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if broken := archive.testzip():  # torch.load does not look at the checksums
+            if broken := archive.testzip():  # torch.load does not check the checksums
                 raise ValueError(f"the checksum of {broken} is wrong")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError) as error:
@@ -175,6 +175,6 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def num_parameters(model: nn.Module) -> tuple[int, int]:
-    """Parameters in all, and how many of them are trained."""
+    """Number of all parameters, and of those that are trained."""
     every: list[Tensor] = list(model.parameters())
     return sum(p.numel() for p in every), sum(p.numel() for p in every if p.requires_grad)

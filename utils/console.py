@@ -1,4 +1,4 @@
-"""Lines for the person at the terminal."""
+"""Output to the terminal."""
 
 import sys
 
@@ -8,7 +8,7 @@ from utils.ranks import is_main
 
 
 def say(line: str) -> None:
-    """Prints a line, above a progress bar if there is one; only the main process prints."""
+    """Prints a line, above any progress bar; only in the main process."""
     if not is_main():
         return
     tqdm.write(line, file=sys.stdout)

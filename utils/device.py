@@ -1,4 +1,4 @@
-"""Where to compute, and with how many digits."""
+"""The device and the precision of computations."""
 
 import ctypes
 import os
@@ -20,17 +20,21 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Machine:
-    """Where to compute, and in which type."""
+    """The device and the type in which networks compute."""
 
     device: torch.device
     dtype: torch.dtype
 
     @classmethod
     def choose(cls, device: str, precision: str) -> "Machine":
-        """What is asked for, set up to be fast and to repeat itself.
+        """The machine with this device and precision, set up to be fast and deterministic.
+
+        Args:
+            device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+            precision: ``auto``, ``fp32`` or ``bf16``.
 
         Raises:
-            UserError: If it is not there.
+            UserError: If there is no such device, or fewer of them than processes.
         """
         make_deterministic()
         keep_freed_memory()
@@ -38,21 +42,21 @@ class Machine:
         most = {"cuda": torch.cuda.device_count(), "mps": 1}.get(chosen.type, local_world_size())
         if local_world_size() > most:
             raise UserError(
-                f"torchrun --nproc_per_node={local_world_size()}: more than the {most} of "
-                f"{chosen.type} here"
+                f"torchrun --nproc_per_node={local_world_size()}: this machine has only {most} "
+                f"device(s) of type {chosen.type}"
             )
         if chosen.type == "cuda":
             chosen = torch.device("cuda", local_rank())
         return cls(chosen, choose_precision(precision, chosen))
 
     def autocast(self) -> AbstractContextManager[object]:
-        """A context in which networks compute; softmax, losses and norms stay fp32."""
+        """A context for the forward pass of networks; softmax, losses and norms stay in fp32."""
         is_low = self.dtype != torch.float32
         return torch.autocast(self.device.type, self.dtype, enabled=is_low)
 
     def place(self, network: Network) -> Network:
-        """Moves a network here, with channels last: the layout that convolutions are fast in."""
-        # Typed as any: torch's stubs do not know this form of ``to``.
+        """Moves a network to the device, with channels last, in which convolutions are fast."""
+        # Typed as any: torch's stubs lack this form of ``to``.
         mover: Any = network
         mover.to(device=self.device, memory_format=torch.channels_last)
         return network
@@ -63,7 +67,7 @@ class Machine:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu``, ``cuda`` or ``mps`` stands for here.
+    """The device that ``auto``, ``cpu``, ``cuda`` or ``mps`` means on this machine.
 
     Raises:
         UserError: If this machine has no such device.
@@ -73,22 +77,22 @@ def choose_device(name: str) -> torch.device:
         return torch.device(next(kind for kind, is_there in has.items() if is_there))
     if not has[name]:
         there = ", ".join(kind for kind, is_there in has.items() if is_there)
-        raise UserError(f"misc.device: there is no {name} here; write auto, or one of: {there}")
+        raise UserError(f"device: this machine has no {name}; write auto, or one of: {there}")
     return torch.device(name)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type that ``auto``, ``fp32`` or ``bf16`` stands for on ``device``.
+    """The type that ``auto``, ``fp32`` or ``bf16`` means on ``device``.
 
-    ``auto`` takes bf16 where it has matrix units of its own: on GPUs since Ampere, and on CPUs with
-    AMX. AVX-512 alone can make bf16 convolutions slower than fp32 (docs/method.md has figures).
+    ``auto`` takes bf16 on hardware with matrix units for it: on GPUs since Ampere, and on CPUs with
+    AMX. With AVX-512 alone bf16 convolutions can be slower than fp32 (docs/method.md has figures).
     """
     if name != "auto":
         chosen = PRECISIONS[name]
         if not has_units(chosen, device):
             say(
-                f"misc.precision: this {device.type} has no units for {name}, which makes it many "
-                "times slower than fp32"
+                f"precision: this {device.type} has no units for {name}, so that it is many times "
+                "slower than fp32"
             )
         return chosen
     if device.type == "cuda":
@@ -99,37 +103,37 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def has_units(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether ``device`` multiplies ``dtype`` by itself; else PyTorch converts number by number."""
+    """Whether ``device`` has units for ``dtype``; if not, PyTorch converts each number."""
     if dtype == torch.float32 or device.type == "mps":
         return True
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # oneDNN knows ARM's too; PyTorch for Macs comes without it.
+    # oneDNN also checks for ARM's units; PyTorch for Macs has no oneDNN.
     has_onednn = torch.backends.mkldnn.is_available()
     return has_onednn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """``tensor`` on ``device``, without waiting for what is still computed there.
+    """``tensor`` on ``device``, on CUDA without waiting for running computations.
 
-    Only on CUDA: mps would read memory that is free again, see
+    Not on mps, which may read memory that was freed already:
     https://github.com/pytorch/pytorch/issues/139550.
     """
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def num_cores() -> int:
-    """Processor cores that this process may use."""
+    """Number of processor cores that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:
-    """Lets this process keep the large buffers that it frees, where the C library is glibc.
+    """Makes glibc keep freed large buffers for reuse; does nothing with another C library.
 
-    By default glibc hands each of them back to the system, and the next training step faults every
-    page in again: up to a third of its time. Elsewhere this does nothing.
+    By default glibc returns each of them to the system, and the page faults of the next buffer take
+    up to a third of a training step.
 
     Source:
         https://man7.org/linux/man-pages/man3/mallopt.3.html; the numbers are those of ``malloc.h``.
@@ -145,16 +149,16 @@ def keep_freed_memory() -> None:
 
 
 def make_deterministic() -> None:
-    """Asks PyTorch for the same result every time, where it knows how.
+    """Makes PyTorch use deterministic algorithms where it has them.
 
-    A few operations have no such implementation on GPUs; PyTorch then warns and goes on. One is the
-    gradient of fused attention: trained transformers repeat themselves up to rounding there.
+    A few operations have none on GPUs; PyTorch warns and continues. One is the gradient of fused
+    attention, so that trainings of transformers on GPUs are equal only up to rounding.
     """
-    # cuBLAS reads it when it starts; else PyTorch warns at each product.
+    # cuBLAS reads this when it starts; without it PyTorch warns at each product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    # Else every new buffer is filled with NaN first, to show reads of memory that nobody wrote: a
-    # quarter of a training step on a CPU.
+    # Otherwise each new buffer is first filled with NaN, to reveal reads of uninitialized memory;
+    # this takes a quarter of a training step on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means it, in convolutions as in products
+    torch.backends.cudnn.allow_tf32 = False  # real fp32, as in matrix products

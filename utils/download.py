@@ -1,4 +1,4 @@
-"""Fetching one large file: with progress, resumable, and checked."""
+"""Downloads of single files: with a progress bar, resumable, checked by SHA-256."""
 
 import hashlib
 import http.client
@@ -23,21 +23,25 @@ def sha256_of(path: Path) -> str:
 
 
 def fetch(url: str, path: Path, *, sha256: str = "", size: int | None = None) -> Path:
-    """The file at ``url``, downloaded to ``path`` unless it is there already.
+    """Downloads the file at ``url`` to ``path``, unless it exists already.
 
-    What has arrived is kept in ``path`` + ``.part``, and a second call goes on from there. The
-    file gets its name only after its checksum was found right. Of several processes one downloads
-    and the others wait.
+    An interrupted download is kept in ``path`` + ``.part``, and the next call resumes it. The file
+    gets its name only if its checksum is right. Of several processes one downloads, and the others
+    wait.
 
     Args:
-        url: Where it comes from, http or https.
-        path: Where it goes; folders are made.
-        sha256: What its SHA-256 must start with; empty: not checked.
-        size: Bytes to expect, to refuse a disk that is too full; ``None``: unknown.
+        url: Address, http or https.
+        path: The file; its folder is made if needed.
+        sha256: Its SHA-256, or the first digits of it; empty: not checked.
+        size: Number of bytes, to refuse the download early if the disk is too full; ``None``:
+            unknown.
+
+    Returns:
+        ``path``.
 
     Raises:
-        UserError: If the server cannot be reached or breaks off, if the disk is too full or the
-            folder cannot be written, or if the checksum is wrong.
+        UserError: If the server cannot be reached or ends the connection early, if the disk is too
+            full or the folder cannot be written, or if the checksum is wrong.
     """
     if path.exists():
         check_sha256(path, sha256)
@@ -46,37 +50,37 @@ def fetch(url: str, path: Path, *, sha256: str = "", size: int | None = None) ->
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
-            if not path.exists():  # else another process has fetched it meanwhile
+            if not path.exists():  # otherwise another process has downloaded it
                 _check_space(part, size)
                 _download(url, part)
                 _name(part, path, sha256)
     except (OSError, http.client.HTTPException) as error:
         kept = f"; {part.stat().st_size:,} bytes are kept in {part}" if part.exists() else ""
-        rest = "..." if len(sha256) < 64 else ""  # some are known by their first digits only
-        known = f" (SHA-256 {sha256}{rest})" if sha256 else ""
+        rest = "..." if len(sha256) < 64 else ""  # of some only the first digits are known
+        digest = f" (SHA-256 {sha256}{rest})" if sha256 else ""
         raise UserError(
-            f"{url}: cannot be downloaded ({_reason(error)}){kept}; run the command again to go "
-            f"on, or put the file{known} at {path} by other means"
+            f"{url}: cannot be downloaded ({_reason(error)}){kept}; run the command again to "
+            f"resume, or copy the file{digest} to {path}"
         ) from error
     return path
 
 
 def _name(part: Path, path: Path, sha256: str) -> None:
-    """Gives what has arrived its name, if it is the right thing."""
+    """Renames the downloaded file if its checksum is right."""
     try:
         check_sha256(part, sha256)
     except UserError:
-        part.unlink()  # a wrong beginning would be resumed for ever
+        part.unlink()  # otherwise each further call would resume the wrong file
         raise
     part.replace(path)
 
 
 def check_sha256(path: Path, sha256: str) -> None:
     """Raises UserError if the SHA-256 of ``path`` does not start with ``sha256``."""
-    if sha256 and not (found := sha256_of(path)).startswith(sha256.lower()):
+    if sha256 and not (digest := sha256_of(path)).startswith(sha256.lower()):
         raise UserError(
-            f"{path}: SHA-256 is {found}, expected {sha256}; the file is damaged or another one: "
-            "delete it and fetch it again"
+            f"{path}: SHA-256 is {digest}, expected {sha256}; the file is damaged or another one: "
+            "delete it and download it again"
         )
 
 
@@ -86,11 +90,11 @@ def _download(url: str, part: Path) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is left to send: all of it is here
+        if error.code == 416 and have:  # the file is complete already
             return
         raise
     with response:
-        if response.status != 206:  # the server does not resume: from the start
+        if response.status != 206:  # the server cannot resume: start again
             have = 0
         left = response.headers.get("Content-Length")
         total = have + int(left) if left else None
@@ -104,7 +108,7 @@ def _download(url: str, part: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
             if total is not None and file.tell() < total:
-                raise OSError(f"the server broke off at {file.tell():,} of {total:,} bytes")
+                raise OSError(f"the server stopped after {file.tell():,} of {total:,} bytes")
 
 
 def _check_space(part: Path, size: int | None) -> None:

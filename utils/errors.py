@@ -1,4 +1,4 @@
-"""Errors that a user can fix, kept apart from bugs; and how a command ends."""
+"""Errors that a user can fix, as opposed to bugs; and how a command ends."""
 
 import _thread
 import signal
@@ -18,18 +18,18 @@ class UserError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """An interrupt of a command that can say how far it came: in the message."""
+    """An interrupt of a command, with its progress in the message."""
 
 
 class NothingToShowError(ValueError):
-    """A network lacks what a picture would show; the message says what."""
+    """A network has nothing that a picture could show; the message says why."""
 
 
 class _Signals:
-    """While it is entered, SIGINT and SIGTERM raise KeyboardInterrupt; ignored ones stay ignored.
+    """Within this context SIGINT and SIGTERM raise KeyboardInterrupt, unless they are ignored.
 
     Attributes:
-        number: The signal that came; 0: none.
+        number: Number of the signal that was received; 0: none.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class _Signals:
 
     def __enter__(self) -> "_Signals":
         self.hook, sys.unraisablehook = sys.unraisablehook, self.unraisable
-        if threading.current_thread() is threading.main_thread():  # others may not
+        if threading.current_thread() is threading.main_thread():  # only this one may set handlers
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self.before[number] = signal.signal(number, self.handle)
@@ -47,7 +47,7 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
-        # What was interrupted half-made, such as a progress bar, would complain while it ends.
+        # Objects that were interrupted, such as a progress bar, raise errors when they are deleted.
         sys.unraisablehook = (lambda _: None) if self.number else self.hook
 
     def handle(self, number: int, _: FrameType | None) -> None:
@@ -55,7 +55,7 @@ class _Signals:
         raise KeyboardInterrupt
 
     def unraisable(self, problem: Any) -> None:
-        """Raises an interrupt again that came inside of a destructor, where it has no effect."""
+        """Raises an interrupt again that was raised in a destructor, where it has no effect."""
         if not self.number:
             self.hook(problem)
         elif problem.exc_type is KeyboardInterrupt:
@@ -80,7 +80,7 @@ def run_command(command: Callable[[], None]) -> int:
             if isinstance(error, UserError) and not signals.number:
                 sys.stderr.write(f"{error}\n")
                 return 2
-            if not signals.number:  # else a library has made an error of the interrupt
+            if not signals.number:  # otherwise a library has turned the interrupt into an error
                 raise
         if signals.number:
             sys.stderr.write(f"{progress}; run the same command again to resume\n")

@@ -1,4 +1,4 @@
-"""From a scorer and data to a table, in two pure steps: score once, then group."""
+"""Evaluation in two pure steps: the scores of all images, then a table of each object."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -17,12 +17,12 @@ METRICS = ("auroc", "aupr")
 
 @torch.inference_mode()
 def score_images(score: Scorer, batches: Iterable[Batch], device: torch.device) -> pd.DataFrame:
-    """One row per image, in the order of ``batches``.
+    """The scores of images, one row each, in the order of ``batches``.
 
     Args:
         score: Maps a batch of B images to B scores, higher is more anomalous.
-        batches: Data to score.
-        device: Where the batches go.
+        batches: The images.
+        device: The device to which the batches are moved.
 
     Returns:
         Columns ``path``, ``object``, ``label`` (0 or 1) and ``score``.
@@ -30,15 +30,15 @@ def score_images(score: Scorer, batches: Iterable[Batch], device: torch.device) 
     Raises:
         UserError: If a score is not finite.
     """
-    nothing = {"path": [], "object": [], "label": np.empty(0, int), "score": np.empty(0)}
-    rows = [pd.DataFrame(nothing)]
+    empty = {"path": [], "object": [], "label": np.empty(0, int), "score": np.empty(0)}
+    rows = [pd.DataFrame(empty)]
     for batch in batches:
         scores = score(batch.to(device)).cpu().double().numpy()  # mps has no float64
         if not np.isfinite(scores).all():
             bad = int(np.argmin(np.isfinite(scores)))
             raise UserError(
-                f"the score of {batch.path[bad]} is {scores[bad]}; lower optimizer.lr, or use "
-                "misc.precision=fp32"
+                f"the score of {batch.path[bad]} is {scores[bad]}; train with a lower lr, or use "
+                "precision fp32"
             )
         columns = {"path": batch.path, "object": batch.object, "label": batch.label.numpy()}
         rows.append(pd.DataFrame({**columns, "score": scores}))
@@ -52,11 +52,11 @@ def per_object(scores: pd.DataFrame) -> pd.DataFrame:
         scores: As :func:`score_images` returns.
 
     Returns:
-        Index: the objects in alphabetical order, then ``mean``. Columns: ``n`` images,
-        ``anomalies``, ``prevalence`` (their share, the AUPR of chance), ``auroc`` and ``aupr``; the
-        last three in percent. AUPR is average precision (a sum over steps, no trapezoids) with
-        "anomalous" as the positive class. An object with a single label has neither figure (NaN)
-        and is left out of the means, that of the prevalence included; ``mean``'s own ``n`` and
+        Index: the objects in alphabetical order, then ``mean``. Columns: ``n`` (images),
+        ``anomalies``, ``prevalence`` (their share, which is the AUPR of chance), ``auroc`` and
+        ``aupr``; the last three in percent. AUPR is average precision (a sum over steps, not
+        trapezoids) with "anomalous" as the positive class. An object with a single label has no
+        AUROC and AUPR (NaN) and is left out of all means. In the row ``mean``, ``n`` and
         ``anomalies`` are sums over all objects.
     """
     rows = {str(name): _figures(group) for name, group in scores.groupby("object", sort=True)}
@@ -83,7 +83,7 @@ def _figures(group: pd.DataFrame) -> dict[str, float]:
 
 
 def num_averaged(table: pd.DataFrame) -> tuple[int, Sequence[str]]:
-    """Over how many objects the means of :func:`per_object` are taken, and who is left out."""
+    """Number of objects in the means of :func:`per_object`, and names of those left out."""
     objects = table.drop(index="mean")
     left_out = objects.index[objects["auroc"].isna()]
     return len(objects) - len(left_out), [str(name) for name in left_out]

@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""A lock between processes."""
 
 import sys
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Keeps every other process that asks for the same from making ``file`` meanwhile.
+    """Lets only one process at a time make ``file``; others wait.
 
-    The lock falls with its process, however that ends. Its file, ``file`` + ``.lock``, stays:
-    somebody may be waiting for it.
+    The lock is released when its process ends, for whatever reason. The file of the lock, ``file``
+    + ``.lock``, is not removed: another process may wait for it.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -23,7 +23,7 @@ def locked(file: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        tqdm.write(f"{file}: waiting for the process that makes it", file=sys.stderr)
+        tqdm.write(f"{file}: waiting for another process that makes it", file=sys.stderr)
         lock.acquire()
     try:
         yield

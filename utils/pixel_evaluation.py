@@ -1,4 +1,4 @@
-"""Where the anomaly is: pixel AUROC and AUPRO, gathered image by image in constant memory."""
+"""Pixel AUROC and AUPRO, computed image by image in constant memory."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,14 +14,14 @@ from utils.batch import Batch
 PIXEL_METRICS = ("pixel_auroc", "aupro")
 FPR_LIMIT = 0.3
 _MOST_BINS = 1 << 18  # of one object
-_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
+_EIGHT_NEIGHBORS = np.ones((3, 3), dtype=int)
 
 
 def bins_of(values: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """A whole number for each value, in the same order, whatever the range.
+    """An integer for each value, so that the integers have the order of the values.
 
-    The bits of a positive float32, read as an integer, are in the order of the numbers; those of a
-    negative one are in the opposite order.
+    The bits of positive float32 numbers, read as integers, have the order of the numbers; those of
+    negative numbers have the opposite order.
 
     Raises:
         ValueError: If a value is not a number.
@@ -33,12 +33,11 @@ def bins_of(values: NDArray[np.float32]) -> NDArray[np.uint32]:
 
 
 class Histogram:
-    """How many normal pixels, and how much of the anomalous regions, lie at each score.
+    """Number of normal pixels, and share of the anomalous regions, at each score.
 
-    Exact until there are more different scores than bins (262,144; less than 50 MB with the scores
-    that wait to be added). Then neighbouring bins are put together, as many at a time as hold a
-    share of 1 / 131,072 of the pixels, and are tied from there on: about as far as a figure can be
-    off.
+    Exact as long as there are at most 262,144 different scores (less than 50 MB, including those
+    that are still to be added). With more, neighboring scores are merged into bins that hold about
+    1 / 131,072 of the pixels each, and count as equal. This is about the largest possible error.
     """
 
     def __init__(self) -> None:
@@ -53,11 +52,10 @@ class Histogram:
         Args:
             anomaly_map: Shape ``(H, W)``, higher is more anomalous.
             mask: The same shape; 1 where it is anomalous.
-            label: 0 normal, 1 anomalous. An anomalous image with nothing marked in its mask is
-                counted in ``left_out`` and nowhere else: nobody knows which of its pixels are
-                normal.
+            label: 0 normal, 1 anomalous. An anomalous image with an empty mask is only counted in
+                ``left_out``, because it is not known which of its pixels are normal.
         """
-        areas, count = ndimage.label(mask == 1, structure=_EIGHT_NEIGHBOURS)
+        areas, count = ndimage.label(mask == 1, structure=_EIGHT_NEIGHBORS)
         if label and not count:
             self.left_out += 1
             return
@@ -70,22 +68,22 @@ class Histogram:
         weights = [np.bincount(where, w, len(bins)) for w in (~is_anomalous, is_anomalous, share)]
         self._waiting.append((bins, np.stack(weights)))
         if sum(len(bins) for bins, _ in self._waiting) > 4 * _MOST_BINS:
-            self._put_together()
+            self._merge_bins()
 
     def merge(self, other: "Histogram") -> None:
-        """Adds the images of another one."""
+        """Adds the images of another histogram."""
         self.regions += other.regions
         self.masks += other.masks
         self.left_out += other.left_out
         self._waiting += [*other._waiting, (other._bins, other._weights)]
-        self._put_together()
+        self._merge_bins()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels between processes: a tenth of it, once it is put together."""
-        self._put_together()
+        """The state for another process; merged first, which makes it ten times smaller."""
+        self._merge_bins()
         return vars(self)
 
-    def _put_together(self) -> None:
+    def _merge_bins(self) -> None:
         parts = [(self._bins, self._weights), *self._waiting]
         bins = np.concatenate([bins for bins, _ in parts])
         weights = np.concatenate([weights for _, weights in parts], axis=1)
@@ -106,10 +104,10 @@ class Histogram:
             PRO: Bergmann et al. 2020, "Uninformed Students", https://arxiv.org/abs/1911.02357: the
             overlap with each connected region, averaged over the regions of all images, against the
             share of normal pixels above the same threshold; integrated up to 0.3 and divided by
-            it. Each pixel counts 1 / area of its region, so one histogram holds the sum over all
-            regions at every threshold.
+            0.3. Each pixel counts 1 / area of its region, so that one histogram holds the sum over
+            all regions at each threshold.
         """
-        self._put_together()
+        self._merge_bins()
         falling = self._weights[:, ::-1].cumsum(axis=1)  # at or above each bin, from the top down
         if not self.regions or not falling[0, -1]:
             return dict.fromkeys(PIXEL_METRICS, float("nan"))
@@ -134,10 +132,7 @@ def _area(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float
 
 
 class PixelFigures:
-    """Pixel AUROC and AUPRO of each object.
-
-    Both are taken at the size of the maps: the masks come resized to it.
-    """
+    """Pixel AUROC and AUPRO of each object, at the size of the maps and of the resized masks."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Histogram] = {}
@@ -151,7 +146,7 @@ class PixelFigures:
 
     @classmethod
     def merged(cls, parts: Iterable["PixelFigures"]) -> "PixelFigures":
-        """All images of several ones."""
+        """One for the images of all ``parts``."""
         whole = cls()
         for part in parts:
             for name, histogram in part.objects.items():
@@ -162,13 +157,14 @@ class PixelFigures:
         """One row per object in alphabetical order, then ``mean``.
 
         Returns:
-            Columns ``pixel_auroc`` and ``aupro`` in percent, ``masks`` (anomalous images that
-            count) and ``without_mask`` (those that do not). An object without any mask has NaN
-            and is left out of the means; ``mean``'s own counts are sums.
+            Columns ``pixel_auroc`` and ``aupro`` in percent, ``masks`` (number of anomalous images
+            with a mask) and ``without_mask`` (of those without, which do not count). An object
+            without any mask has NaN and is left out of the means; in the row ``mean`` the two
+            numbers are sums.
         """
         rows = {
-            name: {**found.figures(), "masks": found.masks, "without_mask": found.left_out}
-            for name, found in sorted(self.objects.items())
+            name: {**h.figures(), "masks": h.masks, "without_mask": h.left_out}
+            for name, h in sorted(self.objects.items())
         }
         table = pd.DataFrame.from_dict(rows, orient="index")
         counts = ["masks", "without_mask"]

@@ -1,4 +1,4 @@
-"""Where a figure comes from: which code, on what machine."""
+"""The origin of a figure: version of the code, versions of packages, device."""
 
 import hashlib
 import platform
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-_PACKAGES = ("utils", "datasets", "models", "options")
+_PACKAGES = ("utils", "datasets", "models", "options", "jobs")
 
 
 def commit() -> str:
@@ -18,21 +18,21 @@ def commit() -> str:
     try:
         done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"  # unpacked from an archive, or no git here
+        return "unknown"  # not a git repository, or no git on this machine
     return done.stdout.strip()
 
 
 def code_hash() -> str:
-    """A short name for the program as it stands on disk, committed or not: 12 hex digits."""
+    """A hash of the program's source files on disk, committed or not: 12 hex digits."""
     root = Path(__file__).resolve().parent.parent
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in sorted(p for name in _PACKAGES for p in (root / name).rglob("*.py")):
-        found.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
-    return found.hexdigest()[:12]
+        digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Versions and device, for the record."""
+    """Versions of code and packages, and the device."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return {
         "commit": commit(),

@@ -1,4 +1,4 @@
-"""One training in several processes, started by torchrun; in a single process all this is idle.
+"""Training in several processes, started by torchrun; with one process these do nothing.
 
 Source:
     The environment that torchrun sets: https://docs.pytorch.org/docs/stable/elastic/run.html
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of the work is this process's.
+    """The part of the work that belongs to this process.
 
     Attributes:
-        rank: Its number, from 0.
+        rank: Number of this process, from 0.
         world_size: Number of processes.
     """
 
@@ -36,17 +36,17 @@ WHOLE = Share(rank=0, world_size=1)
 
 
 def share() -> Share:
-    """This process's part, as torchrun says it; all of it without torchrun."""
+    """The part of this process, from the environment of torchrun; without torchrun all work."""
     return Share(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Whether this is the main process, which writes files and prints."""
     return share().rank == 0
 
 
 def local_rank() -> int:
-    """Number of this process on its machine: which GPU it takes."""
+    """Number of this process on its machine, and of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -57,17 +57,17 @@ def local_world_size() -> int:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Joins the other processes, once: inside another ``joined`` nothing happens.
+    """Connects to the other processes; does nothing inside of another ``joined``.
 
-    If one fails, torchrun ends them all.
+    If one process fails, torchrun ends all.
     """
     if share().world_size == 1 or distributed.is_initialized():
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # What is said between processes goes over the CPU. The main process may check the data for
-    # hours while the others wait; a process that dies is torchrun's affair.
+    # Objects are sent over the CPU. The main process may check the data for hours while the others
+    # wait, so the timeout is long; if a process dies, torchrun ends the others.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=timedelta(days=1))
     yield
@@ -75,14 +75,14 @@ def joined(device: torch.device) -> Iterator[None]:
 
 
 def wait_for_all() -> None:
-    """Returns once every process has come here."""
+    """Returns when all processes have called it."""
     if distributed.is_initialized():
         distributed.barrier()
 
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """Lets the main process through first: what it leaves on disk, the others find."""
+    """Lets the main process go first, so that the others find the files that it writes."""
     if not is_main():
         wait_for_all()
     yield
@@ -100,7 +100,7 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 
 def gathered(value: T) -> list[T]:
-    """What each process has, by rank."""
+    """The value of each process, by rank."""
     if not distributed.is_initialized():
         return [value]
     values: list[Any] = [None] * distributed.get_world_size()
@@ -109,7 +109,7 @@ def gathered(value: T) -> list[T]:
 
 
 def put_together(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of all processes, where process r of R holds rows r, r + R, r + 2 R ..."""
+    """The rows of all processes in order; process r of R holds the rows r, r + R, r + 2 R ..."""
     parts = gathered(rows)
     for rank, part in enumerate(parts):
         part.index = part.index * len(parts) + rank
@@ -117,10 +117,10 @@ def put_together(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def synchronized(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network, sharing its gradients with those of the other processes.
+    """The network, with gradients that are averaged over all processes.
 
-    On GPUs BatchNorm takes its statistics over all of them; PyTorch has no such thing for CPUs,
-    where each process keeps to its own images. To be called last: the norms are other modules then.
+    On GPUs the statistics of BatchNorm are computed over all processes, too. On CPUs PyTorch cannot
+    do this, and they are those of the process's own images. Call it last: it replaces the norms.
     """
     if not distributed.is_initialized():
         return network

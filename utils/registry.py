@@ -9,8 +9,8 @@ from typing import Annotated, Any, get_args, get_origin
 from utils.errors import UserError
 
 Table = Mapping[str, Callable[..., Any]]
-# Metadata of a dataclass's field: the component's name and options stand among the other fields
-# in YAML, instead of in a block of their own.
+# Metadata of a dataclass's field: in YAML the component's name and options stand among the other
+# fields, not in a block of their own.
 INLINE = {"inline": True}
 # Metadata of a dataclass's field that the program fills in: it is no option.
 NOT_AN_OPTION = {"option": False}
@@ -22,27 +22,28 @@ class Component:
 
     Attributes:
         name: Key of the table the field was declared with.
-        options: Keyword-only arguments, already checked against the entry's signature and
+        options: Keyword-only arguments, checked against the signature of the table's entry and
             completed with its defaults.
-        where: File, line and path it was written at, for error messages.
+        where: File, line and path of the option in YAML, for error messages.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     where: str = field(default="code", compare=False)
 
-    def build(self, table: Table, *args: Any) -> Any:
-        """Calls ``table[name](*args, **options)``.
+    def build(self, table: Table, *args: Any, **kwargs: Any) -> Any:
+        """Calls ``table[name](*args, **kwargs, **options)``.
 
         Args:
             table: The table this component was checked against.
             *args: What the program knows and the YAML does not (feature sizes, a teacher ...).
+            **kwargs: More of it, by name.
 
         Raises:
             UserError: If the entry rejects the options with a ``ValueError``.
         """
         try:
-            return table[self.name](*args, **self.options)
+            return table[self.name](*args, **kwargs, **self.options)
         except ValueError as error:
             raise UserError(f"{self.where}: {self.name}: {error}") from error
 
@@ -54,7 +55,7 @@ def options_of(entry: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def table_of(kind: Any) -> Table | None:
-    """The table that a field of this type picks a component from; ``None`` if it picks none."""
+    """The table from which a field of this type picks; ``None`` if it picks from none."""
     if get_origin(kind) is not Annotated:
         return None
     what, table = get_args(kind)[:2]
@@ -62,7 +63,7 @@ def table_of(kind: Any) -> Table | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for an unknown ``word``: its closest match, else everything that is known."""
+    """A hint for an unknown ``word``: the closest of the ``known`` ones, else all of them."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"

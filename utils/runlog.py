@@ -1,4 +1,4 @@
-"""What a training leaves to be read: a table of its epochs, and curves for TensorBoard."""
+"""The log of a training: a table of its epochs, and curves for TensorBoard."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +15,10 @@ class RunLog:
     """``log.csv`` and TensorBoard's event files in one folder.
 
     Args:
-        folder: Where; made if needed.
-        history: Rows of the epochs that are done; the caller adds one after each epoch. Rows of an
-            epoch that was logged but not saved before the program was killed are dropped here.
+        folder: The folder; made if needed.
+        history: Rows of the finished epochs; the caller adds one after each epoch. If the program
+            was killed after it logged an epoch and before it saved its state, the row in the files
+            is replaced.
     """
 
     def __init__(self, folder: Path, history: Sequence[Row]) -> None:
@@ -26,7 +27,7 @@ class RunLog:
         self._write()
 
     def update(self) -> None:
-        """Writes the table, and adds the last row to the curves; ``epoch`` counts from 1."""
+        """Writes the table and adds its last row to the curves; ``epoch`` is counted from 1."""
         self._write()
         row = self.history[-1]
         for name, value in row.items():

@@ -1,7 +1,7 @@
-"""Learning-rate schedules: pure functions of the epoch, so that nothing has to be restored.
+"""Learning-rate schedules: pure functions of the epoch, without a state to restore.
 
-A schedule is called with the progress of the training in epochs (2.5 is half-way through the third)
-and returns the factor on each parameter group's own learning rate.
+The argument of a schedule is the progress of the training in epochs (2.5: in the middle of the
+third). It returns the factor on the learning rate of each parameter group.
 """
 
 import math
@@ -12,15 +12,15 @@ class WarmupStepDecay:
 
     Source:
         The released ``optimizers/lr_scheduler.py``: epochs 0-3 use ``linspace(0.5, 2.0, 4)``, the
-        last of which stays until epoch 10; then a factor 0.25 at epochs 10, 12, 14, ...
+        last factor stays until epoch 10; then it is multiplied by 0.25 at epochs 10, 12, 14, ...
 
     Args:
-        epochs: Length of the training; unused, every schedule is built the same way.
+        epochs: Length of the training; unused.
         warmup_from: Factor in the first epoch.
         warmup_to: Factor in the last epoch of the warm-up, and after it.
         warmup_epochs: Length of the warm-up.
         decay_from: First epoch, counted from 0, with a step down.
-        decay_until: Epoch from which on there are no more steps.
+        decay_until: First epoch without further steps.
         decay_every: Epochs between steps.
         decay_rate: Factor of one step.
     """
@@ -53,7 +53,7 @@ class WarmupStepDecay:
 
 
 class OneCycle:
-    """Cosine up to the full rate, then cosine down to almost nothing.
+    """Cosine up to the full rate, then cosine down to almost 0.
 
     Source:
         Smith and Topin 2019, https://arxiv.org/abs/1708.07120; the numbers are those of
@@ -61,7 +61,7 @@ class OneCycle:
 
     Args:
         epochs: Length of the training.
-        warmup: Share of the training spent going up, in ``(0, 1)``.
+        warmup: Share of the training in which the rate rises, in ``(0, 1)``.
         start_divisor: The rate starts at ``lr / start_divisor``.
         end_divisor: The rate ends at ``lr / (start_divisor * end_divisor)``.
     """
@@ -116,10 +116,10 @@ class Cosine:
 
 
 class Constant:
-    """The same rate from first to last.
+    """The same rate in all epochs.
 
     Args:
-        epochs: Length of the training; unused, every schedule is built the same way.
+        epochs: Length of the training; unused.
     """
 
     def __init__(self, epochs: int) -> None:

@@ -1,4 +1,4 @@
-"""One seed from which every random choice follows."""
+"""Seeds: all random choices depend on one seed."""
 
 import hashlib
 import random
@@ -8,10 +8,10 @@ import torch
 
 
 def derive(seed: int, *key: object) -> int:
-    """A seed for one purpose: the same for the same ``seed`` and ``key``, unrelated otherwise.
+    """A seed for one purpose: equal for equal ``seed`` and ``key``, else unrelated.
 
-    Because each epoch and each image has its own, a run that was killed goes on exactly as if it
-    had not been, and the number of loader workers changes nothing.
+    Each epoch and each image has a seed of its own. So a run that was killed and resumed gives the
+    same result as one that was not, and so does any number of loader processes.
 
     Returns:
         A whole number in ``[0, 2**63)``.
@@ -23,10 +23,10 @@ def derive(seed: int, *key: object) -> int:
 def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy and PyTorch (all devices)."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # libraries below us use the global one
+    np.random.seed(seed % 2**32)  # used by libraries
     torch.manual_seed(seed)
 
 
 def generator(seed: int, *key: object) -> torch.Generator:
-    """A CPU random generator of its own, seeded by :func:`derive`."""
+    """A new CPU generator of random numbers, seeded by :func:`derive`."""
     return torch.Generator().manual_seed(derive(seed, *key))

@@ -1,4 +1,4 @@
-"""Tables for people and for programs."""
+"""Result tables in Markdown, CSV and JSON."""
 
 import json
 from collections.abc import Mapping
@@ -25,21 +25,21 @@ _PERCENT = ("prevalence", *_FIGURES)
 
 
 def cell(text: object) -> str:
-    """``text`` as it stands in a pipe table."""
+    """``text`` escaped for a cell of a pipe table."""
     return str(text).replace("|", "\\|")
 
 
 def spelled(about: Mapping[str, Any]) -> str:
-    """As in "seed 3, commit abc"; what is not known is left out."""
+    """As in "seed 3, commit abc"; empty values are left out."""
     return ", ".join(f"{key} {value}" for key, value in about.items() if value not in (None, ""))
 
 
 def pipe_table(table: pd.DataFrame, spread: pd.DataFrame | None = None) -> str:
-    """The result of ``per_object`` in Markdown: percent, one decimal, ``-`` where there is none.
+    """The result of ``per_object`` in Markdown: percent, one decimal, ``-`` for NaN.
 
     Args:
         table: The figures.
-        spread: What stands behind the ``±`` of the columns that it has, row by row.
+        spread: The numbers after ``±``, with the same rows; only for the columns that it has.
     """
     shown = pd.DataFrame({"object": [cell(name) for name in table.index]})
     heads = {column: head for column, head in _HEADS.items() if column in table}
@@ -58,19 +58,19 @@ def _percent(value: float) -> str:
 
 
 def caption(title: str, table: pd.DataFrame, about: Mapping[str, Any]) -> str:
-    """One paragraph that says what a table shows: images, seed, options, commit."""
+    """A paragraph below a table: number of images, seed, options, commit."""
     count, left_out = num_averaged(table)
     objects = table.drop(index="mean")
     mean = f"Mean over {count} of {len(objects)} objects"
     if left_out:
-        mean += f" (a single label only: {', '.join(left_out)})"
+        mean += f" (without {', '.join(left_out)}: only one label)"
     images = f"{objects['n'].sum()} images, {objects['anomalies'].sum()} anomalous"
     percent = f"Percent; AUPR of chance = prevalence. {_masks(objects)}"
     return f"{title}: {images}. {mean}. {percent}{spelled(about)}."
 
 
 def _masks(objects: pd.DataFrame) -> str:
-    """What pixel figures were taken on; empty where there are none."""
+    """On how many masks the pixel figures were computed; empty if there are none."""
     if "masks" not in objects:
         return ""
     counts = ", ".join(f"{name} {count}" for name, count in objects["masks"].items())
@@ -86,10 +86,10 @@ def write_tables(folder: Path, title: str, table: pd.DataFrame, about: Mapping[s
     """Writes ``table.md``, ``table.csv`` and ``table.json``.
 
     Args:
-        folder: Where.
-        title: What is shown.
+        folder: The folder of the files.
+        title: What the table shows.
         table: The result of ``per_object``.
-        about: Where the figures come from.
+        about: The origin of the figures.
 
     Returns:
         The text of ``table.md``.
@@ -108,14 +108,14 @@ def write_seed_tables(
 ) -> str:
     """Writes ``<stem>.md``, ``.csv`` and ``.json``: mean and spread over seeds.
 
-    The spread is the standard deviation with n - 1 in the denominator. That of the row ``mean`` is
-    taken over the seeds' means, not over objects.
+    The spread is the standard deviation over the seeds, with n - 1 in the denominator. In the row
+    ``mean`` it is the standard deviation of the seeds' means, not over objects.
 
     Args:
-        stem: Where, without the suffix.
-        title: What is shown.
-        tables: The result of ``per_object`` by seed, all of the same images.
-        about: Where the figures come from.
+        stem: Path of the files without their suffix.
+        title: What the table shows.
+        tables: For each seed the result of ``per_object``, of the same images.
+        about: The origin of the figures.
 
     Returns:
         The text of ``<stem>.md``.

@@ -1,4 +1,4 @@
-"""The training loop: the only one, for teacher, student and trained baselines."""
+"""The one training loop, for teacher, student and trained baselines."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,11 +15,11 @@ from utils.errors import UserError
 from utils.ranks import mean_over_ranks, share
 from utils.seeding import derive, seed_everything
 
-_LOOK_EVERY = 10  # steps between looks at the loss: each look waits for the device
+_CHECK_EVERY = 10  # steps between two checks of the loss, each of which waits for the device
 
 
-class Source(Protocol):
-    """Training data: the batches of any epoch."""
+class EpochSource(Protocol):
+    """Training data: gives the batches of each epoch."""
 
     @property
     def num_images(self) -> int:
@@ -32,8 +32,8 @@ class Source(Protocol):
         """The batches of epoch ``number``, counted from 0."""
 
 
-class Learner(Protocol):
-    """What is trained: a network and its objective, ``batch -> {"loss": ..., other terms}``."""
+class Trainable(Protocol):
+    """A network with its objective, ``batch -> {"loss": ..., other terms}``."""
 
     def train(self, mode: bool = True) -> nn.Module:
         """Switches to training mode."""
@@ -43,28 +43,28 @@ class Learner(Protocol):
 
 
 class Steps(Protocol):
-    """What moves the parameters: an optimiser of torch, or several that act as one."""
+    """An optimizer of torch, or several that act as one."""
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Parameters and their rates."""
+        """Groups of parameters with their learning rates."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forgets the gradients."""
+        """Resets the gradients."""
 
     def step(self) -> object:
-        """One step along them."""
+        """Changes the parameters once."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch left behind.
+    """The figures of one epoch of training.
 
     Attributes:
         number: Counted from 1.
-        lr: Learning rate of the first parameter group at the end.
+        lr: Learning rate of the first parameter group at the end of the epoch.
         losses: Mean of each term over the images.
-        seconds: Time spent training, validation not included.
+        seconds: Duration of the training, without validation.
         images_per_second: Training speed.
     """
 
@@ -83,9 +83,9 @@ class Epochs:
     the same weights.
 
     Attributes:
-        name: Of the training, shown beside the progress bar.
-        numbers: Which epochs, counted from 0.
-        seed: The seed of each epoch follows from it.
+        name: Name of the training, shown beside the progress bar.
+        numbers: Numbers of the epochs, counted from 0.
+        seed: The seeds of the epochs are derived from it.
     """
 
     name: str
@@ -94,8 +94,8 @@ class Epochs:
 
 
 def fit(
-    learner: Learner,
-    batches: Source,
+    learner: Trainable,
+    batches: EpochSource,
     optimizer: Steps,
     schedule: Callable[[float], float],
     *,
@@ -108,18 +108,18 @@ def fit(
     Args:
         learner: Trained in place.
         batches: Training data.
-        optimizer: Holds the parameters to train; each group has an ``initial_lr``.
-        schedule: Factor on the learning rates, by progress in epochs.
-        epochs: Which epochs to train.
-        machine: Where to compute.
+        optimizer: Has the parameters to train; each group has an ``initial_lr``.
+        schedule: Maps the progress in epochs to a factor on the learning rates.
+        epochs: The epochs to train.
+        machine: Device and precision.
         on_epoch: Called after each epoch; validates, logs and saves.
 
     Raises:
-        UserError: If a loss is not finite, or a batch too small for BatchNorm.
+        UserError: If a loss is not finite, or a batch is too small for BatchNorm.
     """
     part = share()
     for number in epochs.numbers:
-        # The main process draws what a single one would draw; dropout differs in the others.
+        # The main process has the same random numbers as a single process; the others have others.
         rank = [part.rank] if part.rank else []
         seed_everything(derive(epochs.seed, "epoch", number, *rank))
         learner.train()
@@ -140,7 +140,7 @@ def fit(
                 losses = {key: value.detach() for key, value in terms.items()}
                 lr = optimizer.param_groups[0]["lr"]
                 steps.append(_Step(losses, len(batch), batch.path, lr))
-                if step % _LOOK_EVERY == 0:
+                if step % _CHECK_EVERY == 0:
                     _check_finite(steps, number, machine)
                     bar.set_postfix(loss=f"{losses['loss'].item():.3f}", refresh=False)
                 bar.update(len(batch) * part.world_size)
@@ -166,15 +166,15 @@ class _Step(NamedTuple):
     lr: float
 
 
-def _terms(learner: Learner, batch: Batch) -> dict[str, Tensor]:
+def _terms(learner: Trainable, batch: Batch) -> dict[str, Tensor]:
     try:
         return learner(batch)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise UserError(
-            f"engine.batch_size: {len(batch)} image a step and process is too few for a BatchNorm "
-            "of this network; take at least 2"
+            f"batch_size: {len(batch)} image per step and process is too few for a BatchNorm of "
+            "this network; take at least 2"
         ) from error
 
 
@@ -184,17 +184,17 @@ def _set_rates(optimizer: Steps, factor: float) -> None:
 
 
 def _check_finite(steps: Sequence[_Step], epoch: int, machine: Machine) -> None:
-    """Raises UserError if one of the losses since the last look is not finite."""
-    start = max(len(steps) - _LOOK_EVERY, 0)
+    """Raises UserError if one of the losses since the last check is not finite."""
+    start = max(len(steps) - _CHECK_EVERY, 0)
     values = torch.stack([step.losses["loss"].float() for step in steps[start:]])
     bad = torch.nonzero(~values.isfinite()).flatten()
     if not len(bad):
         return
     number = start + int(bad[0])
     step = steps[number]
-    advice = "lower optimizer.lr"
+    advice = "take a lower lr"
     if machine.dtype != torch.float32:
-        advice += ", or use misc.precision=fp32"
+        advice += ", or precision fp32"
     images = ", ".join(step.paths[:3]) + (" ..." if len(step.paths) > 3 else "")
     raise UserError(
         f"the loss is {values[bad[0]].item()} in epoch {epoch + 1}, step {number + 1} (learning "

@@ -1,4 +1,4 @@
-"""Reading a file of weights without running what it may contain."""
+"""Reads files of weights without executing code that they may contain."""
 
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,25 @@ from utils.errors import UserError
 def read_state(file: Path, key: str = "state_dict") -> dict[str, Tensor]:
     """The state dict in a safetensors file or a PyTorch file, on the CPU.
 
-    The prefix ``module.`` of data-parallel training is cut.
+    The prefix ``module.`` of data-parallel training is removed from the names.
 
     Args:
         file: The file.
-        key: An entry that holds the state dict, where the file has one.
+        key: Name of the entry with the state dict; without such an entry the whole file is taken.
 
     Raises:
-        UserError: If the file cannot be read, or holds anything but tensors.
+        UserError: If the file cannot be read, or contains anything but tensors.
     """
     try:
         if file.suffix == ".safetensors":
             state: Any = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises a dozen unrelated types for another kind of file
+    except Exception as error:  # torch.load raises a dozen unrelated types for other files
         first = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{file}: cannot be read as weights ({first})") from error
     if isinstance(state, dict) and key in state:
         state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{file}: expected a state dict: names and tensors, nothing else")
+        raise UserError(f"{file}: expected a state dict with nothing but names and tensors")
     return {str(name).removeprefix("module."): value for name, value in state.items()}

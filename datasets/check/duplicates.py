@@ -14,7 +14,7 @@ LIMIT = 0.05  # distance up to which two pictures are the same one
 SHARE = 1 / 8  # or this much of an object's usual distance, if that is less
 SPOT = 0.4  # and no pixel of the thumbnails may differ by more, in standard deviations
 FEW = 8  # pictures of an object that say nothing about a usual distance
-BLANK = 1.0  # standard deviation in grey levels below which there is nothing to compare
+BLANK = 1.0  # standard deviation in gray levels below which there is nothing to compare
 
 _LOW = 8  # frequencies of the hash, each way
 _BLOCK = 256  # rows compared with all others at once
@@ -30,7 +30,7 @@ def same_picture(thumbnails: Mapping[str, bytes], objects: Mapping[str, str]) ->
     contrast; not those that were cropped, turned or mirrored.
 
     Source:
-        The 8 x 8 lowest frequencies of a 32 x 32 grey thumbnail, as in pHash (Zauner 2010,
+        The 8 x 8 lowest frequencies of a 32 x 32 gray thumbnail, as in pHash (Zauner 2010,
         "Implementation and Benchmarking of Perceptual Image Hash Functions").
 
     Departure:
@@ -39,7 +39,7 @@ def same_picture(thumbnails: Mapping[str, bytes], objects: Mapping[str, str]) ->
         the thumbnails, so comparing them first loses no pair.
 
     Args:
-        thumbnails: ``{path: 32 x 32 float16 grey levels as bytes}``.
+        thumbnails: ``{path: 32 x 32 float16 gray levels as bytes}``.
         objects: ``{path: object}``.
     """
     if not thumbnails:

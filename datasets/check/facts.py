@@ -33,7 +33,7 @@ class Facts:
         height: In pixels, of the upright picture.
         mode: Pillow's name for the kind of pixels; empty for a mask.
         sha256: Of the file's bytes.
-        thumbnail: The grey picture at ``SIDE x SIDE``, float16, as bytes; empty for a mask.
+        thumbnail: The gray picture at ``SIDE x SIDE``, float16, as bytes; empty for a mask.
         marked: Anomalous pixels of a mask.
         error: Why the file cannot be read; then everything else is empty.
     """
@@ -74,8 +74,8 @@ def image_facts(file: Path) -> Facts:
         return Facts(
             error=f"{file}: cannot be read ({error.strerror or error}); replace or remove it"
         )
-    grey = small.convert("L").convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    thumbnail = np.asarray(grey).astype(np.float16).tobytes()
+    gray = small.convert("L").convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    thumbnail = np.asarray(gray).astype(np.float16).tobytes()
     return Facts(width, height, mode, digest, thumbnail)
 
 

@@ -22,7 +22,7 @@ AllowLeak = Literal["all"] | tuple[str, ...]
 LEVELS = ("error", "warning", "note")
 _NAMED = 6  # files named in one line
 LABELS = ("normal", "anomalous")
-_TWELVE_BITS = 15  # brightest grey level, of 255, that 12 bits in 16 come to
+_TWELVE_BITS = 15  # brightest gray level, of 255, that 12 bits in 16 come to
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Image:
-    """A record, the split it is in, and what its files hold.
+class ListedImage:
+    """An image of the data set: its record, its split, and the facts of its files.
 
     Attributes:
         split: ``train`` or ``test``.
-        record: What the data set says.
-        facts: What the picture holds.
-        mask: What its mask holds; ``None`` where there is none, or nobody looked.
+        record: Its record in the data set.
+        facts: The facts of the picture.
+        mask: The facts of its mask; ``None`` if it has none, or if masks are not checked.
     """
 
     split: str
@@ -64,7 +64,7 @@ class Image:
         return f"{self.record.path} ({self.split}, {LABELS[self.record.label]})"
 
 
-def unreadable(images: Iterable[Image]) -> Iterator[Finding]:
+def unreadable(images: Iterable[ListedImage]) -> Iterator[Finding]:
     """Pictures and masks that are no pictures, cut off, too large ..."""
     for image in images:
         if image.facts.error:
@@ -73,7 +73,7 @@ def unreadable(images: Iterable[Image]) -> Iterator[Finding]:
             yield Finding("error", image.mask.error)
 
 
-def nearly_black(images: Iterable[Image]) -> Iterator[Finding]:
+def nearly_black(images: Iterable[ListedImage]) -> Iterator[Finding]:
     """Pictures of 16 bits that use 12 of them or fewer, as many X-ray machines write them."""
     deep = [i for i in images if not i.facts.error and i.facts.mode in SIXTEEN_BITS]
     dark = [i for i in deep if np.frombuffer(i.facts.thumbnail, np.float16).max() <= _TWELVE_BITS]
@@ -85,7 +85,7 @@ def nearly_black(images: Iterable[Image]) -> Iterator[Finding]:
         )
 
 
-def copies(images: Sequence[Image], allow_leak: AllowLeak) -> Iterator[Finding]:
+def copies(images: Sequence[ListedImage], allow_leak: AllowLeak) -> Iterator[Finding]:
     """Pictures that are there more than once, in one split or in both."""
     by_path = {image.record.path: image for image in images if not image.facts.error}
     exact = same_bytes({path: image.facts.sha256 for path, image in by_path.items()})
@@ -106,7 +106,7 @@ def copies(images: Sequence[Image], allow_leak: AllowLeak) -> Iterator[Finding]:
             yield Finding("warning", f"dataset.allow_leak: {name!r} names no leak; remove it")
 
 
-def _copy_found(group: Sequence[Image], allow_leak: AllowLeak, *, is_exact: bool) -> Finding:
+def _copy_found(group: Sequence[ListedImage], allow_leak: AllowLeak, *, is_exact: bool) -> Finding:
     """What a group of copies means.
 
     Two labels for the same bytes are an error; for pictures that merely look the same they may be
@@ -136,7 +136,7 @@ def _copy_found(group: Sequence[Image], allow_leak: AllowLeak, *, is_exact: bool
     )
 
 
-def _is_allowed(group: Sequence[Image], allow_leak: AllowLeak) -> bool:
+def _is_allowed(group: Sequence[ListedImage], allow_leak: AllowLeak) -> bool:
     """Whether all of the group's pictures on one side are named."""
     if allow_leak == "all":
         return True
@@ -162,7 +162,7 @@ def _allowance(path: str) -> str:
     return shlex.quote(f"dataset.allow_leak=[{json.dumps(path, ensure_ascii=False)}]")
 
 
-def masks(images: Iterable[Image]) -> Iterator[Finding]:
+def masks(images: Iterable[ListedImage]) -> Iterator[Finding]:
     """Masks that cannot be right."""
     for image in images:
         record, mask = image.record, image.mask
@@ -214,7 +214,7 @@ def masks_of_nothing(root: Path, records: Sequence[Record]) -> Iterator[Finding]
             )
 
 
-def without_masks(images: Sequence[Image]) -> Iterator[Finding]:
+def without_masks(images: Sequence[ListedImage]) -> Iterator[Finding]:
     """How many anomalous images have no mask."""
     anomalous = [image.record for image in images if image.record.label]
     bare = [record for record in anomalous if not record.mask]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets.check import findings
 from datasets.check.facts import collect, image_facts, mask_facts
-from datasets.check.findings import LEVELS, AllowLeak, Finding, Image
+from datasets.check.findings import LEVELS, AllowLeak, Finding, ListedImage
 from datasets.record import Splits
 
 
@@ -25,7 +25,7 @@ class Inspection:
 
     root: Path
     splits: Splits
-    images: Sequence[Image]
+    images: Sequence[ListedImage]
     findings: Sequence[Finding]
 
     @property
@@ -89,7 +89,7 @@ def inspect(
     )
     paths = [r.mask for r in records if r.mask and with_masks]
     mask = collect(root, paths, mask_facts, cache=cache, title="checking masks")
-    images = [Image(split, r, facts[r.path], mask.get(r.mask)) for split, r in listed]
+    images = [ListedImage(split, r, facts[r.path], mask.get(r.mask)) for split, r in listed]
 
     def found() -> Iterator[Finding]:
         yield from findings.unreadable(images)

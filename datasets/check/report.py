@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from datasets.check.findings import LABELS, Image
+from datasets.check.findings import LABELS, ListedImage
 from datasets.check.inspection import Inspection
 from datasets.check.sheets import contact_sheet, samples
 from utils.checkpoint import write_bytes
@@ -19,7 +19,7 @@ _WIDTH = 28  # characters of a value in a cell
 
 def table(inspection: Inspection) -> str:
     """One row per object and split, and one of all, as a pipe table."""
-    groups: dict[tuple[str, str], list[Image]] = {}
+    groups: dict[tuple[str, str], list[ListedImage]] = {}
     for image in sorted(inspection.images, key=lambda image: image.record.object):
         groups.setdefault((image.record.object, image.split), []).append(image)
     rows = [_row(*key, images) for key, images in groups.items()]
@@ -32,7 +32,7 @@ def table(inspection: Inspection) -> str:
 _NUMBERS = ("images", "normal", "anomalous", "prevalence = AUPR of chance", "masks")
 
 
-def _row(name: str, split: str, images: Sequence[Image]) -> dict[str, str]:
+def _row(name: str, split: str, images: Sequence[ListedImage]) -> dict[str, str]:
     anomalous = [image for image in images if image.record.label]
     good = [image.facts for image in images if not image.facts.error]
     return {
@@ -108,7 +108,7 @@ def _page(
     inspection: Inspection,
     title: str,
     sheets: Mapping[str, str],
-    shown: Mapping[str, Sequence[Sequence[Image]]],
+    shown: Mapping[str, Sequence[Sequence[ListedImage]]],
 ) -> str:
     parts = [f"# {title}", inspection.summary + ".", table(inspection), "## Findings"]
     parts.append("\n".join(f"* {finding}" for finding in inspection.findings) or "None.")

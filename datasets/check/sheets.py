@@ -6,10 +6,9 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image as Pillow
-from PIL import ImageChops, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from datasets.check.findings import Image
+from datasets.check.findings import ListedImage
 from datasets.image import read_image
 from datasets.mask import read_mask
 from utils.errors import UserError
@@ -19,24 +18,26 @@ _CELL = (240, 180)  # width and height of a picture in pixels
 _CAPTION = 16  # height of a line of text
 _GAP = 6
 _RED = (255, 32, 32)
-# Pillow's own font knows English alone, this one most alphabets; the page has all names as text.
+# Pillow's own font has only English letters, this one most alphabets. The page lists all names.
 _FONT = "fonts/ttf/DejaVuSans.ttf"
 _LETTERS = 11  # size in pixels
 
 
-def samples(images: Sequence[Image]) -> list[list[Image]]:
+def samples(images: Sequence[ListedImage]) -> list[list[ListedImage]]:
     """Which images of an object are shown, row by row: normal ones above, anomalous ones below."""
-    rows: list[list[Image]] = []
+    rows: list[list[ListedImage]] = []
     for label in (0, 1):
-        chosen = _spread([i for i in images if i.record.label == label and not i.facts.error])
+        chosen = _evenly_spaced(
+            [i for i in images if i.record.label == label and not i.facts.error]
+        )
         rows += [chosen[k : k + _COLUMNS] for k in range(0, len(chosen), _COLUMNS)]
     return rows
 
 
-def contact_sheet(root: Path, rows: Sequence[Sequence[Image]]) -> bytes:
+def contact_sheet(root: Path, rows: Sequence[Sequence[ListedImage]]) -> bytes:
     """The samples, numbered, with the outlines of their masks, as a JPEG."""
     width, height = _CELL[0] + _GAP, _CELL[1] + 2 * _CAPTION + _GAP
-    sheet = Pillow.new("RGB", (_COLUMNS * width + _GAP, max(len(rows), 1) * height + _GAP), "white")
+    sheet = Image.new("RGB", (_COLUMNS * width + _GAP, max(len(rows), 1) * height + _GAP), "white")
     draw = ImageDraw.Draw(sheet)
     draw.font = ImageFont.truetype(f"{matplotlib.get_data_path()}/{_FONT}", _LETTERS)
     number = 0
@@ -56,7 +57,7 @@ def contact_sheet(root: Path, rows: Sequence[Sequence[Image]]) -> bytes:
     return stream.getvalue()
 
 
-def _spread(images: Sequence[Image]) -> list[Image]:
+def _evenly_spaced(images: Sequence[ListedImage]) -> list[ListedImage]:
     """At most two rows of them, evenly out of the list, those with other defects first."""
     first = {image.record.defect: image for image in reversed(images)}
     kinds = [first[defect] for defect in sorted(first)] if len(first) > 1 else []
@@ -66,12 +67,12 @@ def _spread(images: Sequence[Image]) -> list[Image]:
     return sorted(chosen, key=lambda image: (image.record.defect, image.record.path))
 
 
-def _picture(root: Path, image: Image) -> Pillow.Image:
+def _picture(root: Path, image: ListedImage) -> Image.Image:
     """A picture that fits a cell, in its own proportions."""
     picture = read_image(root / image.record.path, at_least=max(_CELL))
     scale = min(_CELL[0] / picture.width, _CELL[1] / picture.height)
     size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
-    picture = picture.resize(size, Pillow.Resampling.BICUBIC)
+    picture = picture.resize(size, Image.Resampling.BICUBIC)
     if image.record.mask:
         try:
             mask = read_mask(root / image.record.mask)
@@ -81,10 +82,10 @@ def _picture(root: Path, image: Image) -> Pillow.Image:
     return picture
 
 
-def _outline(mask: Pillow.Image, size: tuple[int, int]) -> Pillow.Image:
+def _outline(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """A line around what is marked, so that the smallest spot can be seen."""
-    full = Pillow.fromarray(np.asarray(mask) * np.uint8(255))
-    small = full.resize(size, Pillow.Resampling.BOX).point(lambda value: 255 * (value > 0))
+    full = Image.fromarray(np.asarray(mask) * np.uint8(255))
+    small = full.resize(size, Image.Resampling.BOX).point(lambda value: 255 * (value > 0))
     return ImageChops.subtract(small.filter(ImageFilter.MaxFilter(5)), small)
 
 

@@ -1,4 +1,4 @@
-"""HeadCT: head scans with and without a haemorrhage; image level, no split of its own.
+"""HeadCT: head scans with and without a hemorrhage; image level, no split of its own.
 
 Source:
     https://www.kaggle.com/datasets/felipekitamura/head-ct-hemorrhage: 100 normal and 100 anomalous

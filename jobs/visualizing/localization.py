@@ -11,9 +11,9 @@ from utils.tables import cell, spelled
 HEADS = {
     "n": "n",
     "heat_in_mask": "heat in mask",
-    "centre_in_mask": "same, centre",
+    "center_in_mask": "same, center",
     "pointing": "pointing game",
-    "centre_pointing": "same, centre",
+    "center_pointing": "same, center",
     "mask_area": "mask area",
     "peak_normal": "peak, normal",
     "peak_anomalous": "peak, anomalous",
@@ -46,7 +46,7 @@ def pointing(heat: np.ndarray, mask: np.ndarray) -> float:
     return float(mask[heat == peak].mean()) if peak > 0 else 0.0
 
 
-def centre_heat(height: int, width: int) -> np.ndarray:
+def center_heat(height: int, width: int) -> np.ndarray:
     """A Gaussian in the middle of the image, ``(height, width)``: a guess that sees nothing.
 
     Its standard deviations are a quarter of the height and of the width.
@@ -56,7 +56,7 @@ def centre_heat(height: int, width: int) -> np.ndarray:
 
 
 def locate(heat: np.ndarray, mask: np.ndarray | None, label: int) -> dict[str, float]:
-    """The figures of one image: those of the columns of :func:`per_object` that apply to it.
+    """The figures of one image: the columns of :func:`localization_table` that apply to it.
 
     Args:
         heat: Shape ``(H, W)``.
@@ -66,18 +66,18 @@ def locate(heat: np.ndarray, mask: np.ndarray | None, label: int) -> dict[str, f
     figures = {"peak_anomalous" if label else "peak_normal": float(heat.max())}
     if label == 0 or mask is None or not mask.any():
         return figures
-    centre = centre_heat(*heat.shape)
+    center = center_heat(*heat.shape)
     return {
         **figures,
         "heat_in_mask": heat_in_mask(heat, mask),
-        "centre_in_mask": heat_in_mask(centre, mask),
+        "center_in_mask": heat_in_mask(center, mask),
         "pointing": pointing(heat, mask),
-        "centre_pointing": pointing(centre, mask),
+        "center_pointing": pointing(center, mask),
         "mask_area": float(mask.mean()),
     }
 
 
-def per_object(rows: pd.DataFrame) -> pd.DataFrame:
+def localization_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean figures of each object's images, then the unweighted mean over the objects.
 
     Args:
@@ -138,11 +138,11 @@ def typical(rows: pd.DataFrame, count: int) -> list[Chosen]:
     return found
 
 
-def markdown(table: pd.DataFrame, title: str, about: Mapping[str, Any]) -> str:
-    """The result of :func:`per_object` as a pipe table, and what it shows."""
+def localization_text(table: pd.DataFrame, title: str, about: Mapping[str, Any]) -> str:
+    """The result of :func:`localization_table` as a pipe table, and what it shows."""
     shown = pd.DataFrame({"object": [cell(name) for name in table.index]})
-    spelt = {column: [_spell(column, value) for value in table[column]] for column in HEADS}
-    shown = pd.concat([shown, pd.DataFrame(spelt)], axis=1)
+    cells = {column: [_spell(column, value) for value in table[column]] for column in HEADS}
+    shown = pd.concat([shown, pd.DataFrame(cells)], axis=1)
     shown.columns = pd.Index(["object", *HEADS.values()])
     align = ("left", *("right" for _ in HEADS))
     text = shown.to_markdown(index=False, disable_numparse=True, colalign=align)

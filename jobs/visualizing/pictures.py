@@ -1,6 +1,6 @@
 """The two pictures: heat maps of a student, and what the words of a teacher look at."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from textwrap import wrap
@@ -78,7 +78,11 @@ def draw_heat_maps(pairs: Sequence[Pair], note: str) -> bytes:
     shown = [p for pair in pairs for p in (pair.anomalous, pair.normal) if p is not None]
     peak, ratio = max(float(panel.heat.max()) for panel in shown), _ratio(shown[0])
     colors = _scale(max(peak, LEAST_HEAT))
-    columns = {"anomalous image": _photo, "mask": _mask, "heat map": _heat}
+    columns: dict[str, Callable[[Axes, Panel, ScalarMappable], None]] = {
+        "anomalous image": _photo,
+        "mask": _mask,
+        "heat map": _heat,
+    }
     if all(pair.anomalous.mask is None for pair in pairs):
         del columns["mask"]
     num_anomalous = len(columns)
@@ -99,7 +103,9 @@ def draw_heat_maps(pairs: Sequence[Pair], note: str) -> bytes:
         ax.set_title(name, **_style(8.5))
     unit = "heat, in units of the anomalous logit"
     label = f"{unit}; one scale for all" if peak >= LEAST_HEAT else f"{unit}: none above {peak:.2g}"
-    bar = figure.colorbar(colors, ax=axes[:, 1:], location="bottom", shrink=0.4, aspect=40, pad=0.02)
+    bar = figure.colorbar(
+        colors, ax=axes[:, 1:], location="bottom", shrink=0.4, aspect=40, pad=0.02
+    )
     return _png(figure, figure, bar, label, note)
 
 
@@ -118,7 +124,8 @@ def draw_words(blocks: Sequence[Words], note: str) -> bytes:
     while len(rows) > 1 and sum(rows) > 1.6 * MOST_HEIGHT:
         rows.pop()
     figure, heights = _figure(rows, foot=0.8)
-    *parts, foot = figure.subfigures(len(heights), 1, height_ratios=heights)
+    grid = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+    *parts, foot = grid[:, 0]
     for part, block in zip(parts, blocks, strict=False):
         _draw_block(part, block, colors)
     cax, rest = foot.subplots(1, 2, width_ratios=[2, 3])
@@ -192,9 +199,9 @@ def _heat(
     interpolation: str = "bilinear",
     outline: float = 0.9,
 ) -> None:
-    """The picture in grey under its heat; the hotter, the less of it shows through."""
-    grey = panel.image.astype(np.float64).mean(axis=2) / 255
-    _show(ax, grey, panel.heat, cmap="gray", vmin=-0.15, vmax=1.4)
+    """The picture in gray under its heat; the hotter, the less of it shows through."""
+    gray = panel.image.astype(np.float64).mean(axis=2) / 255
+    _show(ax, gray, panel.heat, cmap="gray", vmin=-0.15, vmax=1.4)
     _show(ax, colors.to_rgba(panel.heat), panel.heat, interpolation=interpolation)
     _outline(ax, panel.mask, outline)
 
@@ -210,7 +217,9 @@ def _outline(ax: Axes, mask: np.ndarray | None, width: float) -> None:
 def _show(ax: Axes, image: np.ndarray, heat: np.ndarray, **kwargs: Any) -> None:
     """An image in the coordinates of ``heat``, whose pixels may be larger."""
     extent = (0, heat.shape[1], heat.shape[0], 0)
-    ax.imshow(image, **{"extent": extent, "aspect": "auto", "interpolation": "antialiased"} | kwargs)
+    ax.imshow(
+        image, **{"extent": extent, "aspect": "auto", "interpolation": "antialiased"} | kwargs
+    )
 
 
 def _prepare(ax: Axes, ratio: float) -> Axes:
@@ -250,11 +259,9 @@ def _figure(rows: Sequence[float], foot: float) -> tuple[Figure, list[float]]:
     return Figure((WIDTH, sum(heights)), dpi=DPI, layout="constrained"), heights
 
 
-def _png(
-    figure: Figure, foot: Figure | SubFigure, bar: Colorbar, label: str, note: str
-) -> bytes:
+def _png(figure: Figure, foot: Figure | SubFigure, bar: Colorbar, label: str, note: str) -> bytes:
     """The picture, once its color scale has a label and the foot its note."""
-    bar.ax.set_facecolor("0.35")  # as the grey pictures are
+    bar.ax.set_facecolor("0.35")  # as the gray pictures are
     bar.ax.tick_params(labelsize=7, length=2, colors=TEXT)
     bar.locator = MaxNLocator(5)
     bar.set_label(label, **_style(7.5))

@@ -12,7 +12,14 @@ from datasets.captions import Captions
 from datasets.image import View, read_image
 from datasets.record import Record
 from jobs.session import Network, Session
-from jobs.visualizing.localization import Chosen, centre_heat, locate, markdown, per_object, typical
+from jobs.visualizing.localization import (
+    Chosen,
+    center_heat,
+    localization_table,
+    localization_text,
+    locate,
+    typical,
+)
 from jobs.visualizing.pictures import MOST_ROWS, Pair, Panel, Words, draw_heat_maps, draw_words
 from models.gradcam import heat_maps
 from models.student import Student
@@ -103,8 +110,8 @@ def _draw_student(session: Session, network: Network, model: Student, folder: Pa
         normal = panels[1] if len(panels) > 1 else None
         pairs.append(Pair(_name(shown[0]), _defect(shown[0]), panels[0], normal))
     picture = draw_heat_maps(pairs, _heat_note(pairs, rows["object"].nunique()))
-    table = per_object(rows)
-    text = markdown(table, f"Grad-CAM of {network.title}, anomalous logit", session.about)
+    table = localization_table(rows)
+    text = localization_text(table, f"Grad-CAM of {network.title}, anomalous logit", session.about)
     csv = table.rename_axis("object").to_csv(float_format="%.4f")
     write_bytes(text.encode(), folder / "gradcam.md")
     write_bytes(csv.encode(), folder / "gradcam.csv")
@@ -201,8 +208,8 @@ def _attention(record: Record, mask: np.ndarray | None, found: WordMaps) -> dict
     name = _name(record).lower().replace(" ", "")
     known = text.find(name) + len(name) if name in text else 0
     ends = np.cumsum([len(word) for word in found.words])
-    centre = centre_heat(*mask.shape)
-    figures = {"centre": float(centre[mask].mean() / centre.mean())}
+    center = center_heat(*mask.shape)
+    figures = {"center": float(center[mask].mean() / center.mean())}
     for when, words in (("before", ends <= known), ("after", ends > known)):
         if words.any():
             figures[when] = float(inside[words].mean())
@@ -214,13 +221,13 @@ def _word_note(rows: pd.DataFrame) -> str:
         "Oracle text: the teacher is told the truth. Number beside a word: its attention inside "
         "the mask (green line), 1 being even."
     )
-    mean = rows.reindex(columns=["before", "after", "centre"]).mean()
+    mean = rows.reindex(columns=["before", "after", "center"]).mean()
     if mean.isna().any():
         return note
     return (
-        f"{note}\nMean over the {rows['centre'].count()} anomalous test images with a mask: words "
+        f"{note}\nMean over the {rows['center'].count()} anomalous test images with a mask: words "
         f"up to the object's name {mean['before']:.1f}, words after it {mean['after']:.1f}; a "
-        f"Gaussian in the middle of the image {mean['centre']:.1f}."
+        f"Gaussian in the middle of the image {mean['center']:.1f}."
     )
 
 

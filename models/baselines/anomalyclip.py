@@ -1,4 +1,4 @@
-"""AnomalyCLIP: learned prompts that name no object, and a second attention path for the map."""
+"""AnomalyCLIP: learned prompts without an object's name, and V-V attention for the map."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Output
-from models.baselines.base import ClipBaseline, compare, exactly
+from models.baselines.base import ClipBaseline, cosines_with, in_fp32
 from models.baselines.vand import check_levels, load_released
 from models.baselines.vit import (
     check_plain,
@@ -25,7 +25,7 @@ from models.baselines.vit import (
 from utils.batch import Batch
 
 TEMPERATURE = 0.07
-_BLUR = 4.0  # standard deviation in pixels of what smooths a map
+_BLUR = 4.0  # standard deviation, in pixels, of the Gaussian filter of a map
 
 
 class AnomalyClip(ClipBaseline):
@@ -36,17 +36,19 @@ class AnomalyClip(ClipBaseline):
 
     Args:
         image_size: Height and width in pixels.
-        load_weights: Whether the prompts may start from ``released``.
+        load_weights: Whether to load ``released``; ``False`` if a checkpoint follows.
         arch: Any architecture of open_clip with CLIP's own ViT.
         pre_trained: A tag, a file, or ``random``.
-        sha256: Checksum that the file must have; known for tags.
-        context: Learned word pieces before "object." and "damaged object."
-        depth: Text blocks that get learned tokens; the first has the prompt's own.
-        deep_context: Tokens of each further one: they replace those at positions 1, 2, ...
-        dual_blocks: How many of the last image blocks have a second, V-V path.
-        levels: After which blocks, counted from 1, the second path is read off.
-        released: The authors' weights of the prompts (``epoch_15.pth``): with them nothing is left
-            to train; ``null``: none.
+        sha256: SHA-256 of the file, or its first digits; not needed for tags.
+        context: Number of learned word pieces before "object." and "damaged object."
+        depth: Number of text blocks with learned tokens; those of the first block are the word
+            pieces of ``context``.
+        deep_context: Number of learned tokens in each further block; they replace the tokens at
+            positions 1, 2, ...
+        dual_blocks: Number of last image blocks with a second path of V-V attention.
+        levels: The blocks, counted from 1, after which patch tokens of the second path are taken.
+        released: File with the authors' weights of the prompts (``epoch_15.pth``), so that nothing
+            has to be trained; ``null``: none.
 
     Raises:
         ValueError: As :func:`models.encoders.clip.clip_model`, if a number is out of range, or if
@@ -92,19 +94,19 @@ class AnomalyClip(ClipBaseline):
 
     @classmethod
     def needs_training(cls, options: Mapping[str, Any]) -> bool:
-        """Unless the authors' weights are there."""
+        """Yes, unless the authors' weights are given."""
         return options.get("released") is None
 
     def forward(self, batch: Batch) -> Output:
         """Logits ``(B, 2)``, image embeddings ``(B, D)`` and a map of each level."""
         with torch.no_grad():
-            image, levels = self._look(batch.image)
+            image, levels = self._embed(batch.image)
         texts = self.prompts_of_states(self.clip.text).expand(len(batch), -1, -1)
         maps = tuple(self._map(tokens, texts) for tokens in levels)
         return Output(self._logits(image, texts), image, maps=maps)
 
     def score(self, batch: Batch) -> Tensor:
-        """Probability of "anomalous", shape ``(B,)``; the second path has no say."""
+        """Probability of "anomalous", shape ``(B,)``; without the second path."""
         image = embed_image(self.clip.visual, self.normalize(batch.image), ln_post=False)
         texts = self.prompts_of_states(self.clip.text).expand(len(batch), -1, -1)
         return self._logits(image, texts).softmax(dim=-1)[:, 1]
@@ -118,20 +120,21 @@ class AnomalyClip(ClipBaseline):
 
     @staticmethod
     def _logits(image: Tensor, texts: Tensor) -> Tensor:
-        return compare(image.unsqueeze(1), texts)[:, 0] / TEMPERATURE
+        return cosines_with(image.unsqueeze(1), texts)[:, 0] / TEMPERATURE
 
     def _map(self, tokens: Tensor, texts: Tensor) -> Tensor:
         """Probabilities ``(B, 2, H, W)`` of one level's patch tokens ``(B, N, D)``."""
-        near = (compare(tokens, texts) / TEMPERATURE).softmax(dim=-1)
-        with exactly(near):
-            low = near.transpose(1, 2).unflatten(2, grid_of(self.clip.visual))
+        shares = (cosines_with(tokens, texts) / TEMPERATURE).softmax(dim=-1)
+        with in_fp32(shares):
+            low = shares.transpose(1, 2).unflatten(2, grid_of(self.clip.visual))
             return F.interpolate(low, self.image_size, mode="bilinear")
 
-    def _look(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _embed(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Image embeddings ``(B, D)``, and patch tokens of the second path at each level.
 
-        The second path starts as a copy of the first. It gets what V-V attention makes of the first
-        path, and no feed-forward layer; the first path goes on as if it were alone.
+        The second path starts as a copy of the first. In each block the V-V attention of the first
+        path is added to it, and there is no feed-forward network. The first path is CLIP's own and
+        does not depend on the second.
         """
         visual = self.clip.visual
         x = embed(visual, self.normalize(image))
@@ -154,11 +157,11 @@ class ObjectAgnosticPrompts(nn.Module):
     """Learned word pieces: ``[V1]...[Vn] object.`` and ``[W1]...[Wn] damaged object.``.
 
     Args:
-        text: CLIP's text tower, which is used and not kept.
+        text: CLIP's text tower; it is not kept.
         tokenize: Its tokenizer.
         context: n.
-        depth: Text blocks with learned tokens.
-        deep_context: Learned tokens of each block after the first.
+        depth: Number of text blocks with learned tokens.
+        deep_context: Number of learned tokens in each block after the first.
     """
 
     ids: Tensor
@@ -180,8 +183,8 @@ class ObjectAgnosticPrompts(nn.Module):
         last = context + 2  # the shorter sentence ends with "object" and "."
         if not 1 <= deep_context <= last:
             raise ValueError(
-                f"deep_context must be within 1..{last} where context is {context}: the sentence "
-                f"has no more tokens to replace; got {deep_context}"
+                f"deep_context must be within 1..{last} if context is {context}: the sentence has "
+                f"no more tokens to replace; got {deep_context}"
             )
         width = text.token_embedding.embedding_dim
         self.normal = nn.Parameter(torch.randn(context, width) * 0.02)
@@ -191,7 +194,7 @@ class ObjectAgnosticPrompts(nn.Module):
         )
 
     def forward(self, text: Any) -> Tensor:
-        """What "normal" and "anomalous" mean: length 1, shape ``(2, D)``."""
+        """Text embeddings of "normal" and "anomalous", length 1, shape ``(2, D)``."""
         end = self.ids.argmax(dim=-1)
         length = int(end.max()) + 1
         words = text.token_embedding(self.ids[:, :length])

@@ -1,4 +1,4 @@
-"""What the four published methods share: a frozen CLIP that compares images and sentences."""
+"""The base class of the four published methods: a frozen CLIP, images and sentences."""
 
 import hashlib
 import json
@@ -28,16 +28,16 @@ PROMPT_CACHE = Path("data/cache")
 
 
 class ClipBaseline(AnomalyModel):
-    """A CLIP with frozen weights, and the sentences it compares an image with.
+    """A CLIP with frozen weights, and the sentences with which it compares an image.
 
-    CLIP's own weights are not part of a checkpoint: they come from their own file, whenever the
-    network is built. Random ones have no file and are stored.
+    CLIP's own weights are not part of a checkpoint: they are loaded from their file each time the
+    network is built. Random weights have no file and are stored.
 
     Args:
-        image_size: Height and width in pixels that the image tower sees.
+        image_size: Height and width in pixels of the image tower's input.
         arch: Any architecture of open_clip.
         pre_trained: A tag, a file, or ``random``.
-        sha256: Checksum that the file must have; known for tags.
+        sha256: SHA-256 of the file, or its first digits; not needed for tags.
         prompts: The sentences about an object.
         prompt_cache: Folder where embeddings of sentences are kept; ``None``: nowhere.
 
@@ -45,7 +45,7 @@ class ClipBaseline(AnomalyModel):
         temperature: Of the softmax over the two cosines of an image.
         positions: How positional embeddings are interpolated to another image size: ``bicubic``,
             antialiased, or ``bilinear``.
-        exact_gelu: Whether the transformers compute the exact GELU, whatever the architecture says.
+        exact_gelu: Whether the exact GELU replaces the QuickGELU of an architecture.
     """
 
     temperature: float = 0.01
@@ -84,16 +84,16 @@ class ClipBaseline(AnomalyModel):
             self.register_load_state_dict_post_hook(_clip_may_miss)
 
     @classmethod
-    def needs_training(cls, options: Mapping[str, Any]) -> bool:  # noqa: ARG003 - some ask it
-        """No: the weights of CLIP are all there is."""
+    def needs_training(cls, options: Mapping[str, Any]) -> bool:  # noqa: ARG003 - subclasses use it
+        """No: CLIP's weights are used as they are."""
         return False
 
     def encoders(self) -> Iterable[Tower]:
-        """None that is trained."""
+        """None: CLIP is not trained."""
         return ()
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for what is trained; CLIP stays as it is."""
+        """Training mode for the trained parts; CLIP stays in eval mode."""
         super().train(mode)
         self.clip.eval()
         return self
@@ -104,20 +104,20 @@ class ClipBaseline(AnomalyModel):
         return Output(self.image_logits(image, batch), image)
 
     def image_logits(self, image: Tensor, batch: Batch) -> Tensor:
-        """Cosines of image embeddings ``(B, D)`` with both texts, over temperature: ``(B, 2)``."""
-        cosines = compare(image.unsqueeze(1), self.texts_of(batch.object))[:, 0]
+        """Cosines of image embeddings ``(B, D)`` with both texts, by temperature: ``(B, 2)``."""
+        cosines = cosines_with(image.unsqueeze(1), self.texts_of(batch.object))[:, 0]
         return cosines / self.temperature
 
     def embed_image(self, pixels: Tensor) -> Tensor:
-        """Pixels ``(B, 3, H, W)`` as :meth:`normalize` gives them to embeddings ``(B, D)``."""
+        """Pixels ``(B, 3, H, W)``, normalized by :meth:`normalize`, to embeddings ``(B, D)``."""
         return self.clip.visual(pixels) if self.is_any else embed_image(self.clip.visual, pixels)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Bytes ``(B, 3, H, W)`` to the numbers the weights were trained on."""
+        """Bytes ``(B, 3, H, W)`` to normalized numbers."""
         return normalize(image, self.mean, self.std)
 
     def texts_of(self, objects: Sequence[str]) -> Tensor:
-        """What "normal" and "anomalous" mean for each object: length 1, shape ``(B, 2, D)``."""
+        """Text embeddings of "normal" and "anomalous" for each object, ``(B, 2, D)``, length 1."""
         for name in dict.fromkeys(objects):
             if name not in self._texts:
                 self._texts[name] = self._recall(name)
@@ -125,8 +125,8 @@ class ClipBaseline(AnomalyModel):
 
     @torch.no_grad()
     def _recall(self, name: str) -> Tensor:
-        """The texts of one object, from disk where they have been computed before."""
-        assert self.prompts is not None  # a method without prompts has texts of its own
+        """The text embeddings of one object; read from disk if they were computed before."""
+        assert self.prompts is not None  # a method without prompts has its own texts_of
         sentences = self.prompts.sentences(name)
         device = self.mean.device
         if self.prompt_cache is None:
@@ -136,7 +136,7 @@ class ClipBaseline(AnomalyModel):
         file = self.prompt_cache / f"{key}.prompts"
         try:
             return load(file.read_bytes())["texts"].to(device)
-        except (OSError, SafetensorError, KeyError):  # not there, or cut off: made anew
+        except (OSError, SafetensorError, KeyError):  # missing or damaged: made again
             texts = self._average(sentences)
         write_bytes(save({"texts": texts.cpu()}), file)
         return texts.to(device)
@@ -145,10 +145,10 @@ class ClipBaseline(AnomalyModel):
         assert self.prompts is not None
         rows = []
         for part in sentences:
-            with exactly(self.mean):
-                found = embed_sentences(self.clip.text, self.tokenize, part)
-            found = F.normalize(found, dim=-1) if self.prompts.normalize_each else found
-            rows.append(F.normalize(found.mean(dim=0), dim=-1))
+            with in_fp32(self.mean):
+                each = embed_sentences(self.clip.text, self.tokenize, part)
+            each = F.normalize(each, dim=-1) if self.prompts.normalize_each else each
+            rows.append(F.normalize(each.mean(dim=0), dim=-1))
         return torch.stack(rows)
 
     def _hash_of_weights(self) -> str:
@@ -158,12 +158,12 @@ class ClipBaseline(AnomalyModel):
         return self._weights_hash
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        """Forgets what was computed elsewhere."""
+        """Drops the text embeddings, which were computed on another device or in another type."""
         self._forget()
         return super()._apply(*args, **kwargs)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        """Forgets what other weights said."""
+        """Drops the text embeddings, which were computed with other weights."""
         self._forget()
         super()._load_from_state_dict(*args, **kwargs)
 
@@ -172,14 +172,14 @@ class ClipBaseline(AnomalyModel):
         self._weights_hash = ""
 
 
-def exactly(at: Tensor) -> AbstractContextManager[object]:
-    """A context in which sums over scores are fp32, whatever the networks compute in."""
-    return torch.autocast(at.device.type, enabled=False)
+def in_fp32(tensor: Tensor) -> AbstractContextManager[object]:
+    """A context that computes in fp32 on the device of ``tensor``, also within autocast."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
-def compare(tokens: Tensor, texts: Tensor) -> Tensor:
+def cosines_with(tokens: Tensor, texts: Tensor) -> Tensor:
     """Cosines, ``(B, N, 2)``, of vectors ``(B, N, D)`` with texts ``(B, 2, D)`` of length 1."""
-    with exactly(tokens):
+    with in_fp32(tokens):
         return F.normalize(tokens.float(), dim=-1) @ texts.transpose(1, 2)
 
 
@@ -200,5 +200,5 @@ def _without_clip(module: nn.Module, state: dict[str, Any], prefix: str, _: obje
         del state[name]
 
 
-def _clip_may_miss(module: nn.Module, found: Any) -> None:
-    found.missing_keys[:] = [name for name in found.missing_keys if ".clip." not in f".{name}"]
+def _clip_may_miss(module: nn.Module, keys: Any) -> None:
+    keys.missing_keys[:] = [name for name in keys.missing_keys if ".clip." not in f".{name}"]

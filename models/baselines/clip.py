@@ -1,4 +1,4 @@
-"""CLIP as it is: two sentences about the object, and the image is whichever it is closer to."""
+"""Zero-shot CLIP: one sentence about a normal object, one about an anomalous one."""
 
 from pathlib import Path
 from typing import Literal
@@ -19,19 +19,19 @@ class Clip(ClipBaseline):
 
     Args:
         image_size: Height and width in pixels.
-        load_weights: Unused: CLIP's weights are in no checkpoint of ours.
+        load_weights: Unused: CLIP's weights are in no checkpoint.
         arch: Any architecture of open_clip.
         pre_trained: A tag (``openai``, ``laion400m_e31`` ...), a file, or ``random``.
-        sha256: Checksum that the file must have; known for tags.
+        sha256: SHA-256 of the file, or its first digits; not needed for tags.
         prompts: ``two``: "a photo of a normal {}." and "a photo of an anomalous {}.";
             ``templates``: "normal {}" and "anomalous {}" in OpenAI's 80 templates (CLIP-AC).
-        ln_post: Whether the image embedding goes through the tower's last norm; AnomalyCLIP's own
-            code leaves it out, and does not say which way the published figure was made.
+        ln_post: Whether the tower's last norm is applied to the image embedding; AnomalyCLIP's own
+            code leaves it out, and it is not known which way gave the published figure.
         prompt_cache: Folder where embeddings of sentences are kept; ``null``: nowhere.
 
     Raises:
         ValueError: As :func:`models.encoders.clip.clip_model`, or if ``ln_post`` is off for a tower
-            that has none.
+            that is not CLIP's own ViT.
     """
 
     temperature = 0.07

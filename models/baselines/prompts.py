@@ -1,7 +1,7 @@
-"""What each published method says about an object, word for word.
+"""The sentences of each published method about an object, word for word.
 
-A state is put into a template: ``flawless {}`` and ``a photo of a {}.`` make ``a photo of a
-flawless candle.``
+A state is put into a template: the state ``flawless {}`` and the template ``a photo of a {}.`` make
+the sentence ``a photo of a flawless candle.``
 """
 
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Prompts:
-    """States of a normal and of an anomalous object, and templates that both go through.
+    """States of a normal and of an anomalous object, and the templates for both.
 
     Attributes:
-        normal: With ``{}`` where the object's name goes.
-        anomalous: Likewise.
-        templates: With ``{}`` where the state goes.
+        normal: States, with ``{}`` in place of the object's name.
+        anomalous: States, with ``{}`` in place of the object's name.
+        templates: Sentences, with ``{}`` in place of the state.
         underscore: Whether the underscores of an object's name stay in the sentence.
         normalize_each: Whether each sentence's embedding gets length 1 before the mean over the
             sentences is taken. The mean gets length 1 in any case.
@@ -29,8 +29,8 @@ class Prompts:
 
     def sentences(self, name: str) -> tuple[list[str], list[str]]:
         """All normal and all anomalous sentences about the object ``name``."""
-        spoken = name if self.underscore else name.replace("_", " ")
-        return self._fill(self.normal, spoken), self._fill(self.anomalous, spoken)
+        name = name if self.underscore else name.replace("_", " ")
+        return self._fill(self.normal, name), self._fill(self.anomalous, name)
 
     def _fill(self, states: Iterable[str], name: str) -> list[str]:
         return [t.replace("{}", s.replace("{}", name)) for s in states for t in self.templates]

@@ -1,4 +1,4 @@
-"""VAND (APRIL-GAN): linear layers make patch tokens comparable with sentences."""
+"""VAND (APRIL-GAN): linear layers project patch tokens into the space of the sentences."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Output
-from models.baselines.base import PROMPT_CACHE, ClipBaseline, compare, exactly
+from models.baselines.base import PROMPT_CACHE, ClipBaseline, cosines_with, in_fp32
 from models.baselines.prompts import VAND_PROMPTS
 from models.baselines.vit import check_plain, embed, grid_of, last_block, project, run_block
 from utils.batch import Batch
@@ -26,16 +26,16 @@ class Vand(ClipBaseline):
 
     Args:
         image_size: Height and width in pixels.
-        load_weights: Whether the layers may start from ``released``.
+        load_weights: Whether to load ``released``; ``False`` if a checkpoint follows.
         arch: Any architecture of open_clip with CLIP's own ViT.
         pre_trained: A tag, a file, or ``random``.
-        sha256: Checksum that the file must have; known for tags.
-        levels: After which blocks, counted from 1, patch tokens are taken.
-        released: The authors' weights of the layers (``visa_pretrained.pth``,
-            ``mvtec_pretrained.pth``): with them nothing is left to train; ``null``: none.
-        temperature: Of the softmax over the two cosines of the image. The published one is that of
-            OpenAI's weights; with others, whose cosines differ by more than 0.15, scores would tie
-            at 1.
+        sha256: SHA-256 of the file, or its first digits; not needed for tags.
+        levels: The blocks, counted from 1, after which patch tokens are taken.
+        released: File with the authors' weights of the layers (``visa_pretrained.pth``,
+            ``mvtec_pretrained.pth``), so that nothing has to be trained; ``null``: none.
+        temperature: Of the softmax over the two cosines of the image. The published one suits
+            OpenAI's weights; with weights whose cosines differ by more than 0.15, many scores would
+            be exactly 1.
         prompt_cache: Folder where embeddings of sentences are kept; ``null``: nowhere.
 
     Raises:
@@ -81,17 +81,17 @@ class Vand(ClipBaseline):
 
     @classmethod
     def needs_training(cls, options: Mapping[str, Any]) -> bool:
-        """Unless the authors' weights are there."""
+        """Yes, unless the authors' weights are given."""
         return options.get("released") is None
 
     def forward(self, batch: Batch) -> Output:
         """Logits ``(B, 2)``, image embeddings ``(B, D)`` and a map of each level."""
         with torch.no_grad():
-            image, tokens = self._look(batch.image)
+            image, tokens = self._embed(batch.image)
         return Output(self.image_logits(image, batch), image, maps=self._maps(tokens, batch))
 
     def score(self, batch: Batch) -> Tensor:
-        """Probability of "anomalous", shape ``(B,)``: CLIP alone, the layers have no say."""
+        """Probability of "anomalous", shape ``(B,)``; from CLIP alone, without the layers."""
         image = self.embed_image(self.normalize(batch.image))
         return self.image_logits(image, batch).softmax(dim=-1)[:, 1]
 
@@ -101,7 +101,7 @@ class Vand(ClipBaseline):
         maps = torch.stack([level[:, 1] for level in output.maps])
         return output.logits.softmax(dim=-1)[:, 1], maps.sum(dim=0)
 
-    def _look(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _embed(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Image embeddings ``(B, D)`` and the patch tokens of each level ``(B, N, width)``."""
         visual = self.clip.visual
         x, tokens = embed(visual, self.normalize(image)), []
@@ -119,8 +119,8 @@ class Vand(ClipBaseline):
         texts, grid = self.texts_of(batch.object), grid_of(self.clip.visual)
         maps = []
         for layer, level in zip(self.layers, tokens, strict=True):
-            cosines = compare(layer(level), texts)
-            with exactly(cosines):
+            cosines = cosines_with(layer(level), texts)
+            with in_fp32(cosines):
                 low = (100 * cosines).transpose(1, 2).unflatten(2, grid)
                 logits = F.interpolate(low, self.image_size, mode="bilinear", align_corners=True)
                 maps.append(logits.softmax(dim=1))
@@ -128,7 +128,7 @@ class Vand(ClipBaseline):
 
 
 def check_levels(levels: tuple[int, ...], visual: Any) -> None:
-    """Raises ValueError unless ``levels`` name blocks of ``visual`` in rising order."""
+    """Raises ValueError unless ``levels`` are numbers of blocks of ``visual``, in rising order."""
     count = len(visual.transformer.resblocks)
     if (
         not levels
@@ -139,17 +139,18 @@ def check_levels(levels: tuple[int, ...], visual: Any) -> None:
 
 
 def load_released(module: nn.Module, file: Path, key: str, renamed: Mapping[str, str]) -> None:
-    """Loads the authors' own file into ``module``.
+    """Loads the authors' weights from their file into ``module``.
 
     Args:
-        module: Where to.
+        module: Gets the weights.
         file: A PyTorch file, ``{key: state dict}``.
-        key: Under which name the weights stand there.
-        renamed: From their prefixes of names to ours; all other entries are left out.
+        key: Name of the state dict in the file.
+        renamed: Prefixes of parameter names in the file, and what they are here; parameters with
+            other names are left out.
 
     Raises:
         UserError: If the file cannot be read.
-        ValueError: If it does not fit.
+        ValueError: If the weights do not fit ``module``.
     """
     shapes = {name: value.shape for name, value in module.state_dict().items()}
     ours = {}

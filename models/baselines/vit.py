@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def is_plain(visual: Any) -> bool:
-    """Whether ``visual`` is CLIP's own vision transformer, read off its class token."""
+    """Whether ``visual`` is CLIP's own vision transformer, pooled at its class token."""
     is_vit = isinstance(visual, VisionTransformer) and visual.attn_pool is None
     return is_vit and visual.pool_type == "tok" and len(visual.transformer.resblocks) > 1
 
@@ -22,7 +22,7 @@ def check_plain(visual: Any, arch: str) -> None:
 
 
 def embed(visual: VisionTransformer, pixels: Tensor) -> Tensor:
-    """What goes into the first block: ``(B, 3, H, W)`` to ``(B, 1 + N, D)``, class token first."""
+    """Tokens before the first block: ``(B, 3, H, W)`` to ``(B, 1 + N, D)``, class token first."""
     patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
     start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     x = torch.cat([start, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
@@ -38,41 +38,49 @@ def run_blocks(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
 
 def run_block(block: Any, x: Tensor) -> Tensor:
     """``x``, of shape ``(B, L, D)``, after a block of open_clip's vision transformer."""
-    return after_asking(block, x, *project_qkv(block.attn, block.ln_1(x)))
+    return finish_block(block, x, *project_qkv(block.attn, block.ln_1(x)))
 
 
 def last_block(block: Any, x: Tensor) -> Tensor:
-    """The class token after ``block``, ``(B, L, D)`` to ``(B, D)``: nobody else asks or goes on."""
+    """The class token after ``block``, ``(B, L, D)`` to ``(B, D)``; it is the only query."""
     normed = block.ln_1(x)
     weight, bias, dim = block.attn.in_proj_weight, block.attn.in_proj_bias, x.shape[-1]
     query = linear(normed[:, :1], weight[:dim], bias[:dim])
     key, value = linear(normed, weight[dim:], bias[dim:]).chunk(2, dim=-1)
-    return after_asking(block, x[:, :1], query, key, value)[:, 0]
+    return finish_block(block, x[:, :1], query, key, value)[:, 0]
 
 
-def after_asking(block: Any, x: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The rest of ``block`` for the tokens ``x`` that ask, once there is something to ask with."""
+def finish_block(block: Any, x: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The rest of ``block`` for the tokens ``x``, given queries, keys and values.
+
+    Args:
+        block: A block of open_clip's vision transformer.
+        x: The tokens of the queries, shape ``(B, M, D)``.
+        query: Shape ``(B, M, D)``.
+        key: Shape ``(B, L, D)``.
+        value: Shape ``(B, L, D)``.
+    """
     x = x + block.ls_1(attend(query, key, value, block.attn))
     return x + block.ls_2(feed_forward(block.mlp, block.ln_2(x)))
 
 
 def feed_forward(mlp: Any, x: Tensor) -> Tensor:
-    """What a block does to each token by itself."""
+    """The two-layer network of a block, which maps each token by itself."""
     hidden = mlp.gelu(linear(x, mlp.c_fc.weight, mlp.c_fc.bias))
     return linear(hidden, mlp.c_proj.weight, mlp.c_proj.bias)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``x`` times a matrix ``(out, in)``, and a bias; as a convolution where that is faster.
+    """``x`` times a matrix ``(out, in)``, plus a bias; on CPUs as a convolution, which is faster.
 
-    On CPUs PyTorch gives an fp32 product to MKL; oneDNN computes the same as a convolution of one
-    pixel and was faster for blocks of each shape tried on an AMD (docs/performance.md).
+    PyTorch computes fp32 products on CPUs with MKL. The same product as a convolution with kernel 1
+    is computed by oneDNN, which was faster for all shapes tried on an AMD (docs/performance.md).
     """
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     pixels = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
-    found = F.conv2d(pixels, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
-    return found.reshape(*x.shape[:-1], -1)
+    product = F.conv2d(pixels, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+    return product.reshape(*x.shape[:-1], -1)
 
 
 def embed_image(visual: VisionTransformer, pixels: Tensor, *, ln_post: bool = True) -> Tensor:
@@ -83,19 +91,19 @@ def embed_image(visual: VisionTransformer, pixels: Tensor, *, ln_post: bool = Tr
 
 
 def project(visual: VisionTransformer, tokens: Tensor, *, ln_post: bool = True) -> Tensor:
-    """Tokens ``(..., D)`` of the last block into the space that images and sentences share."""
+    """Tokens ``(..., D)`` of the last block, projected into the space of the text embeddings."""
     normed = visual.ln_post(tokens) if ln_post else tokens
     return normed @ visual.proj.to(normed.dtype)
 
 
 def grid_of(visual: VisionTransformer) -> tuple[int, int]:
-    """Rows and columns of patches."""
+    """Number of rows and columns of patches."""
     rows, columns = visual.grid_size
     return int(rows), int(columns)
 
 
 def value_attention(attention: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Self-attention twice over the same values: by values alone, and as it was trained.
+    """Self-attention in two ways: V-V attention, and as the layer was trained.
 
     Source:
         The V-V attention of CLIP Surgery (https://arxiv.org/abs/2304.05653) as AnomalyCLIP uses it:
@@ -118,12 +126,12 @@ def value_attention(attention: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor
 
 
 def project_qkv(attention: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, ...]:
-    """Queries, keys and values of ``x``, each of its shape."""
+    """Queries, keys and values of the tokens ``x``, each of the same shape as ``x``."""
     return linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
 
 
 def project_out(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
-    """What the layer makes of its heads' answers, put together: ``(B, L, D)``."""
+    """The layer's output projection of its joined heads ``(B, L, D)``."""
     return linear(x, attention.out_proj.weight, attention.out_proj.bias)
 
 

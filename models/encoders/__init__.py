@@ -1,4 +1,4 @@
-"""Networks that turn an image or a sentence into feature vectors.
+"""Encoders: networks that turn an image or a sentence into feature vectors.
 
 An image encoder is built with ``(image_size, pooled, load_weights, *, options)``, a text encoder
 with ``(pooled, load_weights, *, options)``.

@@ -1,4 +1,4 @@
-"""CLIP towers through open_clip: any architecture, weights by tag, by file or, if asked, random."""
+"""CLIP through open_clip: any architecture; weights by tag, from a file, or random."""
 
 import logging
 import zipfile
@@ -22,14 +22,14 @@ from utils.weights import read_state
 open_clip.add_model_config(Path(__file__).with_name("architectures"))
 
 RANDOM = "random"
-# Weights that lie in this repository, by architecture and tag: their file and its SHA-256.
+# Weights in this repository, by architecture and tag: their file and its SHA-256.
 OWN_WEIGHTS = {
     ("demo-ViT", "demo"): (
         Path(__file__).parent / "weights" / "demo_clip.safetensors",
         "15e29f45d3a0652d6b9e465ec5f37b26d7eb1094cbd793400c0f29ddff4a4a37",
     ),
 }
-CACHE = Path.home() / ".cache" / "clip"  # where OpenAI's own package and open_clip keep theirs
+CACHE = Path.home() / ".cache" / "clip"  # of OpenAI's own package and open_clip, too
 _OPENAI_CONSTANTS = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -42,7 +42,7 @@ def clip_model(
     load_weights: bool = True,
     positions: str = "bicubic",
 ) -> CustomTextCLIP:
-    """A CLIP in float32, with its ``visual`` and ``text`` towers apart.
+    """A CLIP in float32, with one tower ``visual`` and one tower ``text``.
 
     Source:
         Radford et al. 2021, https://arxiv.org/abs/2103.00020; networks and weights are open_clip's,
@@ -51,31 +51,32 @@ def clip_model(
     Args:
         arch: Any of ``open_clip.list_models()``, or one of this repository's small ones. The name
             decides on the activation: OpenAI's weights belong to the ``-quickgelu`` ones.
-        image_size: Height and width in pixels that the image tower will see; positional
-            embeddings are interpolated to it. ``None``: the architecture's own.
+        image_size: Height and width of the images in pixels; positional embeddings are
+            interpolated to it. ``None``: the architecture's own.
         pre_trained: A tag of open_clip (``openai``, ``laion400m_e31`` ...) or one of
             :data:`OWN_WEIGHTS`; a file (OpenAI's TorchScript archive, a state dict, safetensors);
-            or ``random`` in so many words.
-        sha256: What the SHA-256 of the file must start with; for tags it is known.
-        load_weights: ``False`` where the weights come from a checkpoint of ours right after.
+            or the word ``random``.
+        sha256: SHA-256 of the file, or its first digits; not needed for tags.
+        load_weights: ``False`` if the weights are loaded from a checkpoint later.
         positions: How positional embeddings of a ViT are interpolated: ``bicubic``, antialiased, or
             ``bilinear``.
 
     Raises:
-        ValueError: If the architecture or tag is unknown, if weights and architecture do not
-            belong together, or if the image size does not fit the patches.
+        ValueError: If the architecture or tag is unknown, if the weights do not fit the
+            architecture, or if the image size is not a multiple of the patch size.
         UserError: If the weights cannot be downloaded or are damaged.
     """
     config = open_clip.get_model_config(arch)
     if config is None:
-        raise ValueError(f"unknown arch {arch!r}; open_clip.list_models() names them all")
+        raise ValueError(f"unknown arch {arch!r}; open_clip.list_models() lists all of them")
     state = None
     if load_weights and pre_trained != RANDOM:
         file = _weights_file(arch, pre_trained, sha256, quick_gelu=config.get("quick_gelu", False))
         state = _state_dict(file, arch, quick_gelu=config.get("quick_gelu", False))
     convolutional = isinstance(config["vision_cfg"].get("layers"), list)
-    later = convolutional or "timm_model_name" in config["vision_cfg"] or positions != "bicubic"
-    size = None if later else image_size
+    # open_clip itself interpolates a ViT's positions bicubically; the rest is done below.
+    is_later = convolutional or "timm_model_name" in config["vision_cfg"] or positions != "bicubic"
+    size = None if is_later else image_size
     try:
         with _without_warnings():
             model = open_clip.create_model(
@@ -92,7 +93,7 @@ def clip_model(
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """open_clip warns of random weights whenever it did not load them itself."""
+    """Silences open_clip: it warns of random weights unless it loads the weights itself."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -102,7 +103,7 @@ def _without_warnings() -> Iterator[None]:
 
 
 def image_statistics(arch: str, pre_trained: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel that the weights expect; OpenAI's where unknown."""
+    """Mean and standard deviation per channel for these weights; OpenAI's if they are unknown."""
     tag = open_clip.get_pretrained_cfg(arch, pre_trained) or {}
     return (
         tuple(tag.get("mean", open_clip.OPENAI_DATASET_MEAN)),
@@ -112,8 +113,8 @@ def image_statistics(arch: str, pre_trained: str) -> tuple[tuple[float, ...], tu
 
 def _weights_file(arch: str, pre_trained: str, sha256: str, *, quick_gelu: bool) -> Path:
     if (arch, pre_trained) in OWN_WEIGHTS:
-        file, known = OWN_WEIGHTS[arch, pre_trained]
-        check_sha256(file, sha256 or known)
+        file, digest = OWN_WEIGHTS[arch, pre_trained]
+        check_sha256(file, sha256 or digest)
         return file
     tag = open_clip.get_pretrained_cfg(arch, pre_trained)
     if not tag:
@@ -129,20 +130,23 @@ def _weights_file(arch: str, pre_trained: str, sha256: str, *, quick_gelu: bool)
         return file
     if tag.get("quick_gelu", False) != quick_gelu:
         _activation_mismatch(f"the weights {pre_trained!r}", arch, quick_gelu=quick_gelu)
-    if url := tag.get("url"):  # first: some hub entries of open_clip name another file than the tag
-        known = sha256 or _sha256_in(url)
-        return fetch(url, CACHE / url.rsplit("/", 1)[1], sha256=known)
+    if url := tag.get("url"):  # before the hub: some of its entries name another file than the tag
+        file = CACHE / url.rsplit("/", 1)[1]
+        return fetch(url, file, sha256=sha256 or _sha256_in(url))
     try:
         return Path(open_clip.download_pretrained(tag))
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise UserError(
-            f"{arch}: the weights {pre_trained!r} cannot be downloaded ({error}); fetch "
-            f"{tag.get('hf_hub')} by other means and write its path as pre_trained"
+            f"{arch}: the weights {pre_trained!r} cannot be downloaded ({error}); download "
+            f"{tag.get('hf_hub')} in another way and set pre_trained to the path of the file"
         ) from error
 
 
 def _sha256_in(url: str) -> str:
-    """The checksum that OpenAI's and open_clip's addresses carry, whole or its first digits."""
+    """The SHA-256 in addresses of OpenAI and open_clip, or its first 8 digits; empty: none.
+
+    As in ``.../<64 digits>/ViT-L-14-336px.pt`` or ``.../vit_b_16-laion400m_e31-55e67d44.pt``.
+    """
     *_, folder, name = url.split("/")
     if len(folder) == 64:
         return folder
@@ -189,13 +193,17 @@ def _load(model: CustomTextCLIP, state: dict[str, Tensor], *, name: str) -> None
 
 
 def _fit_image_size(visual: Any, image_size: tuple[int, int], positions: str) -> None:
-    """Makes ``visual`` accept ``image_size``; refuses a size that would lose a border."""
+    """Makes ``visual`` accept ``image_size``.
+
+    Raises:
+        ValueError: If it is not a multiple of the patches, so that a border would be cut off.
+    """
     patch = (
         (32, 32) if isinstance(visual, ModifiedResNet) else getattr(visual, "patch_size", (1, 1))
     )
     if any(side % p for side, p in zip(image_size, patch, strict=True)):
         raise ValueError(
-            f"image.size {list(image_size)} must be a multiple of {patch[0]} x {patch[1]} pixels"
+            f"image size {list(image_size)} must be a multiple of {patch[0]} x {patch[1]} pixels"
         )
     if isinstance(visual, ModifiedResNet):
         at = visual.attnpool.positional_embedding
@@ -210,7 +218,7 @@ def _fit_image_size(visual: Any, image_size: tuple[int, int], positions: str) ->
 
 
 def _interpolate(positions: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
-    """Positional embeddings ``(1 + side * side, D)`` on another grid: ``(1 + h * w, D)``."""
+    """Positional embeddings ``(1 + side * side, D)`` for another grid: ``(1 + h * w, D)``."""
     side = round((len(positions) - 1) ** 0.5)
     if (side, side) == grid:
         return positions

@@ -12,19 +12,19 @@ from utils.errors import NothingToShowError
 
 
 class ClipImageEncoder(ImageEncoder):
-    """A CLIP's image tower: last feature map, patch tokens, or the embedding of the whole image.
+    """A CLIP's image tower: its last feature map, patch tokens, or the image embedding.
 
     Args:
         image_size: Height and width in pixels.
-        pooled: ``False``: one vector per place (last feature map of a ResNet, 2048-d for RN50;
+        pooled: ``False``: one vector per place (the last feature map of a ResNet, 2048-d for RN50;
             patch tokens of a ViT after its last norm). ``True``: the image embedding (1024-d for
             RN50, 512-d for ViT-B-16).
-        load_weights: ``False`` where a checkpoint of ours is loaded right after.
+        load_weights: Whether to load pretrained weights; ``False`` if a checkpoint follows.
         arch: Any architecture of open_clip (``RN50-quickgelu``, ``ViT-B-16-quickgelu`` ...), or
             ``tiny-RN``, ``tiny-ViT`` of this repository.
         pre_trained: A tag (``openai``, ``laion400m_e31`` ...), a file, or ``random``.
-        sha256: Checksum that the file must have; known for tags.
-        train: How much of the tower is trained: ``all``, ``last_stage``, or ``head`` (nothing).
+        sha256: SHA-256 of the file, or its first digits; not needed for tags.
+        train: How much of the tower is trained: ``all``, ``last_stage``, or ``none``.
 
     Raises:
         ValueError: As :func:`models.encoders.clip.clip_model`.
@@ -50,7 +50,7 @@ class ClipImageEncoder(ImageEncoder):
         if not pooled:
             _drop_head(self.visual)
         self.feature_dim = model.text.output_dim if pooled else _token_dim(self.visual)
-        self.restrict(train, _last_stage(self.visual))
+        self.freeze_all_but(train, _last_stage(self.visual))
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, 3, H, W)`` bytes to ``(B, N, D)``; see :class:`ImageEncoder`."""
@@ -58,16 +58,16 @@ class ClipImageEncoder(ImageEncoder):
         return self.visual(pixels).unsqueeze(1) if self.pooled else self._tokens(pixels)
 
     def _tokens(self, pixels: Tensor) -> Tensor:
-        found = self.visual.forward_intermediates(
+        output = self.visual.forward_intermediates(
             pixels, indices=1, normalize_intermediates=True, intermediates_only=True
         )
-        return as_tokens(found["image_intermediates"][-1])
+        return as_tokens(output["image_intermediates"][-1])
 
     def cam_layer(self) -> nn.Module:
         """The last stage of a ResNet; of a ViT the first norm of its last block.
 
-        The embedding of a ViT is read off the class token: what the patch tokens become in the last
-        block reaches nobody, and has no gradient.
+        The embedding of a ViT is computed from the class token. The patch tokens after the last
+        block have no effect on it, and no gradient.
         """
         if isinstance(self.visual, ModifiedResNet):
             return self.visual.layer4
@@ -76,7 +76,7 @@ class ClipImageEncoder(ImageEncoder):
         raise NothingToShowError("Grad-CAM is known for CLIP's ResNets and ViTs, not for this arch")
 
     def cam_reshape(self, output: Tensor) -> Tensor:
-        """Drops the class token of a ViT and puts the patches where they came from."""
+        """Drops the class token of a ViT and arranges the patches in rows and columns."""
         if isinstance(self.visual, ModifiedResNet):
             return output
         return output[:, 1:].transpose(1, 2).unflatten(2, self.visual.grid_size)
@@ -91,7 +91,7 @@ def _token_dim(visual: Any) -> int:
 
 
 def _drop_head(visual: Any) -> None:
-    """Removes what only serves the pooled embedding: it would be stored, and never learn."""
+    """Removes what only the pooled embedding needs: it would be stored but never trained."""
     if isinstance(visual, ModifiedResNet):
         visual.attnpool = None
     elif isinstance(visual, VisionTransformer):

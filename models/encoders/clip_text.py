@@ -19,23 +19,23 @@ from utils.errors import NothingToShowError
 class ClipTextEncoder(Tower):
     """A CLIP's text tower: one vector per word piece, or the embedding of the whole sentence.
 
-    Each different caption is encoded once per batch, cut to the longest of them: attention is
-    causal and the sentence is read off its end-of-text token, so neither changes a result. A tower
-    that is not trained encodes each caption once and remembers it.
+    In a batch each different caption is encoded once, and all are cut to the length of the longest.
+    This changes no result, because the attention is causal and the sentence embedding is computed
+    from the end-of-text token. A tower that is not trained keeps the features of each caption.
 
     Args:
         pooled: ``False``: outputs of the text transformer up to and including end-of-text.
             ``True``: the sentence embedding (1024-d for RN50, 512-d for ViT-B-16).
-        load_weights: ``False`` where a checkpoint of ours is loaded right after.
+        load_weights: Whether to load pretrained weights; ``False`` if a checkpoint follows.
         arch: Any architecture of open_clip with CLIP's own text transformer, or ``tiny-RN``,
             ``tiny-ViT`` of this repository.
         pre_trained: A tag (``openai``, ``laion400m_e31`` ...), a file, or ``random``.
-        sha256: Checksum that the file must have; known for tags.
-        train: How much of the tower is trained: ``all``, ``last_stage``, or ``head`` (nothing).
+        sha256: SHA-256 of the file, or its first digits; not needed for tags.
+        train: How much of the tower is trained: ``all``, ``last_stage``, or ``none``.
 
     Raises:
-        ValueError: As :func:`models.encoders.clip.clip_model`, or if the architecture's text tower
-            is not CLIP's.
+        ValueError: As :func:`models.encoders.clip.clip_model`, or if the text tower of the
+            architecture is not CLIP's own.
     """
 
     feature_dim: int
@@ -63,19 +63,19 @@ class ClipTextEncoder(Tower):
         self.feature_dim = text.output_dim if pooled else text.width
         self.tokenize = open_clip.get_tokenizer(arch)
         last = [text.transformer.resblocks[-1], text.ln_final, text.text_projection]
-        self.restrict(train, [part for part in last if part is not None])
+        self.freeze_all_but(train, [part for part in last if part is not None])
 
-    # Else it would be translated anew for each new sentence.
+    # Otherwise it would be compiled again for each new sentence.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Features of each caption.
 
         Args:
-            captions: B sentences; longer than 75 word pieces are cut.
+            captions: B sentences; only their first 75 word pieces are used.
 
         Returns:
             Features of shape ``(B, L, D)`` and a mask of shape ``(B, L)``, ``True`` where there is
-            a word; L is 1 for sentence embeddings.
+            a word piece; L is 1 for sentence embeddings.
         """
         different = list(dict.fromkeys(captions))
         if any(parameter.requires_grad for parameter in self.parameters()):
@@ -93,40 +93,40 @@ class ClipTextEncoder(Tower):
     def words(self, caption: str) -> list[tuple[str, slice]]:
         """The words of a caption, and which of the L vectors belong to each.
 
-        A word may have several pieces; start and end of the text are no words.
+        A word may have several pieces. The tokens for start and end of the text are left out.
 
         Raises:
-            NothingToShowError: If the tokenizer of this architecture cannot say what a piece means.
+            NothingToShowError: If the tokenizer of this architecture is not CLIP's own.
         """
-        is_known = isinstance(self.tokenize, SimpleTokenizer)
-        if not is_known:
+        has_own_tokenizer = isinstance(self.tokenize, SimpleTokenizer)
+        if not has_own_tokenizer:
             raise NothingToShowError(
                 "the words of a caption are known for CLIP's own tokenizer only"
             )
         ids = self.tokenize([caption])[0].tolist()
         words, start = [], 1
         for end in range(2, ids.index(max(ids)) + 1):
-            text = self.tokenize.decode(ids[start:end])  # a piece may end inside of a letter
+            text = self.tokenize.decode(ids[start:end])  # a piece may end within a letter
             if text.endswith(" "):  # the last piece of a word
                 words.append((text.strip(), slice(start, end)))
                 start = end
         return words
 
     def _recall(self, captions: Sequence[str]) -> list[Tensor]:
-        """Features of each caption; those of one it has met before are remembered.
+        """Features of each caption, computed once and kept.
 
-        Only for a tower that is not trained: its answers never change.
+        Only for a tower that is not trained: its features never change.
         """
         new = [caption for caption in captions if caption not in self._memory]
         if new:
-            # What is met first while scoring must serve in training, too.
+            # Features that are first computed while scoring must work in training, too.
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._memory |= zip(new, self._encode(new), strict=True)
         return [self._memory[caption] for caption in captions]
 
     def _encode(self, captions: Sequence[str]) -> list[Tensor]:
         """Features of each caption, ``(L, D)`` at its own length L, or ``(1, D)`` if pooled."""
-        # Cut on the CPU: asking a GPU for a length would wait for it.
+        # Cut on the CPU: reading a length from a GPU would wait for it.
         ids = self.tokenize(list(captions))
         end = ids.argmax(dim=-1)  # end-of-text has the highest id of all
         device = self.text.positional_embedding.device
@@ -138,18 +138,18 @@ class ClipTextEncoder(Tower):
         return [row[: last + 1] for row, last in zip(words, end.tolist(), strict=True)]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        """Forgets what was computed elsewhere: on another device or in another type."""
+        """Drops the features, which were computed on another device or in another type."""
         self._memory.clear()
         return super()._apply(*args, **kwargs)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        """Forgets what other weights said."""
+        """Drops the features, which were computed with other weights."""
         self._memory.clear()
         super()._load_from_state_dict(*args, **kwargs)
 
 
 def read_words(text: TextTransformer, ids: Tensor) -> Tensor:
-    """Word pieces ``(B, L)`` to features ``(B, L, D)``, at their own length L."""
+    """Word pieces ``(B, L)`` to features ``(B, L, D)``; L may be less than the context length."""
     length = ids.shape[1]
     x = text.token_embedding(ids) + text.positional_embedding[:length]
     x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
@@ -160,17 +160,17 @@ def embed_sentences(
     text: TextTransformer, tokenize: Callable[[list[str]], Tensor], sentences: Sequence[str]
 ) -> Tensor:
     """The embedding of each of N sentences, ``(N, D)``; a hundred at a time."""
-    found = []
+    embeddings = []
     for start in range(0, len(sentences), 100):
         ids = tokenize(list(sentences[start : start + 100])).to(text.positional_embedding.device)
         end = ids.argmax(dim=-1)  # end-of-text has the highest id of all
         words = read_words(text, ids[:, : int(end.max()) + 1])
-        found.append(words[torch.arange(len(ids)), end] @ text.text_projection)
-    return torch.cat(found)
+        embeddings.append(words[torch.arange(len(ids)), end] @ text.text_projection)
+    return torch.cat(embeddings)
 
 
 def check_causal(text: Any, arch: str) -> None:
-    """Raises ValueError unless ``text`` is CLIP's own: causal, read off its end-of-text."""
+    """Raises ValueError unless ``text`` is CLIP's own: causal, pooled at the end-of-text token."""
     causal = isinstance(text, TextTransformer) and text.attn_mask is not None
     if not causal or text.pool_type != "argmax" or text.cls_emb is not None:
         raise ValueError(f"the text tower of {arch} is not CLIP's own; choose another arch")

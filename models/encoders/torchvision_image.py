@@ -36,16 +36,16 @@ class TorchvisionImageEncoder(ImageEncoder):
         image_size: Height and width in pixels; any.
         pooled: ``False``: the last feature map, one vector per place. ``True``: its average over
             all places (2048-d for ResNet-50).
-        load_weights: ``False`` where a checkpoint of ours is loaded right after.
+        load_weights: Whether to load pretrained weights; ``False`` if a checkpoint follows.
         arch: Name of the network.
         pre_trained: ``true`` (torchvision's best ImageNet weights), the name of other weights
             (``IMAGENET1K_V1``), a file, or ``false`` for random weights.
-        sha256: Checksum that the file must have; known for torchvision's own.
-        train: How much of the network is trained: ``all``, ``last_stage``, or ``head`` (nothing).
-        batch_norm: ``train``: normalise with the statistics of the batch, the usual way; ``fixed``:
-            with the stored ones, in training too; ``unfold``: for weights whose BatchNorm was
-            folded into the convolutions (quantised and exported ones), where the statistics of a
-            batch would make another network of it.
+        sha256: SHA-256 of the file, or its first digits; not needed for torchvision's own.
+        train: How much of the network is trained: ``all``, ``last_stage``, or ``none``.
+        batch_norm: ``train``: normalize with the statistics of the batch, as usual; ``fixed``: with
+            the stored ones, in training too; ``unfold``: for weights whose BatchNorm was folded
+            into the convolutions (quantized and exported ones), which the statistics of a batch
+            would change into another network.
 
     Raises:
         ValueError: If there are no such weights, or they do not fit the network.
@@ -72,10 +72,10 @@ class TorchvisionImageEncoder(ImageEncoder):
         with torch.no_grad():
             self.feature_dim = self.trunk.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
         self.trunk.train()
-        self.restrict(train, [self.trunk[-1]], fix_norms=batch_norm == "fixed")
+        self.freeze_all_but(train, [self.trunk[-1]], fix_norms=batch_norm == "fixed")
 
     def adapt(self, images: Iterable[Tensor]) -> None:
-        """Unfolds BatchNorm if asked to; see :meth:`Tower.adapt`."""
+        """Unfolds BatchNorm with ``batch_norm: unfold``; see :meth:`Tower.adapt`."""
         if self.batch_norm == "unfold":
             unfold(self.trunk, (self.normalize(image) for image in images))
 
@@ -91,19 +91,20 @@ class TorchvisionImageEncoder(ImageEncoder):
 
 @torch.no_grad()
 def unfold(network: nn.Module, inputs: Iterable[Tensor]) -> None:
-    r"""Gives folded BatchNorms true statistics without changing what the network computes.
+    r"""Gives folded BatchNorms real statistics without changing the output of the network.
 
-    A norm whose stored statistics are :math:`\mu, \sigma^2` gets those of its own inputs,
-    :math:`m, s^2`, and scale and shift that make up for it: with :math:`g = \gamma / \sigma`,
-    :math:`\gamma' = g s` and :math:`\beta' = \beta + g (m - \mu)`. In eval mode nothing changes; in
-    training mode the statistics of a batch are now close to the stored ones.
+    The stored statistics :math:`\mu, \sigma^2` of a norm are replaced by those of its inputs,
+    :math:`m, s^2`, and its scale and shift are changed to compensate: with
+    :math:`g = \gamma / \sigma`, :math:`\gamma' = g s` and :math:`\beta' = \beta + g (m - \mu)`. In
+    eval mode the output stays the same; in training mode the statistics of a batch are now close
+    to the stored ones.
 
     Source:
         The inverse of folding, Jacob et al. 2018, https://arxiv.org/abs/1712.05877, sec. 3.2.
 
     Args:
         network: Changed in place.
-        inputs: What it will be trained on, some hundred images, in batches.
+        inputs: Some hundred training images, normalized, in batches.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     sums: dict[nn.Module, Tensor] = {
@@ -130,7 +131,7 @@ def unfold(network: nn.Module, inputs: Iterable[Tensor]) -> None:
 
 
 def _restate(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
-    """Other stored statistics, the same function."""
+    """Replaces the stored statistics and keeps the function; see :func:`unfold`."""
     old_mean, old_variance = norm.running_mean, norm.running_var
     assert old_mean is not None and old_variance is not None  # noqa: PT018  it tracks statistics
     gain = norm.weight.cpu().double() / (old_variance.cpu().double() + norm.eps).sqrt()
@@ -141,7 +142,7 @@ def _restate(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
 
 
 def _trunk(network: nn.Module) -> nn.Sequential:
-    """All stages up to the last feature map."""
+    """All stages up to the last feature map, without the classifier."""
     features = getattr(network, "features", None)
     if isinstance(features, nn.Sequential):
         return features
@@ -151,34 +152,36 @@ def _trunk(network: nn.Module) -> nn.Sequential:
 
 
 def _weights_file(arch: str, pre_trained: str, sha256: str) -> Path:
-    known = torchvision.models.get_model_weights(arch)
+    weights = torchvision.models.get_model_weights(arch)
     name = "DEFAULT" if pre_trained.lower() == "true" else pre_trained
-    if name in known.__members__:
-        url = known[name].url
+    if name in weights.__members__:
+        url = weights[name].url
         digits = url.rsplit("-", 1)[1].split(".")[0]  # the first eight of its SHA-256
         folder = Path(torch.hub.get_dir()) / "checkpoints"  # torchvision's own place
         return fetch(url, folder / url.rsplit("/", 1)[1], sha256=sha256 or digits)
     file = Path(pre_trained).expanduser()
     if not file.is_file():
-        names = ", ".join(known.__members__)
-        raise ValueError(f"pre_trained: {pre_trained!r} is no file; else: true, false, {names}")
+        names = ", ".join(weights.__members__)
+        raise ValueError(
+            f"pre_trained: {pre_trained!r} is not a file; write a file, true, false, or {names}"
+        )
     check_sha256(file, sha256)
     return file
 
 
 def _load(network: nn.Module, file: Path, arch: str) -> None:
-    """Loads all but the classifier, which may be of another size or not there at all."""
+    """Loads all weights but the classifier's, which may have another size or be missing."""
     state, wanted = _body(read_state(file)), _body(network.state_dict())
     wrong = sorted(wanted.keys() ^ state.keys()) or [
         k for k in wanted if wanted[k].shape != state[k].shape
     ]
     if wrong:
-        raise ValueError(f"{file}: not the weights of {arch}: see {wrong[0]!r}")
+        raise ValueError(f"{file}: these are not the weights of {arch}: {wrong[0]!r} differs")
     network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()}, strict=False)
 
 
 def _body(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What is to be loaded of ``state``."""
-    # No result depends on how many batches a norm has seen; torchvision's V1 files do not say.
+    """The part of ``state`` that is loaded."""
+    # The number of batches that a norm has seen has no effect, and torchvision's V1 files lack it.
     heads, counter = ("fc.", "classifier."), "num_batches_tracked"
     return {k: v for k, v in state.items() if not k.startswith(heads) and not k.endswith(counter)}

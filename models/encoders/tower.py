@@ -1,4 +1,4 @@
-"""What every pretrained network inside a model has in common: how much of it is trained."""
+"""The base class of encoders: how much of a pretrained network is trained."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -7,11 +7,11 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-Train = Literal["all", "last_stage", "head"]
+Train = Literal["all", "last_stage", "none"]
 
 
 class Tower(nn.Module):
-    """A pretrained network of which all, the last stage, or nothing is trained."""
+    """A pretrained network of which all, the last stage or nothing is trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,26 +19,27 @@ class Tower(nn.Module):
         self._last_stage: Sequence[nn.Module] = ()
         self._fix_norms = False
 
-    def restrict(
+    def freeze_all_but(
         self,
         train: Train,
         last_stage: Iterable[nn.Module | nn.Parameter],
         *,
         fix_norms: bool = False,
     ) -> None:
-        """Freezes what is not to be trained.
+        """Freezes all parameters but those that are trained.
 
         Args:
-            train: ``all``; ``last_stage``; or ``head``: nothing here, only what comes after.
-            last_stage: The parts that ``last_stage`` stands for.
-            fix_norms: Whether every BatchNorm keeps its stored statistics in training, too.
+            train: Which are trained: ``all``, ``last_stage``, or ``none``: then only the parts of
+                the model after this network learn.
+            last_stage: The modules and parameters of the last stage.
+            fix_norms: Whether every BatchNorm uses its stored statistics in training, too.
 
         Raises:
-            ValueError: If this network has no stages that can be told apart.
+            ValueError: If ``last_stage`` is to be trained, but is not known.
         """
         stage = list(last_stage)
         if train == "last_stage" and not stage:
-            raise ValueError("train: last_stage is not known for this arch; write all or head")
+            raise ValueError("train: last_stage is not known for this arch; write all or none")
         self._train = train
         self._fix_norms = fix_norms
         self._last_stage = [part for part in stage if isinstance(part, nn.Module)]
@@ -49,19 +50,19 @@ class Tower(nn.Module):
             part.requires_grad_(True)
 
     def adapt(self, images: Iterable[Tensor]) -> None:
-        """Looks at training images once before the training; most networks need not.
+        """Adapts the network to the training images before the training; most do nothing here.
 
         Args:
             images: Bytes, each of shape ``(B, 3, H, W)``, uint8.
         """
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for what is trained: a frozen BatchNorm must not drift."""
+        """Training mode, but for the frozen parts: their BatchNorm must not change."""
         super().train(mode and self._train == "all")
         if self._train == "last_stage":
             for part in self._last_stage:
                 part.train(mode)
-        # Looked up each time: several processes exchange them for synchronised ones.
+        # Looked up each time: in several processes they are replaced by synchronized ones.
         for norm in self.modules() if self._fix_norms else ():
             if isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm)):
                 norm.eval()
@@ -70,14 +71,14 @@ class Tower(nn.Module):
 
 
 class ImageEncoder(Tower):
-    """Pixels to feature vectors, one for each place in the image or one for all of it.
+    """Turns an image into feature vectors: one for each place in it, or one for the whole image.
 
     Args:
-        mean: Per channel, of pixels in ``[0, 1]``.
-        std: Per channel, likewise.
+        mean: Mean of each channel, of pixels in ``[0, 1]``.
+        std: Standard deviation of each channel.
 
     Attributes:
-        feature_dim: D, features per vector.
+        feature_dim: D, the number of features of a vector.
     """
 
     feature_dim: int
@@ -90,7 +91,7 @@ class ImageEncoder(Tower):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Bytes ``(B, 3, H, W)`` to the numbers the weights were trained on, channels last."""
+        """Bytes ``(B, 3, H, W)`` to normalized numbers, channels last."""
         return normalize(image, self.mean, self.std)
 
     @abstractmethod
@@ -101,24 +102,30 @@ class ImageEncoder(Tower):
             image: RGB bytes, shape ``(B, 3, H, W)``, uint8.
 
         Returns:
-            Shape ``(B, N, D)``; N is 1 where the encoder was asked for one vector per image.
+            Shape ``(B, N, D)``; N is 1 if the encoder was built with ``pooled``.
         """
 
     @abstractmethod
     def cam_layer(self) -> nn.Module:
-        """The last layer that still has places and decides about the features: for Grad-CAM.
+        """The layer for Grad-CAM: the last one that has places and affects the features.
 
         Raises:
             NothingToShowError: If it is not known for this network.
         """
 
     def cam_reshape(self, output: Tensor) -> Tensor:
-        """What :meth:`cam_layer` puts out, as a map ``(B, D, h, w)``."""
+        """The output of :meth:`cam_layer` as a map ``(B, D, h, w)``."""
         return output
 
 
 def normalize(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Bytes ``(B, 3, H, W)`` as numbers, channels last; ``mean``, ``std`` of pixels in [0, 1]."""
+    """Bytes ``(B, 3, H, W)`` to normalized numbers, channels last.
+
+    Args:
+        image: RGB bytes.
+        mean: Shape ``(1, 3, 1, 1)``, of pixels in ``[0, 1]``.
+        std: The same for the standard deviation.
+    """
     pixels = image.to(mean.dtype, memory_format=torch.channels_last, copy=True)
     return pixels.div_(255).sub_(mean).div_(std)
 

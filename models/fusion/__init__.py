@@ -17,7 +17,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "cross_attention": CrossAttentionFusion,
     "mlb": MlbFusion,
     "mutan": MutanFusion,
-    "saf": CrossAttentionFusion,  # the published name of the same idea
+    "saf": CrossAttentionFusion,  # its published name
     "saf_released": SafReleasedFusion,
     "sum": SumFusion,
 }

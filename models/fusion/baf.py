@@ -1,4 +1,4 @@
-"""Bilinear attention: stacked cross-attention whose scores come from a bilinear fusion."""
+"""Bilinear attention: stacked cross-attention with a bilinear score of query and key."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from models.fusion.stacked import Direction, StackedAttention, feed_forward
 
 
 class BafFusion(StackedAttention):
-    r"""``cross_attention`` with one head, which scores a pair of tokens by BLOCK.
+    r"""``cross_attention`` with one head, in which BLOCK scores each pair of query and key.
 
     .. math:: s_{ij} = w^\top \mathrm{BLOCK}(Q x_i, K y_j), \quad
         x_i \leftarrow x_i + M \sum_j \mathrm{softmax}_j(s_{ij})\, V y_j
@@ -15,9 +15,9 @@ class BafFusion(StackedAttention):
     Source:
         ``modules/fusions/BAFfusion.py`` in https://github.com/lilianoa/Multimodal-guide-AD at
         c9cdd96, which is ``SAF`` with ``Block(key, query)`` in place of the scaled dot product. It
-        cannot run: its forward pass reads a list of layers that is not there, and with one pooled
-        vector per side there would be nothing to choose from. So this is what it means, on token
-        sequences. Bilinear attention in general: Kim et al. 2018, https://arxiv.org/abs/1805.07932;
+        cannot run: its forward pass reads a list of layers that does not exist, and with one pooled
+        vector per side the softmax would always be 1. Here the same idea works on sequences of
+        tokens. Bilinear attention in general: Kim et al. 2018, https://arxiv.org/abs/1805.07932;
         BLOCK: :class:`models.fusion.block.BlockFusion`.
         Departure: the pre-norm layers of ``cross_attention``; chunks of one size.
 
@@ -30,8 +30,8 @@ class BafFusion(StackedAttention):
         chunks: Blocks of the bilinear map.
         rank: Rank of each block.
         dropout: Probability of dropping an attention weight or a residual, in ``[0, 1)``.
-        direction: Who asks: ``image_to_text`` (places in the image ask words), ``text_to_image``
-            (words ask places), or ``both``, side by side.
+        direction: ``image_to_text``: image tokens are the queries, word tokens the keys;
+            ``text_to_image``: the other way round; ``both``: side by side.
 
     Raises:
         ValueError: If ``dim`` is not a multiple of ``chunks``, or a number is below 1.
@@ -66,7 +66,7 @@ class _Layer(nn.Module):
 
     def __init__(self, dim: int, chunks: int, rank: int, dropout: float) -> None:
         super().__init__()
-        self.ask, self.answer = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query_norm, self.memory_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.query, self.key, self.value, self.merge = (nn.Linear(dim, dim) for _ in range(4))
         self.pair = BlockTensor(dim, chunks, rank, normalize=True)
         self.score = nn.Linear(dim, 1, bias=False)  # a bias would not change the softmax
@@ -74,9 +74,10 @@ class _Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor) -> tuple[Tensor, Tensor]:
-        known = self.answer(memory)
-        query, key = self.query(self.ask(x)).unsqueeze(2), self.key(known).unsqueeze(1)
+        memory = self.memory_norm(memory)
+        query = self.query(self.query_norm(x)).unsqueeze(2)  # (B, N, 1, dim)
+        key = self.key(memory).unsqueeze(1)  # (B, 1, L, dim)
         scores = self.score(self.pair(query, key)).squeeze(-1)  # (B, N, L)
         weights = scores.masked_fill(~memory_mask.unsqueeze(1), float("-inf")).softmax(dim=-1)
-        x = x + self.dropout(self.merge(self.dropout(weights) @ self.value(known)))
+        x = x + self.dropout(self.merge(self.dropout(weights) @ self.value(memory)))
         return x + self.dropout(self.mlp(x)), weights.unsqueeze(1)

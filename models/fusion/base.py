@@ -1,4 +1,4 @@
-"""What every fusion looks like from outside."""
+"""The interface of every fusion."""
 
 from abc import abstractmethod
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Fused(NamedTuple):
-    """One vector per image, and how it came about.
+    """One vector per image, and the attention weights behind it.
 
     Attributes:
         vector: Shape ``(B, out_dim)``.
@@ -22,7 +22,7 @@ class Fusion(nn.Module):
     """Joins image features and text features; built with ``(image_dim, text_dim, *, options)``.
 
     Attributes:
-        pooled: Whether it wants one vector per image and per sentence instead of sequences.
+        pooled: Whether it takes one vector per image and per sentence, not sequences of tokens.
         out_dim: Features of the fused vector.
     """
 
@@ -31,15 +31,12 @@ class Fusion(nn.Module):
 
     @abstractmethod
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
-        """Fuses.
+        """The fused vectors of B images and their captions.
 
         Args:
-            image: Image tokens, shape ``(B, N, image_dim)``.
-            text: Word tokens, shape ``(B, L, text_dim)``.
+            image: Image tokens, shape ``(B, N, image_dim)``; N is 1 if :attr:`pooled`.
+            text: Word tokens, shape ``(B, L, text_dim)``; L is 1 if :attr:`pooled`.
             text_mask: ``True`` where there is a word, shape ``(B, L)``.
-
-        Returns:
-            The fused vectors, and the attention weights where there are any.
         """
 
 

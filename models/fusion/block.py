@@ -15,15 +15,15 @@ class BlockTensor(nn.Module):
 
     Args:
         dim: Features of either side and of the result.
-        chunks: Number of blocks along the tensor's diagonal; divides ``dim``.
+        chunks: Number of blocks along the tensor's diagonal; a divisor of ``dim``.
         rank: R of each block.
-        normalize: Whether each chunk of the result is power-normalised.
+        normalize: Whether each chunk of the result is power-normalized.
 
     Raises:
         ValueError: If ``dim`` is not a multiple of ``chunks``, or a number is below 1.
     """
 
-    def __init__(self, dim: int, chunks: int, rank: int, normalize: bool) -> None:
+    def __init__(self, dim: int, chunks: int, rank: int, *, normalize: bool) -> None:
         super().__init__()
         if min(chunks, rank) < 1:
             raise ValueError(f"chunks and rank must be at least 1, got {chunks} and {rank}")
@@ -48,18 +48,18 @@ class BlockTensor(nn.Module):
 
     def _chunk(self, left: Tensor, right: Tensor) -> Tensor:
         shape = (self.rank, self.size)
-        found = (left.unflatten(-1, shape) * right.unflatten(-1, shape)).sum(dim=-2)
-        return power_normalize(found) if self.normalize else found
+        product = (left.unflatten(-1, shape) * right.unflatten(-1, shape)).sum(dim=-2)
+        return power_normalize(product) if self.normalize else product
 
 
 def power_normalize(x: Tensor) -> Tensor:
-    """Signed square roots, then length 1, over the last dimension.
+    """Signed square roots, then division by the length, over the last dimension.
 
-    It tames products of features, a few of which are much larger than the rest.
+    Of the products of features a few are much larger than the rest; this makes them comparable.
 
     Source:
         Perronnin et al. 2010, "Improving the Fisher Kernel for Large-Scale Image Classification",
-        sec. 3; written so that the derivative at 0 is 0 instead of infinite.
+        sec. 3. Departure: the derivative at 0 is 0, not infinite.
     """
     return F.normalize(torch.sqrt(F.relu(x)) - torch.sqrt(F.relu(-x)), dim=-1)
 
@@ -70,7 +70,7 @@ class BlockFusion(Fusion):
     Source:
         Ben-younes et al. 2019, "BLOCK: Bilinear Superdiagonal Fusion for Visual Question Answering
         and Visual Relationship Detection", https://arxiv.org/abs/1902.00038, sec. 3; with biases
-        and normalisation as ``Block`` in https://github.com/Cadene/block.bootstrap.pytorch at
+        and normalization as ``Block`` in https://github.com/Cadene/block.bootstrap.pytorch at
         769a638, which the released code copies. Departure: all chunks have the same size, and the
         defaults are smaller (theirs: dim 1600, chunks 20, rank 15).
 
@@ -81,7 +81,7 @@ class BlockFusion(Fusion):
         out_dim: Features of the fused vector.
         chunks: Number of blocks.
         rank: Rank of each block.
-        normalize: Whether each block's result gets signed square roots and length 1.
+        normalize: Whether the result of each block is power-normalized.
 
     Raises:
         ValueError: If ``dim`` is not a multiple of ``chunks``, or a number is below 1.
@@ -104,7 +104,7 @@ class BlockFusion(Fusion):
         self.out_dim = out_dim
         self.from_image = nn.Linear(image_dim, dim)
         self.from_text = nn.Linear(text_dim, dim)
-        self.tensor = BlockTensor(dim, chunks, rank, normalize)
+        self.tensor = BlockTensor(dim, chunks, rank, normalize=normalize)
         self.project = nn.Linear(dim, out_dim)
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Fused:

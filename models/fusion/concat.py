@@ -1,4 +1,4 @@
-"""Concatenation: the simplest fusion, and the one others must beat."""
+"""Concatenation: the simplest fusion, for comparison with the others."""
 
 import torch
 from torch import Tensor, nn

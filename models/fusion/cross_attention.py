@@ -6,7 +6,7 @@ from models.fusion.stacked import Direction, StackedAttention, feed_forward
 
 
 class CrossAttentionFusion(StackedAttention):
-    """One modality's tokens ask, the other's answer; ``layers`` times, each with its own weights.
+    """Cross-attention between image and text, ``layers`` times, each with its own weights.
 
     Source:
         Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. 1 and sec. 3.2.2, 3.3.
@@ -21,8 +21,8 @@ class CrossAttentionFusion(StackedAttention):
         layers: Number of stacked layers.
         heads: Attention heads per layer.
         dropout: Probability of dropping an attention weight or a residual, in ``[0, 1)``.
-        direction: Who asks: ``image_to_text`` (places in the image ask words), ``text_to_image``
-            (words ask places), or ``both``, side by side.
+        direction: ``image_to_text``: image tokens are the queries, word tokens the keys;
+            ``text_to_image``: the other way round; ``both``: side by side.
 
     Raises:
         ValueError: If ``dim`` is not a multiple of ``heads`` or there are no layers.
@@ -58,15 +58,15 @@ class _Layer(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.ask, self.answer = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query_norm, self.memory_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
         self.mlp = feed_forward(dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor) -> tuple[Tensor, Tensor]:
-        known = self.answer(memory)
-        found, weights = self.attention(
-            self.ask(x), known, known, key_padding_mask=~memory_mask, average_attn_weights=False
+        query, memory = self.query_norm(x), self.memory_norm(memory)
+        attended, weights = self.attention(
+            query, memory, memory, key_padding_mask=~memory_mask, average_attn_weights=False
         )
-        x = x + self.dropout(found)
+        x = x + self.dropout(attended)
         return x + self.dropout(self.mlp(x)), weights

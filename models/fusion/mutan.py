@@ -21,7 +21,7 @@ class MutanFusion(BlockFusion):
         dim: Features of the common space.
         out_dim: Features of the fused vector.
         rank: R, the rank of the core tensor.
-        normalize: Whether the result gets signed square roots and length 1 before P.
+        normalize: Whether the result is power-normalized before P.
 
     Raises:
         ValueError: If ``rank`` is below 1.

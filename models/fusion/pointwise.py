@@ -1,4 +1,4 @@
-"""Fusions of two pooled vectors that meet feature by feature."""
+"""Fusions that combine two pooled vectors feature by feature."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class PointwiseFusion(Fusion):
-    """Projects both embeddings into one space, joins them there, and projects again.
+    """Projects both embeddings into one space, combines them there, and projects again.
 
     Args:
         image_dim: Features of the image embedding.

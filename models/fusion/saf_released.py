@@ -1,4 +1,4 @@
-"""The released fusion, defects included, as an ablation."""
+"""The released fusion with its defects, for an ablation."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,22 +7,22 @@ from models.fusion.base import Fused, Fusion
 
 
 class SafReleasedFusion(Fusion):
-    """The released ``SAF``, computing exactly what it computes: **the image has no effect**.
+    """The released ``SAF``, with the same result: **the image has no effect**.
 
-    Its attention runs over one image vector, so the softmax is over a single key and always 1;
-    what comes out is a function of the text alone. Query and key weights are there, as in the
-    original, and never get a gradient. The layers share their weights, one module repeated.
+    The attention has a single key, the one image vector, so that its softmax is always 1 and the
+    result depends on the text alone. The weights of query and key exist, as in the original, but
+    never get a gradient. All layers are one module and share their weights.
 
     Source:
         https://github.com/lilianoa/Multimodal-guide-AD at c9cdd96,
         ``modules/fusions/SAFfusion.py``.
-        Departure: a batch of one works (the original squeezes it away).
+        Departure: a batch of one image works, which fails in the original.
 
     Args:
         image_dim: Features of the image embedding; must equal ``text_dim``.
         text_dim: Features of the sentence embedding.
         dim: Features inside the attention; a multiple of ``heads``.
-        layers: How often the one layer is applied.
+        layers: How many times the one layer is applied.
         heads: Attention heads.
         dropout: Probability of dropping an attention weight, in ``[0, 1)``.
 
@@ -61,9 +61,9 @@ class SafReleasedFusion(Fusion):
         """``(B, 1, D)`` and ``(B, 1, D)`` to ``(B, D)``."""
         query, state = image[:, 0], text[:, 0]
         for _ in range(self.layers):
-            # The original passes (v, q, k) to parameters (v, k, q): the image becomes the key.
-            found = self._attend(value=state, key=query, query=state)
-            state = F.relu(self.norm(found)) + state
+            # The original passes (v, q, k) to the parameters (v, k, q): the image is the key.
+            attended = self._attend(value=state, key=query, query=state)
+            state = F.relu(self.norm(attended)) + state
         return Fused(state, {})
 
     def _attend(self, *, value: Tensor, key: Tensor, query: Tensor) -> Tensor:
@@ -72,5 +72,5 @@ class SafReleasedFusion(Fusion):
             for linear, x in ((self.linear_v, value), (self.linear_k, key), (self.linear_q, query))
         )
         scores = q @ k.transpose(-2, -1) / k.shape[-1] ** 0.5  # (B, heads, 1, 1)
-        found = self.dropout(scores.softmax(dim=-1)) @ v
-        return self.linear_merge(found.flatten(1))
+        attended = self.dropout(scores.softmax(dim=-1)) @ v
+        return self.linear_merge(attended.flatten(1))

@@ -1,7 +1,7 @@
-"""Stacked attention between image tokens and word tokens: what such fusions have in common."""
+"""What the fusions with stacked attention between image tokens and word tokens have in common."""
 
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,10 @@ Direction = Literal["image_to_text", "text_to_image", "both"]
 
 
 class StackedAttention(Fusion):
-    """One modality's tokens ask, the other's answer; layer upon layer, then the askers' mean.
+    """Layers of attention between two modalities, then the mean over the query tokens.
+
+    In a layer the tokens of one modality are the queries; the tokens of the other one, the memory,
+    are keys and values. Only the queries change from layer to layer.
 
     Args:
         image_dim: Features per image token.
@@ -21,11 +24,11 @@ class StackedAttention(Fusion):
         dim: Features inside the module.
         out_dim: Features of the fused vector.
         layers: Number of stacked layers.
-        direction: Who asks: ``image_to_text`` (places in the image ask words), ``text_to_image``
-            (words ask places), or ``both``, side by side.
-        make_layer: A new layer. It maps the asking tokens ``(B, N, dim)``, the answering ones
-            ``(B, L, dim)`` and their mask ``(B, L)`` to new asking tokens and to the attention
-            weights ``(B, heads, N, L)``.
+        direction: ``image_to_text``: image tokens are the queries, word tokens the keys;
+            ``text_to_image``: the other way round; ``both``: side by side.
+        make_layer: Makes a layer. It maps query tokens ``(B, N, dim)``, memory tokens
+            ``(B, L, dim)`` and the mask of the memory ``(B, L)`` to new query tokens and the
+            attention weights ``(B, heads, N, L)``.
 
     Raises:
         ValueError: If there are no layers.
@@ -47,28 +50,29 @@ class StackedAttention(Fusion):
         self.out_dim = out_dim
         self.from_image = nn.Sequential(nn.Linear(image_dim, dim), nn.LayerNorm(dim))
         self.from_text = nn.Sequential(nn.Linear(text_dim, dim), nn.LayerNorm(dim))
-        asks = ["image_to_text", "text_to_image"] if direction == "both" else [direction]
+        streams = ["image_to_text", "text_to_image"] if direction == "both" else [direction]
         self.streams = nn.ModuleDict(
-            {name: nn.ModuleList(make_layer() for _ in range(layers)) for name in asks}
+            {name: nn.ModuleList(make_layer() for _ in range(layers)) for name in streams}
         )
-        self.norm = nn.LayerNorm(dim * len(asks))
-        self.project = nn.Linear(dim * len(asks), out_dim)
+        self.norm = nn.LayerNorm(dim * len(streams))
+        self.project = nn.Linear(dim * len(streams), out_dim)
+        self.register_load_state_dict_pre_hook(_rename)
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
         """Fuses two sequences into one vector; see :meth:`Fusion.forward`.
 
         Returns:
             The fused vector ``(B, out_dim)`` and, per direction, the attention weights
-            ``(B, layers, heads, asking tokens, answering tokens)``; they sum to 1 over the last.
+            ``(B, layers, heads, query tokens, memory tokens)``; they sum to 1 over the last.
 
         Raises:
-            UserError: If either side has a single token: its softmax would be 1 whatever the
-                other side says.
+            UserError: If either side has a single token: the softmax over one key is always 1, so
+                that the tokens would have no effect on it.
         """
         if image.shape[1] < 2 or text.shape[1] < 2:
             raise UserError(
-                f"attention needs sequences, got {image.shape[1]} image and {text.shape[1]} text "
-                "tokens; a larger image.size has more, a fusion of pooled vectors needs none"
+                f"attention needs at least 2 image tokens and 2 text tokens, got {image.shape[1]} "
+                f"and {text.shape[1]}; take larger images, or a fusion of pooled vectors"
             )
         places, words = self.from_image(image), self.from_text(text)
         everywhere = torch.ones(places.shape[:2], dtype=torch.bool, device=places.device)
@@ -88,8 +92,15 @@ class StackedAttention(Fusion):
         return Fused(self.project(self.norm(torch.cat(pooled, dim=-1))), attention)
 
 
+def _rename(_module: nn.Module, state: dict[str, Any], *_: object) -> None:
+    """Gives the norms in checkpoints of earlier versions their present names."""
+    for old, new in ((".ask.", ".query_norm."), (".answer.", ".memory_norm.")):
+        for name in [name for name in state if old in name]:
+            state[name.replace(old, new)] = state.pop(name)
+
+
 def feed_forward(dim: int) -> nn.Sequential:
-    """What a layer does to each token by itself: ``(B, N, dim)`` to the same shape."""
+    """A network that maps each token by itself: ``(B, N, dim)`` to the same shape."""
     return nn.Sequential(
         nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
     )

@@ -13,7 +13,7 @@ class SumFusion(PointwiseFusion):
     Source:
         ``LinearSum`` in https://github.com/Cadene/block.bootstrap.pytorch at 769a638,
         ``block/models/networks/fusions/fusions.py``, with its defaults; the released code has a
-        copy. With ``output_activation: none`` no feature of the image meets one of the text.
+        copy. With ``output_activation: none`` image and text add up and do not interact.
 
     Args:
         image_dim: Features of the image embedding.

@@ -1,4 +1,4 @@
-"""Training objectives: ``(output, batch) -> {"loss": what to minimise, other terms to log}``."""
+"""Training objectives: ``(output, batch) -> {"loss": scalar to minimize, other terms to log}``."""
 
 from models.objectives.base import Objective
 from models.objectives.cross_entropy import CrossEntropy

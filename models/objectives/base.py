@@ -1,4 +1,4 @@
-"""What every training objective looks like from outside."""
+"""The interface of every training objective, and the teacher's outputs it may use."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from utils.device import moved
 
 
 class Targets(Protocol):
-    """Where a teacher's opinion comes from: the live network, or a table computed before.
+    """The teacher's outputs for a batch: from the network itself, or from a table computed before.
 
     Attributes:
-        feature_dim: Features of the teacher's vector.
+        feature_dim: Number of features of the teacher's vector.
     """
 
     feature_dim: int
@@ -26,13 +26,13 @@ class Targets(Protocol):
 
 
 class LiveTeacher:
-    """A frozen teacher, asked anew for every batch.
+    """A frozen teacher that computes its outputs for each batch.
 
-    It is a plain object, not a module: whoever holds it does not own its parameters, so it is
-    never trained, never switched to training mode and never part of a checkpoint.
+    It is a plain object, not a module. So its parameters do not belong to the objective that uses
+    it: they are never trained, never in training mode and never part of a checkpoint.
 
     Args:
-        model: The teacher; put in eval mode and frozen here.
+        model: The teacher; it is frozen and set to eval mode.
     """
 
     def __init__(self, model: AnomalyModel) -> None:
@@ -40,22 +40,22 @@ class LiveTeacher:
         self.feature_dim = model.feature_dim
 
     def __call__(self, batch: Batch) -> Output:
-        """Logits and features, as the teacher sees and reads the images."""
+        """The teacher's logits and features, from its own view of the images."""
         if batch.guide is None:
-            raise ValueError("the batch does not hold the teacher's view of its images")
+            raise ValueError("the batch has no teacher's view of its images")
         return self.look(batch.guide)
 
     @torch.no_grad()
     def look(self, batch: Batch) -> Output:
-        """Logits and features of a batch in the teacher's own view."""
+        """Logits and features of a batch that is in the teacher's view."""
         return self.model(batch)
 
 
 class TableTargets:
-    """What a teacher said once about each image.
+    """A table of a teacher's outputs, computed once for each image.
 
     Args:
-        paths: The images.
+        paths: Paths of the images, one for each row.
         logits: Shape ``(N, 2)``.
         features: Shape ``(N, D)``.
     """
@@ -66,21 +66,21 @@ class TableTargets:
         self.feature_dim = features.shape[1]
 
     def __call__(self, batch: Batch) -> Output:
-        """Logits and features of the batch's images."""
+        """Logits and features of the images of the batch."""
         rows = torch.tensor([self.row[path] for path in batch.path])
         rows = moved(rows, self.logits.device)
         return Output(self.logits[rows], self.features[rows])
 
 
 class Objective(nn.Module):
-    """What to minimise; built with ``(feature_dim, targets, *, options)``.
+    """A training objective; built with ``(feature_dim, targets, *, options)``.
 
-    It may have parameters of its own (a projection); they are trained with the network and stay
-    out of what is shipped.
+    It may have parameters of its own (a projection). They are trained with the network, but are not
+    part of its weights.
 
     Attributes:
-        needs_teacher: Whether it makes sense without one.
-        needs_masks: Whether it wants to know where in an image the anomaly is.
+        needs_teacher: Whether it needs a teacher.
+        needs_masks: Whether it needs masks, which show where in an image the anomaly is.
     """
 
     needs_teacher: bool = False
@@ -91,20 +91,20 @@ class Objective(nn.Module):
         """The terms of the loss.
 
         Args:
-            output: What the network that is trained says.
-            batch: What it was shown.
+            output: The output of the network that is trained.
+            batch: Its input.
 
         Returns:
-            ``loss``, a scalar to minimise, and any other term worth logging.
+            ``loss``, the scalar to minimize, and other terms for the log.
         """
 
 
 class Learner(nn.Module):
-    """A network together with what it minimises: what the training loop sees.
+    """A network with its objective: the module that the training loop trains.
 
     Args:
         model: The network.
-        objective: Built for it.
+        objective: An objective that was built for this network.
     """
 
     def __init__(self, model: AnomalyModel, objective: Objective) -> None:

@@ -14,10 +14,10 @@ class CrossEntropy(Objective):
     """Cross-entropy between the logits and the labels.
 
     Args:
-        feature_dim: Features of the network that is trained; unused.
-        targets: A teacher; unused.
-        anomaly_weight: How much an anomalous image counts, a normal one counting 1. Anomalies are
-            rare: the number of normal images per anomalous one balances the classes.
+        feature_dim: Unused.
+        targets: Unused.
+        anomaly_weight: Weight of an anomalous image; a normal one has weight 1. Anomalies are rare:
+            the number of normal images per anomalous one balances the classes.
         label_smoothing: Share of each target spread over both classes, in ``[0, 1)``.
 
     Raises:
@@ -41,12 +41,12 @@ class CrossEntropy(Objective):
 
 
 class WeightedCrossEntropy(nn.Module):
-    """The weighted mean of the images' cross-entropies, sum of weights in the denominator.
+    """The weighted mean of the images' cross-entropies: their sum by the sum of the weights.
 
-    With several processes it is the sum over all of their images.
+    With several processes the sum of the weights is taken over the images of all of them.
 
     Args:
-        anomaly_weight: Weight of an anomalous image; a normal one weighs 1.
+        anomaly_weight: Weight of an anomalous image; a normal one has weight 1.
         label_smoothing: Share of each target spread over both classes.
 
     Raises:

@@ -49,7 +49,7 @@ FEATURE_LOSSES = {"mse": mse_loss, "cosine": cosine_loss}
 
 
 class Distillation(Objective):
-    r"""Labels, the teacher's probabilities and the teacher's features, weighted.
+    r"""A weighted sum of three terms: labels, the teacher's probabilities, and its features.
 
     .. math:: L = w_{ce}\, CE + w_{kl}\, T^2 KL(p_t \| p_s) + w_f\, d(P f_s, f_t)
 
@@ -59,18 +59,18 @@ class Distillation(Objective):
         linear projection (the released code had none and could not run).
 
     Args:
-        feature_dim: Features of the student's vector.
+        feature_dim: Number of features of the student's vector.
         targets: The teacher.
         ce_weight: Weight of the cross-entropy with the labels.
         kl_weight: Weight of the divergence from the teacher's probabilities.
         feature_weight: Weight of the distance from the teacher's fused vector.
-        temperature: T > 0, softens both distributions.
-        feature_loss: Which distance: ``mse`` or ``cosine``.
-        anomaly_weight: How much an anomalous image counts in the cross-entropy.
+        temperature: T > 0, which softens both distributions.
+        feature_loss: The distance of the features: ``mse`` or ``cosine``.
+        anomaly_weight: Weight of an anomalous image in the cross-entropy; a normal one has 1.
         label_smoothing: Share of each label spread over both classes, in ``[0, 1)``.
 
     Raises:
-        ValueError: If a weight or the temperature is out of range, or no teacher is there.
+        ValueError: If a weight or the temperature is out of range, or there is no teacher.
     """
 
     needs_teacher = True
@@ -94,7 +94,7 @@ class Distillation(Objective):
                 "needs a teacher: add a teacher section, or the folder of a trained one"
             )
         if min(ce_weight, kl_weight, feature_weight) < 0 or not ce_weight + kl_weight:
-            raise ValueError("weights must not be negative, and ce_weight or kl_weight must be > 0")
+            raise ValueError("weights must be at least 0, and ce_weight or kl_weight more than 0")
         if temperature <= 0:
             raise ValueError(f"temperature must be more than 0, got {temperature}")
         self.targets = targets
@@ -106,12 +106,12 @@ class Distillation(Objective):
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Returns ``loss`` and, unweighted, its terms ``ce``, ``kl`` and ``feature``."""
-        wanted = self.targets(batch)
+        target = self.targets(batch)
         terms = {
             "ce": self.cross_entropy(output.logits, batch.label),
-            "kl": distillation_loss(output.logits, wanted.logits, self.temperature),
+            "kl": distillation_loss(output.logits, target.logits, self.temperature),
         }
         if self.project is not None:
-            terms["feature"] = self.feature_distance(self.project(output.features), wanted.features)
+            terms["feature"] = self.feature_distance(self.project(output.features), target.features)
         loss = sum(self.weights[name] * term for name, term in terms.items())
         return {"loss": loss, **terms}

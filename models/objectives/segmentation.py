@@ -1,4 +1,4 @@
-"""What the trained baselines minimise: maps against masks."""
+"""The objective of the trained baselines: anomaly maps against masks."""
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ def focal_loss(maps: Tensor, mask: Tensor, gamma: float = 2.0, smooth: float = 1
     Args:
         maps: Probabilities, shape ``(B, 2, H, W)``.
         mask: 0 or 1, shape ``(B, H, W)``.
-        gamma: How little counts what is known well.
-        smooth: Keeps the logarithm finite.
+        gamma: The larger, the less pixels count whose class is predicted well.
+        smooth: Added so that the logarithm stays finite.
 
     Returns:
         Scalar.
@@ -30,7 +30,7 @@ def focal_loss(maps: Tensor, mask: Tensor, gamma: float = 2.0, smooth: float = 1
     return (-((1 - p) ** gamma) * p.log()).mean()
 
 
-def dice_loss(found: Tensor, wanted: Tensor, smooth: float = 1.0) -> Tensor:
+def dice_loss(maps: Tensor, mask: Tensor, smooth: float = 1.0) -> Tensor:
     """One minus the overlap of each image's map and mask, mean over images.
 
     Source:
@@ -38,16 +38,16 @@ def dice_loss(found: Tensor, wanted: Tensor, smooth: float = 1.0) -> Tensor:
         VAND and AnomalyCLIP.
 
     Args:
-        found: Probabilities, shape ``(B, H, W)``.
-        wanted: 0 or 1, shape ``(B, H, W)``.
-        smooth: Added above and below.
+        maps: Probabilities, shape ``(B, H, W)``.
+        mask: 0 or 1, shape ``(B, H, W)``.
+        smooth: Added to numerator and denominator.
 
     Returns:
         Scalar between 0 and 1.
     """
-    found, wanted = found.flatten(1), wanted.flatten(1)
-    both = 2 * (found * wanted).sum(dim=1) + smooth
-    return (1 - both / (found.sum(dim=1) + wanted.sum(dim=1) + smooth)).mean()
+    maps, mask = maps.flatten(1), mask.flatten(1)
+    overlap = 2 * (maps * mask).sum(dim=1) + smooth
+    return (1 - overlap / (maps.sum(dim=1) + mask.sum(dim=1) + smooth)).mean()
 
 
 class Segmentation(Objective):
@@ -62,7 +62,7 @@ class Segmentation(Objective):
         targets: Unused.
         ce_weight: Weight of the image's cross-entropy.
         map_weight: Weight of the maps' losses.
-        normal_dice: Whether the map of "normal" gets a dice loss, too.
+        normal_dice: Whether the map of "normal" has a dice loss, too.
 
     Raises:
         ValueError: If a weight is negative.
@@ -81,7 +81,7 @@ class Segmentation(Objective):
     ) -> None:
         super().__init__()
         if ce_weight < 0 or map_weight <= 0:
-            raise ValueError("ce_weight must not be negative, and map_weight more than 0")
+            raise ValueError("ce_weight must be at least 0, and map_weight more than 0")
         self.ce_weight, self.map_weight, self.normal_dice = ce_weight, map_weight, normal_dice
         self.cross_entropy = WeightedCrossEntropy(1.0, 0.0)
 

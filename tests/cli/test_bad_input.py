@@ -96,7 +96,7 @@ OPTIONS = {
         "warmup must be between 0 and 1",
     ),
     "no such teacher": ("teacher=nowhere", "nowhere/best.safetensors is missing"),
-    "no such device": ("misc.device=mps", "misc.device: there is no mps here"),
+    "no such device": ("misc.device=mps", "device: this machine has no mps; write auto"),
 }
 
 
@@ -139,7 +139,9 @@ def test_cuda_that_is_not_there(tmp_path, smoke, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is one")
     options = write_smoke(tmp_path, smoke / "visa")
-    assert "there is no cuda here; write auto" in fails(capsys, options, "misc.device=cuda")
+    assert "device: this machine has no cuda; write auto" in fails(
+        capsys, options, "misc.device=cuda"
+    )
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, smoke, capsys):

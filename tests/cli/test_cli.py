@@ -124,8 +124,8 @@ def test_a_comparison_says_in_footnotes_what_it_lacks(smoke, tmp_path, capsys, m
     assert f"¹ Later: {tmp_path}/a b/student: nothing is trained yet; first: python run.py" in said
     assert f"{tmp_path}/smoke.yaml 'exp.dir={tmp_path}/a b'\n" in said
     assert re.search(r"² WinCLIP: https://\S+laion400m_e31-8fb26589.pt: cannot be do", said)
-    assert "put the file (SHA-256 8fb26589...) at " in said
-    assert f"at {tmp_path}/.cache/clip/vit_b_16_plus_240-laion400m_e31-8fb26589.pt" in said
+    assert "copy the file (SHA-256 8fb26589...) to " in said
+    assert f"to {tmp_path}/.cache/clip/vit_b_16_plus_240-laion400m_e31-8fb26589.pt" in said
     assert compare_py.main([str(comparison), "columns.winclip=null"]) == 0
     again = capsys.readouterr().out
     assert again.startswith(f"CLIP: the scores in {tmp_path}/out/clip are used again")

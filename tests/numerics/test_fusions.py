@@ -142,10 +142,10 @@ def norm(x, weights, name):
 
 def bilinear_attention(x, memory, mask, w):
     """The attention of one ``baf`` layer: a loop over images and pairs of tokens."""
-    asking, known = norm(x, w, "ask"), norm(memory, w, "answer")
+    queries, keys = norm(x, w, "query_norm"), norm(memory, w, "memory_norm")
     query, key, value = (
         linear(source, w, name)
-        for source, name in ((asking, "query"), (known, "key"), (known, "value"))
+        for source, name in ((queries, "query"), (keys, "key"), (keys, "value"))
     )
     tensor = core(w, "pair", 6, 3, 2)
     out, weights = torch.zeros_like(x), torch.zeros(len(x), x.shape[1], memory.shape[1]).double()

@@ -13,11 +13,11 @@ from torch import nn
 
 from jobs.visualizing.localization import (
     Chosen,
-    centre_heat,
+    center_heat,
     heat_in_mask,
+    localization_table,
+    localization_text,
     locate,
-    markdown,
-    per_object,
     pointing,
     typical,
 )
@@ -25,7 +25,7 @@ from models.encoders import IMAGE_ENCODERS
 from models.encoders.tower import ImageEncoder, as_tokens
 from models.gradcam import _Logits, heat_maps
 from models.methods import METHODS
-from models.places import spread, stride_and_first
+from models.places import pixel_maps, stride_and_first
 from models.student import Student
 from models.word_maps import word_maps
 from tests.fixtures import TINY_CLIP, random_batch, student_options, teacher_options
@@ -168,7 +168,7 @@ def test_every_tower_is_hot_where_the_patch_is(tower, arch):
 
 @pytest.mark.parametrize(("tower", "arch"), list(TOWERS)[1:], ids=lambda name: name)
 def test_a_frozen_tower_has_the_same_heat(tower, arch):
-    free, frozen = student(tower, arch), student(tower, arch, "head")
+    free, frozen = student(tower, arch), student(tower, arch, "none")
     frozen.load_state_dict(free.state_dict())
     heat = heat_maps(free, patches(PLACES[:2]))[1]
     torch.testing.assert_close(heat_maps(frozen, patches(PLACES[:2]))[1], heat)
@@ -184,7 +184,7 @@ def test_a_tower_whose_layer_is_not_known_says_so():
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "tiny-RN", "tiny-ViT"])
 def test_places_lie_in_the_middle_of_what_they_see(name):
-    """Against the gradient: with equal weights everywhere its centre of mass is that middle.
+    """Against the gradient: with equal weights everywhere its center of mass is that middle.
 
     Of equal values a maximum takes the first, which moves a ResNet's by 2 pixels.
     """
@@ -215,9 +215,9 @@ def test_places_lie_in_the_middle_of_what_they_see(name):
 def test_spreading_puts_each_value_where_its_place_lies():
     network = nn.Conv2d(3, 1, 3, stride=4, padding=1)  # places at pixels 0, 4, 8
     maps = torch.tensor([[[[1.0, 5.0, 2.0]]]])
-    wide = spread(maps, network, (1, 12), "bicubic")[0, 0, 0]
+    wide = pixel_maps(maps, network, (1, 12), "bicubic")[0, 0, 0]
     assert wide[[0, 4, 8]].tolist() == pytest.approx([1, 5, 2])
-    flat = spread(maps, network, (1, 12), "nearest")[0, 0, 0]
+    flat = pixel_maps(maps, network, (1, 12), "nearest")[0, 0, 0]
     assert flat[[0, 1, 3, 4, 5, 7, 8, 11]].tolist() == [1, 1, 5, 5, 5, 2, 2, 2]
 
 
@@ -235,10 +235,10 @@ def test_share_and_pointing_by_hand():
     assert heat_in_mask(0 * even, MASK) == pointing(0 * even, MASK) == 0
 
 
-def test_the_centre_by_hand():
-    centre = centre_heat(2, 4)  # middles of pixels at -1, 1 and -1.5, -0.5, 0.5, 1.5 deviations
+def test_the_center_by_hand():
+    center = center_heat(2, 4)  # middles of pixels at -1, 1 and -1.5, -0.5, 0.5, 1.5 deviations
     wanted = [math.exp(-(1 + x * x) / 2) for x in (-1.5, -0.5, 0.5, 1.5)]
-    np.testing.assert_allclose(centre, [wanted, wanted])
+    np.testing.assert_allclose(center, [wanted, wanted])
 
 
 def test_figures_per_object():
@@ -249,7 +249,7 @@ def test_figures_per_object():
         {"object": "a", **locate(HEAT / 8, 0 * MASK, 0)},
         {"object": "b", **locate(HEAT, 0 * MASK, 0)},
     ]
-    table = per_object(pd.DataFrame(rows))
+    table = localization_table(pd.DataFrame(rows))
     assert list(table.index) == ["a", "b", "mean"]
     assert table["n"].tolist() == [2, 0, 2]
     assert table.loc["a", "heat_in_mask"] == pytest.approx(37.5)
@@ -259,7 +259,7 @@ def test_figures_per_object():
     assert table.loc["a", "peak_normal"] == 0.5
     assert np.isnan(table.loc["b", "heat_in_mask"])
     assert table.loc["mean", "heat_in_mask"] == pytest.approx(37.5)
-    text = markdown(table, "Title", {"seed": 7})
+    text = localization_text(table, "Title", {"seed": 7})
     row = next(line for line in text.splitlines() if line.startswith("| b"))
     assert [cell.strip() for cell in row.split("|")[1:4]] == ["b", "0", "-"]
     assert "Title. n: anomalous test images" in text

@@ -77,7 +77,7 @@ def test_the_mean_is_unweighted_and_skips_objects_with_one_label():
     assert lines[-1].startswith("| mean")
     said = caption("student", table, {"seed": 3, "commit": "abc", "nothing": None})
     assert "10 images, 4 anomalous" in said
-    assert "Mean over 2 of 3 objects (a single label only: c)" in said
+    assert "Mean over 2 of 3 objects (without c: only one label)" in said
     assert "seed 3, commit abc." in said
 
 
@@ -92,7 +92,7 @@ def test_a_score_that_is_not_finite_names_its_image(bad):
     def score(b):
         return torch.where(b.image.flatten() == 1, bad, 0.5)
 
-    with pytest.raises(UserError, match=rf"the score of 1 is {bad}; lower optimizer.lr"):
+    with pytest.raises(UserError, match=rf"the score of 1 is {bad}; train with a lower lr"):
         score_images(score, [batch([3, 1]), batch([2])], torch.device("cpu"))
 
 
@@ -100,7 +100,9 @@ def test_a_name_cannot_break_the_table():
     scores = pd.DataFrame({"object": ["a|b"] * 2, "label": [0, 1], "score": [0.1, 0.9]})
     assert "| a\\|b " in pipe_table(per_object(scores))
     rows = pd.DataFrame({"object": ["a|b"], "mask_area": [0.5]})
-    assert "| a\\|b " in localization.markdown(localization.per_object(rows), "", {})
+    assert "| a\\|b " in localization.localization_text(
+        localization.localization_table(rows), "", {}
+    )
 
 
 def test_scores_keep_the_order_and_the_paths():

@@ -66,7 +66,11 @@ def test_cross_attention_against_a_loop():
     for i in range(2):
         w = below(weights, f"streams.image_to_text.{i}.")
         x = x + attend(
-            norm(x, w, "ask"), norm(memory, w, "answer"), mask, below(w, "attention."), 2
+            norm(x, w, "query_norm"),
+            norm(memory, w, "memory_norm"),
+            mask,
+            below(w, "attention."),
+            2,
         )
         hidden = linear(norm(x, w, "mlp.0"), w, "mlp.1")
         x = x + linear(hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2, w, "mlp.3")
@@ -199,7 +203,7 @@ def test_words_of_any_script_are_whole():
 def test_a_frozen_tower_encodes_each_caption_once(monkeypatch, pooled):
     torch.manual_seed(0)
     free = ClipTextEncoder(pooled, True, **TINY_CLIP).eval()
-    frozen = ClipTextEncoder(pooled, True, **TINY_CLIP, train="head").eval()
+    frozen = ClipTextEncoder(pooled, True, **TINY_CLIP, train="none").eval()
     frozen.load_state_dict(free.state_dict())
     seen = watch(monkeypatch)
     with torch.inference_mode():

@@ -342,7 +342,7 @@ def test_with_released_weights_nothing_is_left_to_train():
         ({**ANOMALYCLIP, "context": 0}, r"context must be within 1\.\.71, .* got 0 and"),
         (
             {**ANOMALYCLIP, "context": 4, "deep_context": 12},
-            r"deep_context must be within 1\.\.6 where context is 4: .* got 12",
+            r"deep_context must be within 1\.\.6 if context is 4: .* got 12",
         ),
         ({"temperature": 0.0}, "temperature must be more than 0"),
         ({"shots": -1}, "shots at least 0"),

@@ -444,7 +444,9 @@ def test_a_sheet_knows_letters_of_other_languages(folder):
         record = Record(path=f"{letter}.jpg", object="nut", label=0)
         scene(1).save(folder.root / record.path)
         image = facts.image_facts(folder.root / record.path)
-        drawn.add(contact_sheet(folder.root, [[findings.Image("train", record, image, None)]]))
+        drawn.add(
+            contact_sheet(folder.root, [[findings.ListedImage("train", record, image, None)]])
+        )
     assert len(drawn) == 5
 
 

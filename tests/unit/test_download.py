@@ -33,7 +33,7 @@ def test_upper_case_checksums_are_understood(tmp_path):
 )
 def test_a_file_that_cannot_be_fetched_is_named_with_all_that_is_known(tmp_path, sha256, said):
     path = tmp_path / "x.bin"
-    with pytest.raises(UserError, match=f"put the file {said} at {path} by other means"):
+    with pytest.raises(UserError, match=f"copy the file {said} to {path}"):
         fetch("http://127.0.0.1:9/x.bin", path, sha256=sha256)
 
 
@@ -65,6 +65,6 @@ def test_two_at_once_fetch_it_once(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        UserError, match=r"cannot be downloaded \(.*Not a directory.*by other means"
+        UserError, match=r"cannot be downloaded \(.*Not a directory.*or copy the file"
     ):
         fetch("http://127.0.0.1:9/x.bin", tmp_path / "file" / "folder" / "x.bin")

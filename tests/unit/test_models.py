@@ -175,8 +175,21 @@ def test_the_released_fusion_needs_embeddings_of_one_size():
 
 def test_cross_attention_refuses_a_single_token():
     image, text, mask = tokens("cross_attention")
-    with pytest.raises(UserError, match="needs sequences, got 6 image and 1 text tokens; a larger"):
+    with pytest.raises(UserError, match="at least 2 image tokens and 2 text tokens, got 6 and 1;"):
         fusion("cross_attention")(image, text[:, :1], mask[:, :1])
+
+
+@pytest.mark.parametrize("name", ["cross_attention", "baf"])
+def test_attention_loads_checkpoints_of_earlier_versions(name):
+    now, before = (nn.ModuleDict({"fusion": fusion(name)}) for _ in range(2))
+    state = {
+        key.replace(".query_norm.", ".ask.").replace(".memory_norm.", ".answer."): value + 1
+        for key, value in before.state_dict().items()
+    }
+    assert sum(".ask." in key or ".answer." in key for key in state) == 2 * 2 * 2 * 2
+    now.load_state_dict(state)
+    for key, value in before.state_dict().items():
+        assert torch.equal(now.state_dict()[key], value + 1)
 
 
 def build(name):
@@ -261,7 +274,7 @@ def test_only_networks_that_read_text_are_moved_by_it(name):
             return
         other = Batch(batch.image, batch.label, batch.object, batch.path, ["burnt"] * 4)
         assert not torch.allclose(model.score(other), model.score(batch), atol=1e-6)
-    with pytest.raises(ValueError, match="the batch has no captions"):
+    with pytest.raises(ValueError, match="needs captions, and the batch has none"):
         model(silent)
 
 
@@ -314,7 +327,7 @@ def test_image_encoders_take_any_size(name, options, last, size, pooled):
 def test_how_much_of_an_encoder_is_trained(name, options, last, pooled):
     whole = IMAGE_ENCODERS[name]((64, 64), pooled, True, **options)
     assert all(p.requires_grad for p in whole.parameters())
-    frozen = IMAGE_ENCODERS[name]((64, 64), pooled, True, **options, train="head").train()
+    frozen = IMAGE_ENCODERS[name]((64, 64), pooled, True, **options, train="none").train()
     assert not any(p.requires_grad for p in frozen.parameters())
     assert not any(m.training for m in frozen.modules() if isinstance(m, nn.BatchNorm2d))
     part = IMAGE_ENCODERS[name]((64, 64), pooled, True, **options, train="last_stage").train()
@@ -347,7 +360,7 @@ def test_an_encoder_looks_at_images_if_asked_to(batch_norm, is_changed):
 
 
 def test_text_encoder_restricts_too():
-    frozen = ClipTextEncoder(False, True, **TINY_CLIP, train="head")
+    frozen = ClipTextEncoder(False, True, **TINY_CLIP, train="none")
     assert not any(p.requires_grad for p in frozen.parameters())
     part = ClipTextEncoder(True, True, **TINY_CLIP, train="last_stage")
     names = {n for n, p in part.named_parameters() if p.requires_grad}
@@ -415,8 +428,8 @@ def test_the_teacher_is_frozen_and_not_part_of_what_is_trained_or_saved():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ce_weight": -1.0}, "weights must not be negative"),
-        ({"ce_weight": 0.0, "kl_weight": 0.0}, "must be > 0"),
+        ({"ce_weight": -1.0}, "weights must be at least 0"),
+        ({"ce_weight": 0.0, "kl_weight": 0.0}, "ce_weight or kl_weight more than 0"),
         ({"temperature": 0.0}, "temperature must be more than 0, got 0.0"),
         ({"anomaly_weight": 0.0}, "anomaly_weight must be more than 0, got 0.0"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),

@@ -161,7 +161,9 @@ def test_headct_labels_are_the_tables(roots):
 
 def read_set(name, root, *options):
     """A data set that options/<name>.yaml reads with the reader folder."""
-    return read_splits(load(Path(f"options/{name}.yaml"), [f"dataset.dir={root}", *options]).dataset)
+    return read_splits(
+        load(Path(f"options/{name}.yaml"), [f"dataset.dir={root}", *options]).dataset
+    )
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,8 @@ def test_download_breaks_off_is_resumed_checked_and_unpacked(server, tmp_path, v
     arguments = ["--download", "--root", tmp_path / "new", "--url", server, "--sha256", sha256]
     first = visa_json(*arguments)
     assert first.returncode == 2
-    assert "broke off at" in first.stderr
-    assert "run the command again to go on" in first.stderr
+    assert "the server stopped after" in first.stderr
+    assert "run the command again to resume" in first.stderr
     second = visa_json(*arguments)
     assert second.returncode == 0, second.stderr
     assert Handler.answers == ["from 0", f"from {len(Handler.content) // 2}"]

@@ -239,7 +239,7 @@ def test_a_tag_of_the_hub_that_cannot_be_fetched_is_an_error(monkeypatch, tmp_pa
         raise FileNotFoundError("no network")
 
     monkeypatch.setattr(open_clip, "download_pretrained", fail)
-    with pytest.raises(UserError, match=r"cannot be downloaded \(no network\); fetch no/such"):
+    with pytest.raises(UserError, match=r"cannot be downloaded \(no network\); download no/such"):
         clip_model(ARCH, None, pre_trained="a_tag")
 
 
@@ -293,14 +293,18 @@ def test_torchvision_weights_with_and_without_counted_batches(tmp_path, has_coun
 def test_torchvision_weights_of_another_network(tmp_path):
     source = TorchvisionImageEncoder((64, 64), True, True, arch="resnet18", pre_trained="false")
     torch.save(source.trunk.state_dict(), tmp_path / "m.pt")
-    with pytest.raises(ValueError, match=r"m\.pt: not the weights of resnet18: see '0.weight'"):
+    with pytest.raises(
+        ValueError, match=r"m\.pt: these are not the weights of resnet18: '0.weight'"
+    ):
         TorchvisionImageEncoder(
             (64, 64), True, True, arch="resnet18", pre_trained=str(tmp_path / "m.pt")
         )
 
 
 def test_torchvision_weights_that_are_not_there(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match=r"'maybe' is no file; else: true, false, IMAGENET1K_V1"):
+    with pytest.raises(
+        ValueError, match=r"'maybe' is not a file; write a file, true, false, or IMA"
+    ):
         TorchvisionImageEncoder((64, 64), True, True, arch="resnet50", pre_trained="maybe")
 
 
