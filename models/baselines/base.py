@@ -4,13 +4,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import open_clip
 import torch
 from open_clip.transformer import QuickGELU
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,10 +20,9 @@ from models.encoders.clip import RANDOM, clip_model, image_statistics
 from models.encoders.clip_text import check_causal, embed_sentences
 from models.encoders.tower import Tower, normalize
 from utils.batch import Batch
-from utils.checkpoint import state_hash, write_bytes
+from utils.checkpoint import state_hash
 
 Activation = Literal["own", "gelu", "quick_gelu"]
-PROMPT_CACHE = Path("data/cache")
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
 
 
@@ -45,7 +42,6 @@ class ClipBaseline(AnomalyModel):
         prompts: What is said about an object.
         per_prompt_norm: Whether each sentence's embedding gets length 1 before their mean is taken.
         underscore: Whether the underscores in an object's name stay there.
-        prompt_cache: Folder where embeddings of sentences are kept; ``None``: nowhere.
     """
 
     temperature: float = 0.01  # of the softmax over the two cosines of an image
@@ -64,7 +60,6 @@ class ClipBaseline(AnomalyModel):
         prompts: Prompts | None = None,
         per_prompt_norm: bool = True,
         underscore: bool = False,
-        prompt_cache: Path | None = None,
     ) -> None:
         super().__init__()
         self.clip = clip_model(
@@ -79,7 +74,7 @@ class ClipBaseline(AnomalyModel):
         self.feature_dim = self.clip.text.output_dim
         self.tokenize = open_clip.get_tokenizer(arch)
         self.prompts, self.per_prompt_norm = prompts, per_prompt_norm
-        self.underscore, self.prompt_cache = underscore, prompt_cache
+        self.underscore = underscore
         self._texts: dict[str, Tensor] = {}
         self._weights_hash = ""
         if pre_trained != RANDOM:
@@ -128,22 +123,17 @@ class ClipBaseline(AnomalyModel):
 
     @torch.no_grad()
     def _recall(self, name: str) -> Tensor:
-        """The texts of one object, from disk where they have been computed before."""
+        """The texts of one object, from the store if they have been computed before."""
         assert self.prompts is not None  # a method without prompts has texts of its own
         spoken = name if self.underscore else name.replace("_", " ")
         sentences = self.prompts.sentences(spoken)
-        device = self.mean.device
-        if self.prompt_cache is None:
-            return self._average(sentences).to(device)
-        known = json.dumps([sentences, self.per_prompt_norm])
-        key = f"{self._hash_of_weights()}-{hashlib.sha256(known.encode()).hexdigest()[:16]}"
-        file = self.prompt_cache / f"{key}.prompts"
-        try:
-            return load(file.read_bytes())["texts"].to(device)
-        except (OSError, SafetensorError, KeyError):  # not there, or cut off: made anew
-            texts = self._average(sentences)
-        write_bytes(save({"texts": texts.cpu()}), file)
-        return texts.to(device)
+        content = self.store.load_or_make(
+            [self._hash_of_weights(), json.dumps([sentences, self.per_prompt_norm])],
+            "prompts",
+            lambda: save({"texts": self._average(sentences).cpu()}),
+            f"embeddings of {sum(map(len, sentences))} sentences about {spoken}",
+        )
+        return load(content)["texts"].to(self.mean.device)
 
     def _average(self, sentences: tuple[list[str], list[str]]) -> Tensor:
         rows = []

@@ -1,11 +1,10 @@
 """CLIP as it is: two sentences about the object, and the image is whichever it is closer to."""
 
-from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
-from models.baselines.base import PROMPT_CACHE, ClipBaseline
+from models.baselines.base import ClipBaseline
 from models.baselines.prompts import CLIP_PROMPTS
 from models.baselines.vit import Interpolation, check_plain, embed_image
 
@@ -29,7 +28,6 @@ class Clip(ClipBaseline):
             code leaves it out, and does not say which way the published figure was made.
         positions: How positional embeddings get to another image size.
         underscore: Whether the underscores in an object's name stay there.
-        prompt_cache: Folder where embeddings of sentences are kept; ``null``: nowhere.
 
     Raises:
         ValueError: As :func:`models.encoders.clip.clip_model`, or if ``ln_post`` is off for a tower
@@ -50,7 +48,6 @@ class Clip(ClipBaseline):
         ln_post: bool = True,
         positions: Interpolation = "bicubic",
         underscore: bool = False,
-        prompt_cache: Path | None = PROMPT_CACHE,
     ) -> None:
         super().__init__(
             image_size,
@@ -60,7 +57,6 @@ class Clip(ClipBaseline):
             positions=positions,
             prompts=CLIP_PROMPTS[prompts],
             underscore=underscore,
-            prompt_cache=prompt_cache,
         )
         self.ln_post = ln_post
         if not ln_post:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Output
-from models.baselines.base import PROMPT_CACHE, Activation, ClipBaseline, compare, exactly
+from models.baselines.base import Activation, ClipBaseline, compare, exactly
 from models.baselines.prompts import VAND_PROMPTS
 from models.baselines.vit import check_plain, embed, grid_of, last_block, project, run_block
 from utils.batch import Batch
@@ -38,7 +38,6 @@ class Vand(ClipBaseline):
         temperature: Of the softmax over the two cosines of the image. The published one is that of
             OpenAI's weights; with others, whose cosines differ by more than 0.15, scores would tie
             at 1.
-        prompt_cache: Folder where embeddings of sentences are kept; ``null``: nowhere.
 
     Raises:
         ValueError: As :func:`models.encoders.clip.clip_model`, if there is no such block, or if
@@ -62,7 +61,6 @@ class Vand(ClipBaseline):
         underscore: bool = True,
         released: Path | None = None,
         temperature: float = 0.01,
-        prompt_cache: Path | None = PROMPT_CACHE,
     ) -> None:
         super().__init__(
             image_size,
@@ -73,7 +71,6 @@ class Vand(ClipBaseline):
             prompts=VAND_PROMPTS,
             per_prompt_norm=per_prompt_norm,
             underscore=underscore,
-            prompt_cache=prompt_cache,
         )
         check_plain(self.clip.visual, arch)
         check_levels(levels, self.clip.visual)

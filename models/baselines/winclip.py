@@ -1,7 +1,6 @@
 """WinCLIP: a prompt ensemble for the image, and windows of patches for the map."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Output
-from models.baselines.base import PROMPT_CACHE, ClipBaseline, compare, exactly
+from models.baselines.base import ClipBaseline, compare, exactly
 from models.baselines.prompts import WINCLIP_PROMPTS
 from models.baselines.vit import (
     after_asking,
@@ -50,7 +49,6 @@ class WinClip(ClipBaseline):
             0.07 as in Accurate-WinCLIP and anomalib, 0.01 in mala-lab/WinCLIP.
         shots: Normal references per object (WinCLIP+); 0: zero-shot.
         underscore: Whether the underscores in an object's name stay there.
-        prompt_cache: Folder where embeddings of sentences are kept; ``null``: nowhere.
 
     Raises:
         ValueError: As :func:`models.encoders.clip.clip_model`, or if the picture is no row of
@@ -72,7 +70,6 @@ class WinClip(ClipBaseline):
         temperature: float = 0.07,
         shots: int = 0,
         underscore: bool = False,
-        prompt_cache: Path | None = PROMPT_CACHE,
     ) -> None:
         side, width = image_size
         if width % side:
@@ -87,7 +84,6 @@ class WinClip(ClipBaseline):
             prompts=WINCLIP_PROMPTS[prompts],
             per_prompt_norm=per_prompt_norm,
             underscore=underscore,
-            prompt_cache=prompt_cache,
         )
         check_plain(self.clip.visual, arch)
         self.side, self.temperature, self.num_references = side, temperature, shots
