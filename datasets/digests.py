@@ -57,7 +57,7 @@ class Files:
     def __init__(self, root: Path, paths: Sequence[str], store: Store) -> None:
         self.base, self.facts = os.path.realpath(root), store.facts
         self.stamps = {path: self._stamp(path) for path in paths}
-        remembered = self.facts.get_all(self._key(""))
+        remembered = self.facts.get(map(self._key, self.stamps), start=self._key(""))
         self.digests: dict[str, str] = {}
         for path, stamp in self.stamps.items():
             fact = remembered.get(self._key(path), b"")

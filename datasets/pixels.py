@@ -212,7 +212,7 @@ class ImageStore:
 
 
 def content_parts(digests: Sequence[str], view: View) -> list[str]:
-    """What decoded pictures depend on, for :func:`utils.store.hash_of`.
+    """What decoded pictures depend on, for :func:`utils.cache_files.hash_of`.
 
     Args:
         digests: SHA-256 of the pictures' files, in any order that matters.

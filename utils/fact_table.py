@@ -2,11 +2,11 @@
 
 import sqlite3
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
+from zlib import crc32
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -15,6 +15,7 @@ from utils.errors import UserError
 
 T = TypeVar("T")
 _KEYS_AT_ONCE = 500  # SQLite before 3.32 allows 999 values in a query
+_IN_RANGE = "SELECT {} FROM facts WHERE key >= ? AND key < ?"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _memory: dict[str, bytes] = {}
 
@@ -23,7 +24,7 @@ class FactTable:
     """Bytes under keys.
 
     A row with a wrong checksum counts as absent. A file that is not a database any more is removed
-    and started again.
+    and started again. All methods raise UserError if the file cannot be used.
 
     Args:
         file: The database; ``None``: facts are kept in the memory of this process, once for all
@@ -33,51 +34,55 @@ class FactTable:
     def __init__(self, file: Path | None) -> None:
         self.file = file
 
-    def get(self, keys: Iterable[str]) -> dict[str, bytes]:
-        """The facts under ``keys``; those that are not there are left out."""
+    def get(self, keys: Iterable[str], start: str = "") -> dict[str, bytes]:
+        """The facts under ``keys``; those that are not there are left out.
+
+        Args:
+            keys: What is wanted.
+            start: The beginning of all of them, if most keys with this beginning are wanted: then
+                they are read in one go, in a third of the time.
+        """
         if self.file is None:
             return {key: _memory[key] for key in keys if key in _memory}
-        names = list(dict.fromkeys(map(_encoded, keys)))
+        wanted = {key.encode(errors="surrogateescape"): key for key in keys}
+        names = list(wanted)
+        parts = [names[i : i + _KEYS_AT_ONCE] for i in range(0, len(names), _KEYS_AT_ONCE)]
 
         def read(table: sqlite3.Connection) -> dict[str, bytes]:
-            facts: dict[str, bytes] = {}
-            for start in range(0, len(names), _KEYS_AT_ONCE):
-                part = names[start : start + _KEYS_AT_ONCE]
-                marks = ",".join("?" * len(part))
-                query = f"SELECT * FROM facts WHERE key IN ({marks})"  # noqa: S608
-                facts |= _checked(table.execute(query, part))
-            return facts
+            if start:
+                found = list(table.execute(_IN_RANGE.format("*"), _range(start)))
+            else:
+                query = "SELECT * FROM facts WHERE key IN ({})"
+                found = [
+                    row
+                    for part in parts
+                    for row in table.execute(query.format(",".join("?" * len(part))), part)
+                ]
+            return {
+                wanted[key]: fact
+                for key, checksum, fact in found
+                if key in wanted and isinstance(fact, bytes) and crc32(fact, crc32(key)) == checksum
+            }
 
-        return self._use(read) if names else {}
-
-    def get_all(self, start: str) -> dict[str, bytes]:
-        """The facts whose keys begin with ``start``; faster than naming each of many keys."""
-        if self.file is None:
-            return {key: fact for key, fact in _memory.items() if key.startswith(start)}
-        query = "SELECT * FROM facts WHERE key >= ? AND key < ?"
-        return self._use(lambda table: _checked(table.execute(query, _range(start))))
+        return self._use(read) if wanted else {}
 
     def keys(self, start: str) -> set[str]:
         """The keys that begin with ``start``."""
         if self.file is None:
             return {key for key in _memory if key.startswith(start)}
-        query = "SELECT key FROM facts WHERE key >= ? AND key < ?"
-        return self._use(
-            lambda table: {_decoded(key) for (key,) in table.execute(query, _range(start))}
-        )
+
+        names = self._use(lambda table: list(table.execute(_IN_RANGE.format("key"), _range(start))))
+        return {name.decode(errors="surrogateescape") for (name,) in names}
 
     def put(self, facts: Mapping[str, bytes]) -> None:
-        """Adds facts; an earlier one under the same key is replaced.
-
-        Raises:
-            UserError: If the file cannot be written; so do the methods that read.
-        """
+        """Adds facts; an earlier one under the same key is replaced."""
         if self.file is None:
             _memory.update(facts)
             return
+        names = [key.encode(errors="surrogateescape") for key in facts]
         rows = [
-            (key, _checksum(key, fact), fact)
-            for key, fact in zip(map(_encoded, facts), facts.values(), strict=True)
+            (name, crc32(fact, crc32(name)), fact)
+            for name, fact in zip(names, facts.values(), strict=True)
         ]
         if rows:
             query = "REPLACE INTO facts VALUES (?, ?, ?)"
@@ -116,27 +121,7 @@ def _opened(file: Path, work: Callable[[sqlite3.Connection], T]) -> T:
         return work(table)
 
 
-def _encoded(key: str) -> bytes:
-    return key.encode(errors="surrogateescape")  # names of files may be no UTF-8
-
-
-def _decoded(key: bytes) -> str:
-    return key.decode(errors="surrogateescape")
-
-
-def _checksum(key: bytes, value: bytes) -> int:
-    return zlib.crc32(value, zlib.crc32(key))
-
-
-def _checked(rows: Iterable[tuple[bytes, int, bytes]]) -> dict[str, bytes]:
-    return {
-        _decoded(key): value
-        for key, checksum, value in rows
-        if isinstance(value, bytes) and _checksum(key, value) == checksum
-    }
-
-
 def _range(start: str) -> tuple[bytes, bytes]:
     """The first key that begins with ``start``, and the first one after all of these."""
-    first = _encoded(start)
+    first = start.encode(errors="surrogateescape")
     return first, first[:-1] + bytes([first[-1] + 1])

@@ -1,13 +1,8 @@
-"""The folder for what takes long to make: each file is made once, for all runs and processes.
-
-A file's name is a hash of everything that its content depends on, and four check digits: by them
-the store recognizes its own files, whatever else is in the folder and however they are damaged.
-"""
+"""The folder for what takes long to make: each file is made once, for all runs and processes."""
 
 import hashlib
 import math
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -20,22 +15,12 @@ from weakref import WeakSet
 
 from tqdm import tqdm
 
+from utils.cache_files import KINDS, description, file_name, is_own
 from utils.errors import UserError
 from utils.fact_table import FactTable
-from utils.former_caches import is_former
 from utils.lock import locked
 
 FOLDER = Path("data/cache")
-KINDS = {  # by suffix
-    "pixels": "decoded images",
-    "targets": "answers of a teacher",
-    "prompts": "embeddings of sentences",
-}
-_FACTS = "checksums of images and results of checks"
-_NAME = re.compile(
-    rf"([0-9a-f]{{16}})-([0-9a-f]{{4}})"
-    rf"\.(?:{'|'.join(KINDS)}|txt|sqlite)(?:\.part|\.lock|-journal)?"
-)
 _OTHERWISE = "name another folder with dataset.cache=FOLDER, or use none with dataset.cache=null"
 
 
@@ -47,15 +32,6 @@ class Entry:
 
 
 _in_use: WeakSet[Entry] = WeakSet()
-
-
-def hash_of(parts: Iterable[str]) -> str:
-    """16 hex digits that name ``parts``, in this order."""
-    content = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode(errors="surrogatepass")
-        content.update(b"%d:%b" % (len(encoded), encoded))  # ["ab"] is not ["a", "b"]
-    return content.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -101,16 +77,8 @@ class Store:
         return content
 
     def load(self, parts: Iterable[str], suffix: str) -> bytes | None:
-        """The content of a file; ``None`` if it has to be made."""
+        """As :meth:`load_or_make`; ``None`` if the content would have to be made."""
         return None if self.folder is None else _read(self._path(parts, suffix))
-
-    def save(self, parts: Iterable[str], suffix: str, content: bytes, about: str) -> None:
-        """Keeps ``content`` for :meth:`load`; arguments as for :meth:`load_or_make`."""
-        if self.folder is None:
-            return
-        file = self._path(parts, suffix)
-        with self._locked(file):
-            self._keep(file, content, about)
 
     def open(
         self,
@@ -152,11 +120,11 @@ class Store:
         files = self._own_files()
         lines = []
         for file, stat in files.items():
-            if file.suffix[1:] in (*KINDS, "sqlite"):
+            if file.suffix[1:] in KINDS:
                 used = datetime.fromtimestamp(stat.st_mtime, tz=UTC)
                 lines.append(
                     f"{stat.st_size / 1e9:9.3f} GB, used {used:%Y-%m-%d %H:%M}  "
-                    f"{file.name}  {_about(file)}"
+                    f"{file.name}  {description(file)}"
                 )
         total = sum(stat.st_size for stat in files.values())
         return [*lines, f"{self.folder}: {len(files)} files, {total / 1e9:.3f} GB"]
@@ -186,14 +154,13 @@ class Store:
         files = {}
         for file in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             with suppress(FileNotFoundError):  # another process has removed it
-                if file.is_file() and not file.is_symlink() and (_is_own(file) or is_former(file)):
+                if file.is_file() and not file.is_symlink() and is_own(file):
                     files[file] = file.stat()
         return files
 
     def _path(self, parts: Iterable[str], suffix: str) -> Path:
         assert self.folder is not None
-        name = hash_of((suffix, *parts))
-        return self.folder / f"{name}-{_check_digits(name)}.{suffix}"
+        return self.folder / file_name(parts, suffix)
 
     @contextmanager
     def _locked(self, file: Path) -> Iterator[None]:
@@ -236,8 +203,9 @@ class Store:
         """
         assert self.folder is not None
         if self.limit is not None:
-            own = {f: s for f, s in self._own_files().items() if f.suffix[1:] in KINDS}
-            sizes = {f: own[f].st_size for f in sorted(own, key=lambda f: own[f].st_mtime)}
+            files = sorted(self._own_files().items(), key=lambda item: item[1].st_mtime)
+            kinds = KINDS.keys() - {"sqlite"}
+            sizes = {file: stat.st_size for file, stat in files if file.suffix[1:] in kinds}
             in_use = {entry.file for entry in _in_use}
             needed = nbytes + sum(size for file, size in sizes.items() if file in in_use)
             if needed > self.limit:
@@ -250,8 +218,8 @@ class Store:
             for file in (file for file in sizes if file not in in_use):
                 if total > self.limit:
                     total -= sizes[file]
-                    file.unlink(missing_ok=True)
-                    file.with_suffix(".txt").unlink(missing_ok=True)
+                    for path in filter(is_own, (file.with_suffix(".txt"), file)):
+                        path.unlink(missing_ok=True)
         free = shutil.disk_usage(self.folder).free
         if free < nbytes:
             raise UserError(
@@ -261,26 +229,6 @@ class Store:
 
 
 NOWHERE = Store(None)
-
-
-def _is_own(file: Path) -> bool:
-    name = _NAME.fullmatch(file.name)
-    return name is not None and name[2] == _check_digits(name[1])
-
-
-def _check_digits(name: str) -> str:
-    return hash_of(("check digits", name))[:4]
-
-
-def _about(file: Path) -> str:
-    """The description beside ``file``, in one line."""
-    if not _is_own(file):
-        return "of an earlier version, not used any more"
-    try:
-        text = file.with_suffix(".txt").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    return " ".join(text.split())[:200] or KINDS.get(file.suffix[1:], _FACTS)
 
 
 def _read(file: Path) -> bytes | None:
@@ -299,7 +247,7 @@ def _read(file: Path) -> bytes | None:
 
 def _touch(file: Path) -> None:
     """Says that ``file`` was used now."""
-    with suppress(OSError):  # somebody else's file; it only goes earlier
+    with suppress(OSError):  # it is only removed earlier
         os.utime(file)
 
 

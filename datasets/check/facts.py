@@ -1,6 +1,5 @@
 """What the files of a data set hold: each content is decoded once and remembered."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,11 +137,11 @@ def collect(
 
 
 def _packed(facts: Facts) -> bytes:
-    numbers = json.dumps([facts.width, facts.height, facts.mode, facts.marked])
-    return numbers.encode() + b"\n" + facts.thumbnail
+    numbers = f"{facts.width} {facts.height} {facts.marked} {facts.mode}\n"
+    return numbers.encode() + facts.thumbnail
 
 
 def _unpacked(content: bytes, digest: str) -> Facts:
     numbers, _, thumbnail = content.partition(b"\n")
-    width, height, mode, marked = json.loads(numbers)
-    return Facts(width, height, mode, digest, thumbnail, marked)
+    width, height, marked, mode = numbers.decode().split(" ", maxsplit=3)
+    return Facts(int(width), int(height), mode, digest, thumbnail, int(marked))

@@ -17,6 +17,7 @@ from jobs.training.training import train
 from options.comparison_file import Column, Comparison
 from options.dump import flatten
 from options.schema import Dataset, Run, Stage
+from utils.cache_files import hash_of
 from utils.checkpoint import state_hash, write_bytes
 from utils.console import say
 from utils.device import Machine
@@ -24,7 +25,6 @@ from utils.errors import UserError
 from utils.evaluation import per_object
 from utils.provenance import code_hash, commit, environment
 from utils.ranks import joined, share
-from utils.store import hash_of
 
 _PUBLISHED = (
     "As published, on other images: the prevalence differs from the table above and between these "

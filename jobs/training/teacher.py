@@ -77,7 +77,7 @@ def ask_once(
         answers = _ask(teacher, batches, machine)
         if local_rank() == 0:  # each machine may have a cache of its own
             about = f"answers of a teacher about {len(texts)} images of {data.root}"
-            data.store.store.save(parts, "targets", save(answers), about)
+            data.store.store.load_or_make(parts, "targets", lambda: save(answers), about)
     device = machine.device
     paths = [record.path for record in data.train]
     return TableTargets(paths, answers["logits"].to(device), answers["features"].to(device))
