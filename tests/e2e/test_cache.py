@@ -10,7 +10,9 @@ import check as check_py
 import compare as compare_py
 import run as run_py
 import test as test_py
-from tests.fixtures import write_smoke, write_visa
+from options.load import load
+from tests.fixtures import session_of, write_smoke, write_visa
+from utils.store import Store
 
 COMPARISON = """
 dir: {folder}/out
@@ -55,6 +57,13 @@ def test_without_a_cache_nothing_is_written_outside_the_folder_of_the_run(
     names = ["comparison.yaml", "out", "report", "run", "smoke.yaml"]
     assert sorted(path.name for path in runs.iterdir()) == names
     assert not [path for path in runs.rglob("*") if path.suffix in (".pixels", ".sqlite", ".lock")]
+
+
+def test_every_network_keeps_its_sentences_where_the_run_keeps_everything(smoke):
+    run = load(smoke / "smoke.yaml", [f"dataset.cache={smoke}/cache", "dataset.cache_gb=2"])
+    session = session_of(run)
+    for network in (session.network("student"), session.untrained("student")):
+        assert network.model.store == Store(smoke / "cache", 2 * 10**9)
 
 
 def write_line(root, brightness):

@@ -131,7 +131,8 @@ def test_open_clip_would_not_cut_a_sentence():
 def build(name="winclip", seed=0, folder=None, **options):
     torch.manual_seed(seed)
     model = METHODS[name]((64, 64), True, **{**TINY, **options}).eval()
-    model.store = Store(folder)
+    if folder is not None:
+        model.store = Store(folder)
     return model
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -362,6 +363,15 @@ def test_what_this_process_reads_is_never_removed(visa_root, train, tmp_path):
     assert not file.exists()
 
 
+def test_what_this_process_reads_stays_even_if_it_is_the_longest_unused(visa_root, train, tmp_path):
+    found = cached(tmp_path, visa_root, train)
+    os.utime(found.entry.file, (0, 0))
+    other = cached(tmp_path, visa_root, train, View((16, 24), "pad")).entry.file
+    cached(tmp_path, visa_root, train, View((24, 16), "full"), limit=2 * len(train) * ROW_BYTES)
+    assert found.entry.file.exists()
+    assert not other.exists()
+
+
 def test_one_that_is_larger_than_all_may_be(visa_root, train, tmp_path):
     with pytest.raises(UserError, match=r"write dataset\.cache_gb=0\.1, or name another folder wi"):
         cached(tmp_path, visa_root, train, limit=1000)
@@ -423,3 +433,17 @@ def test_a_file_is_hashed_once_until_something_of_it_changes(tmp_path, hashed, f
     assert sorted(hashed[3:]) == ["0.bmp", "1.bmp", "2.bmp"]
     images.digests(records)
     assert len(hashed) == 6
+
+
+@pytest.mark.parametrize("field", ["st_size", "st_mtime_ns", "st_ctime_ns", "st_ino"])
+def test_each_property_of_a_file_counts(tmp_path, hashed, monkeypatch, field):
+    images = ImageStore(tmp_path / "line", Store(tmp_path / "cache"))
+    records = uniform(images.root, 10, count=1)
+    images.digests(records)
+    stat = (images.root / "0.bmp").stat()
+    fields = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+    found = {name: getattr(stat, name) + (name == field) for name in fields}
+    fake = SimpleNamespace(path=os.path, stat=lambda _: SimpleNamespace(**found))
+    monkeypatch.setattr(digests, "os", fake)
+    images.digests(records)
+    assert len(hashed) == 2

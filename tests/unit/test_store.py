@@ -383,6 +383,15 @@ def test_a_flipped_byte_makes_no_fact_wrong(tmp_path, capsys):
     assert refused < 5
 
 
+@pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "NULL", "7"])
+def test_a_row_of_another_type_is_absent(tmp_path, value):
+    table = FactTable(tmp_path / "facts.sqlite")
+    table.put({"a": b"1", "b": b"2"})
+    with closing(sqlite3.connect(table.file)) as database, database:
+        database.execute(f"UPDATE facts SET value = {value} WHERE key = x'61'")
+    assert table.get(["a", "b"]) == {"b": b"2"}
+
+
 @pytest.mark.parametrize("damage", [b"", b"\0", b"garbage" * 999, "cut"])
 def test_a_damaged_table_is_made_again(tmp_path, damage):
     file = tmp_path / "facts.sqlite"
