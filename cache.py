@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 count, nbytes = store.clear()
                 left = len(list(args.dir.iterdir())) if args.dir.exists() else 0
-                others = f"; {left} that it did not write are left" if left else ""
+                others = f"; {left} others are left" if left else ""
                 sys.stdout.write(
                     f"{args.dir}: removed {count} files, {nbytes / 1e9:.3f} GB{others}\n"
                 )

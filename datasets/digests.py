@@ -16,6 +16,10 @@ from utils.store import Store
 
 T = TypeVar("T")
 _STAMP = struct.Struct("<QqqQ")  # size, mtime, ctime, inode
+# In images of file systems (squashfs, ISO) all times may be 0 or 1980 and inodes be counted: there,
+# a digest is remembered for this process only.
+_FIRST_TIME = 631_152_000_000_000_000  # 1990, in nanoseconds
+_PROCESS = os.urandom(8)
 _SAVED_AT_ONCE = 1000  # rows: an interrupted command continues after the last ones
 
 
@@ -61,8 +65,8 @@ class Files:
         self.digests: dict[str, str] = {}
         for path, stamp in self.stamps.items():
             fact = remembered.get(self._key(path), b"")
-            if fact[: _STAMP.size] == stamp:
-                self.digests[path] = fact[_STAMP.size :].hex()
+            if fact[:-32] == stamp:
+                self.digests[path] = fact[-32:].hex()
         self._unsaved: dict[str, bytes] = {}
 
     @property
@@ -102,7 +106,8 @@ class Files:
             stat = os.stat(f"{self.base}/{path}")  # noqa: PTH116 - pathlib takes twice as long
         except OSError:
             return b"missing"
-        return _STAMP.pack(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        stamp = _STAMP.pack(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        return stamp if stat.st_ctime_ns >= _FIRST_TIME else stamp + _PROCESS
 
 
 def in_threads(

@@ -167,8 +167,8 @@ class ImageStore:
             UserError: As :func:`datasets.digests.digests`.
         """
         paths = [record.path for record in records]
-        found = digests(self.root, paths, self.store, title="reading images")
-        return [found[path] for path in paths]
+        digest_of = digests(self.root, paths, self.store, title="reading images")
+        return [digest_of[path] for path in paths]
 
     def pixels(
         self, records: Sequence[Record], view: View, *, resident: torch.device | None = None
@@ -188,8 +188,8 @@ class ImageStore:
         whole = next((one for one in self.lists if paths <= {r.path for r in one}), records)
         before = self.digests(whole)
         digest_of = dict(zip([r.path for r in whole], before, strict=True))
-        path_of = {digest: path for path, digest in reversed(digest_of.items())}
-        # In order of content: neither names nor the order of a list make another file.
+        path_of = {digest: path for path, digest in digest_of.items()}
+        # Sorted by content: neither names nor the order of the list matter.
         row_of = {digest: row for row, digest in enumerate(sorted(path_of))}
 
         def write(out: BinaryIO) -> None:

@@ -23,6 +23,7 @@ _NAME = re.compile(
     rf"([0-9a-f]{{16}})-([0-9a-f]{{4}})\.(?:{'|'.join(KINDS)}|txt)(?:\.part|\.lock|-journal)?"
 )
 _KEY = "[0-9a-f]{16}"
+_HEADER_BYTES = 4096  # more than any of ours has
 
 
 def hash_of(parts: Iterable[str]) -> str:
@@ -73,7 +74,8 @@ def _check_digits(name: str) -> str:
 
 def _is_described(file: Path) -> bool:
     """Whether the description of decoded images is beside ``file``."""
-    about = json.loads(file.with_name(file.name[:16] + ".json").read_text(encoding="utf-8"))
+    with file.with_name(f"{file.name[:16]}.json").open("rb") as stream:
+        about = json.loads(stream.read(_HEADER_BYTES))
     return set(about) == {"images", "size", "resize", "root"}
 
 
@@ -81,7 +83,7 @@ def _holds_tensors(file: Path) -> bool:
     """Whether a teacher's answers or embeddings are in it, as safetensors."""
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
-        names = set(json.loads(stream.read(min(size, 4096))))
+        names = set(json.loads(stream.read(min(size, _HEADER_BYTES))))
     return names in ({"logits", "features"}, {"texts"})
 
 

@@ -50,17 +50,17 @@ class FactTable:
 
         def read(table: sqlite3.Connection) -> dict[str, bytes]:
             if start:
-                found = list(table.execute(_IN_RANGE.format("*"), _range(start)))
+                rows = list(table.execute(_IN_RANGE.format("*"), _range(start)))
             else:
                 query = "SELECT * FROM facts WHERE key IN ({})"
-                found = [
+                rows = [
                     row
                     for part in parts
                     for row in table.execute(query.format(",".join("?" * len(part))), part)
                 ]
             return {
                 wanted[key]: fact
-                for key, checksum, fact in found
+                for key, checksum, fact in rows
                 if key in wanted and isinstance(fact, bytes) and crc32(fact, crc32(key)) == checksum
             }
 

@@ -106,8 +106,8 @@ def collect(
     wanted = {kind + digest for digest in files.digests.values()}
     facts = store.facts.get(wanted)
     todo = [path for path in files.stamps if kind + files.digests.get(path, "") not in facts]
-    # Content that was in a file of another name or data set; a wanted row that is not there is
-    # damaged.
+    # Content of files with other names or of other data sets. What is wanted and not there was
+    # never looked at, or its row is damaged.
     seen = store.facts.keys(kind) - wanted if todo else set()
 
     def read(path: str) -> tuple[str, Facts | None]:
@@ -115,25 +115,18 @@ def collect(
         return digest, None if kind + digest in seen else look(root / path)
 
     fresh: dict[str, Facts] = {}
-
-    def add(path: str, digest: str, found: Facts) -> None:
-        fresh[path] = found if found.error else replace(found, sha256=digest)
-        files.remember(path, digest, {} if found.error else {kind + digest: _packed(found)})
-
-    copies = {}
-    for path, (digest, found) in in_threads(read, todo, title):
-        if found is None:
-            copies[path] = digest
-            files.remember(path, digest)
-        else:
-            add(path, digest, found)
-    facts |= store.facts.get(kind + digest for digest in copies.values())
-    for path, digest in copies.items():
-        if kind + digest not in facts:  # its row is damaged
-            add(path, digest, look(root / path))
+    for path, (digest, looked) in in_threads(read, todo, title):
+        rows = {}
+        if looked is not None:
+            fresh[path] = looked if looked.error else replace(looked, sha256=digest)
+            rows = {} if looked.error else {kind + digest: _packed(looked)}
+        files.remember(path, digest, rows)
     files.save()
-    known = {path: digest for path, digest in files.digests.items() if path not in fresh}
-    return fresh | {path: _unpacked(facts[kind + name], name) for path, name in known.items()}
+    copies = [path for path in todo if path not in fresh]
+    if copies:  # now that their digests are known, their facts are there, or damaged
+        fresh |= collect(root, copies, look, store=store, title=title)
+    old = {path: digest for path, digest in files.digests.items() if path not in fresh}
+    return fresh | {path: _unpacked(facts[kind + digest], digest) for path, digest in old.items()}
 
 
 def _packed(facts: Facts) -> bytes:

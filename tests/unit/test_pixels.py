@@ -440,10 +440,32 @@ def test_each_property_of_a_file_counts(tmp_path, hashed, monkeypatch, field):
     images = ImageStore(tmp_path / "line", Store(tmp_path / "cache"))
     records = uniform(images.root, 10, count=1)
     images.digests(records)
-    stat = (images.root / "0.bmp").stat()
-    fields = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
-    found = {name: getattr(stat, name) + (name == field) for name in fields}
-    fake = SimpleNamespace(path=os.path, stat=lambda _: SimpleNamespace(**found))
-    monkeypatch.setattr(digests, "os", fake)
+    change_stat(monkeypatch, **{field: getattr((images.root / "0.bmp").stat(), field) + 1})
     images.digests(records)
+    assert len(hashed) == 2
+
+
+def change_stat(monkeypatch, **changes):
+    """Lets files have other properties."""
+
+    def stat(path):
+        true = os.stat(path)  # noqa: PTH116
+        fields = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+        return SimpleNamespace(**{field: getattr(true, field) for field in fields} | changes)
+
+    monkeypatch.setattr(digests, "os", SimpleNamespace(path=os.path, stat=stat))
+
+
+@pytest.mark.parametrize("ctime", [0, 10**9, 315_532_800 * 10**9])
+def test_a_file_system_without_times_is_trusted_for_one_process(
+    tmp_path, hashed, monkeypatch, ctime
+):
+    """Another image may be mounted there the next time, with the same names, sizes and inodes."""
+    images = ImageStore(tmp_path / "line", Store(tmp_path / "cache"))
+    records = uniform(images.root, 10, count=1)
+    change_stat(monkeypatch, st_ctime_ns=ctime)
+    first = [images.digests(records) for _ in range(2)]
+    assert len(hashed) == 1
+    monkeypatch.setattr(digests, "_PROCESS", b"another!")
+    assert [images.digests(records), images.digests(records)] == first
     assert len(hashed) == 2

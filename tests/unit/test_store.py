@@ -237,9 +237,7 @@ def test_clear_removes_what_the_program_wrote_and_nothing_else(tmp_path, capsys)
     status, out, err = command(capsys, "--clear", "--dir", folder)
     assert (status, err) == (0, "")
     left = len(OTHERS) + 2
-    assert (
-        out == f"{folder}: removed {count} files, 0.000 GB; {left} that it did not write are left\n"
-    )
+    assert out == f"{folder}: removed {count} files, 0.000 GB; {left} others are left\n"
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
