@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-_PACKAGES = ("utils", "datasets", "models", "options")
+_PACKAGES = ("utils", "datasets", "models", "options", "jobs")
 
 
 def commit() -> str:
