@@ -30,7 +30,7 @@ check: lint test test-slow
 lint: $(VENV)/.installed
 	$(RUN) -m ruff format --config .ci/ruff.toml --check .
 	$(RUN) -m ruff check --config .ci/ruff.toml .
-	$(RUN) -m mypy --config-file .ci/mypy.ini utils datasets models options jobs demo benchmarks run.py test.py compare.py check.py visualize.py
+	$(RUN) -m mypy --config-file .ci/mypy.ini utils datasets models options jobs demo benchmarks $(wildcard *.py)
 
 docs: $(VENV)/.installed
 	$(RUN) -m options.document > docs/options.md

@@ -93,8 +93,7 @@ def build(name: str) -> AnomalyModel:
     """A method with random weights, always the same."""
     size, options = MODELS[name]
     torch.manual_seed(0)
-    extra = {} if name == "anomalyclip" else {"prompt_cache": None}
-    model: AnomalyModel = METHODS[name]((size, size), True, **options, **extra)
+    model: AnomalyModel = METHODS[name]((size, size), True, **options)
     return model.eval()
 
 

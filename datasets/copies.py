@@ -1,12 +1,14 @@
 """Which files are copies of each other, byte by byte."""
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.check.facts import collect, file_facts
+from datasets.digests import digests
 from datasets.record import Record
+from utils.store import NOWHERE, Store
 
 
 class Groups:
@@ -36,9 +38,7 @@ def same_bytes(digests: Mapping[str, str]) -> list[list[str]]:
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 
-def group_copies(
-    root: Path, records: Sequence[Record], *, cache: Path | None = None
-) -> list[Record]:
+def group_copies(root: Path, records: Sequence[Record], store: Store = NOWHERE) -> list[Record]:
     """The records, with files that are equal byte by byte in one group.
 
     Groups that share a copy become one. Only files of the same size are read.
@@ -46,27 +46,23 @@ def group_copies(
     Args:
         root: Folder the records' paths are relative to.
         records: The images; their files are there.
-        cache: Folder where it is kept what was read; ``None``: it is read each time.
+        store: Where it is remembered what was read.
 
     Raises:
-        UserError: If the cache cannot be used.
+        UserError: If the store cannot be used.
     """
     sizes = defaultdict(list)
     for record in records:
-        sizes[(root / record.path).stat().st_size].append(record.path)
+        sizes[os.stat(f"{root}/{record.path}").st_size].append(record.path)  # noqa: PTH116 - fast
     paths = [path for same in sizes.values() if len(same) > 1 for path in same]
     if not paths:
         return list(records)
-    known = (
-        collect(root, paths, file_facts, cache=cache, title="looking for copies")
-        if cache
-        else {path: file_facts(root / path) for path in paths}
-    )
+    known = digests(root, paths, store, title="looking for copies")
     names = {
-        path: f"copy {known[path].sha256[:12]}"
-        for same in same_bytes({path: facts.sha256 for path, facts in known.items()})
+        path: f"copy {known[path][:12]}"
+        for same in same_bytes(known)
         for path in same
-        if known[path].sha256  # else it cannot be read, which others will say
+        if known[path]  # else it cannot be read, which others report
     }
     groups = Groups()
     for record in records:

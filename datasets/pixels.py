@@ -1,16 +1,28 @@
 """Where an image's pixels come from: its file, a cache, or the memory of a device."""
 
+import threading
+import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.cache import open_cache
+from datasets.digests import digests, in_threads
 from datasets.image import View, read_view
 from datasets.record import Record
+from utils.console import say
+from utils.download import sha256_of
+from utils.errors import UserError
+from utils.store import Entry, Store
+
+_CRC_BYTES = 4
+_FORMAT = 4  # raise it when the same picture gives other bytes
 
 
 class Pixels(Protocol):
@@ -38,9 +50,13 @@ class DecodedPixels:
     records: Sequence[Record]
     view: View
 
+    def file(self, index: int) -> Path:
+        """The file of a picture."""
+        return self.root / self.records[index].path
+
     def __call__(self, index: int) -> Tensor:
         """As :class:`Pixels`."""
-        return read_view(self.root / self.records[index].path, self.view)
+        return read_view(self.file(index), self.view)
 
 
 @dataclass(frozen=True)
@@ -67,21 +83,92 @@ class ResidentPixels:
         return self.pixels[index].permute(2, 0, 1)
 
 
+class CachedPixels:
+    """Reads pictures out of a file of decoded ones.
+
+    It is read by position instead of being mapped into memory: the system's page cache is shared by
+    all processes either way, but a process that reads does not count as large as the file.
+
+    Each row of the file is a picture and its CRC-32, which is compared when the row is read for the
+    first time. A damaged row is decoded again and written again.
+
+    Args:
+        entry: The file.
+        decoded: The pictures themselves, for damaged rows.
+        digests: SHA-256 of the pictures' files.
+        rows: Which row of the file is each picture's.
+    """
+
+    def __init__(
+        self, entry: Entry, decoded: DecodedPixels, digests: Sequence[str], rows: Sequence[int]
+    ) -> None:
+        self.entry, self.decoded = entry, decoded
+        # Flat: as objects, those of ten million pictures would take gigabytes.
+        self.digests = b"".join(map(bytes.fromhex, digests))
+        self.rows = np.array(rows, dtype=np.int64)
+        self.is_checked = bytearray(len(rows))
+        self.is_damaged = False
+
+    def __call__(self, index: int) -> Tensor:
+        """As :class:`Pixels`."""
+        height, width = self.decoded.view.size
+        row = np.empty(_row_bytes(self.decoded.view), dtype=np.uint8)
+        try:
+            # Opened each time, in microseconds: a handle's position is shared by forked processes.
+            with self.entry.file.open("rb", buffering=0) as file:
+                file.seek(int(self.rows[index]) * len(row))
+                is_whole = file.readinto(row.data) == len(row)
+        except OSError:  # another process has removed it
+            is_whole = False
+        if not is_whole:  # a longer file would have empty rows, which others may have checked
+            return self._decoded(index)
+        if not self.is_checked[index] and not _is_right(row):
+            return self._repaired(index)
+        self.is_checked[index] = True
+        return torch.from_numpy(row[:-_CRC_BYTES].reshape(height, width, 3)).permute(2, 0, 1)
+
+    def _decoded(self, index: int) -> Tensor:
+        """A picture from its own file; the first time, one line is printed."""
+        if not self.is_damaged:
+            first = self.decoded.file(index)
+            say(f"{self.entry.file}: damaged or removed; decoded again where needed, first {first}")
+        self.is_damaged = True
+        return self.decoded(index)
+
+    def _repaired(self, index: int) -> Tensor:
+        """As :meth:`_decoded`; the row is written again, unless the picture is another one now."""
+        pixels, path = self._decoded(index), self.decoded.file(index)
+        with suppress(OSError):  # it is decoded again the next time, too
+            if sha256_of(path) == self.digests[32 * index : 32 * index + 32].hex():
+                with self.entry.file.open("r+b") as file:
+                    file.seek(int(self.rows[index]) * _row_bytes(self.decoded.view))
+                    file.write(_row(pixels))
+        return pixels
+
+
 @dataclass(frozen=True)
 class ImageStore:
     """A folder of pictures, and where their decoded pixels are kept.
 
     Attributes:
         root: Folder the records' paths are relative to.
-        cache: Folder of decoded pictures; ``None``: a picture is decoded each time it is read.
-        limit: Bytes that all caches may take together.
-        lists: Lists that are decoded as a whole, so that a part of one needs no cache of its own.
+        store: Keeps decoded pictures; without a folder, a picture is decoded each time it is read.
+        lists: Lists that are decoded as a whole, so that a part of one needs no file of its own.
     """
 
     root: Path
-    cache: Path | None
-    limit: int
+    store: Store
     lists: Sequence[Sequence[Record]] = ()
+
+    def digests(self, records: Sequence[Record]) -> list[str]:
+        """The SHA-256 of each picture's file; empty for a file that cannot be read.
+
+        Raises:
+            UserError: As :func:`datasets.digests.digests`.
+        """
+        paths = [record.path for record in records]
+        digest_of = digests(self.root, paths, self.store, title="reading images")
+        return [digest_of[path] for path in paths]
 
     def pixels(
         self, records: Sequence[Record], view: View, *, resident: torch.device | None = None
@@ -89,12 +176,84 @@ class ImageStore:
         """The pixels of ``records``; with ``resident``, all of them in that device's memory.
 
         Raises:
-            UserError: As :func:`datasets.cache.open_cache`.
+            UserError: If a picture cannot be read, or as :meth:`utils.store.Store.open`.
         """
-        pixels: Pixels = DecodedPixels(self.root, records, view)
-        if self.cache is not None:
-            whole = next((one for one in self.lists if set(records) <= set(one)), records)
-            pixels = open_cache(
-                self.cache, self.root, whole, view, wanted=records, limit=self.limit
-            )
+        decoded = DecodedPixels(self.root, records, view)
+        pixels = decoded if self.store.folder is None else self._cached(decoded)
         return pixels if resident is None else ResidentPixels.of(pixels, len(records), resident)
+
+    def _cached(self, decoded: DecodedPixels) -> CachedPixels:
+        records, view = decoded.records, decoded.view
+        paths = {record.path for record in records}
+        whole = next((one for one in self.lists if paths <= {r.path for r in one}), records)
+        before = self.digests(whole)
+        digest_of = dict(zip([r.path for r in whole], before, strict=True))
+        path_of = {digest: path for path, digest in digest_of.items()}
+        # Sorted by content: neither names nor the order of the list matter.
+        row_of = {digest: row for row, digest in enumerate(sorted(path_of))}
+
+        def write(out: BinaryIO) -> None:
+            _decode([path_of[digest] for digest in row_of], self.root, view, out)
+            if self.digests(whole) != before:
+                raise UserError(
+                    f"{self.root}: images changed while they were decoded; run it again"
+                )
+
+        entry = self.store.open(
+            content_parts(list(row_of), view),
+            "pixels",
+            len(row_of) * _row_bytes(view),
+            write,
+            f"{len(row_of)} decoded images, {view.size[0]}x{view.size[1]}, {view.resize}, of "
+            f"{self.root}",
+        )
+        mine = [digest_of[record.path] for record in records]
+        return CachedPixels(entry, decoded, mine, [row_of[digest] for digest in mine])
+
+
+def content_parts(digests: Sequence[str], view: View) -> list[str]:
+    """What decoded pictures depend on, for :func:`utils.cache_files.hash_of`.
+
+    Args:
+        digests: SHA-256 of the pictures' files, in any order that matters.
+        view: From picture to pixels.
+    """
+    return [f"{_FORMAT} {vars(view)}", *digests]
+
+
+def _decode(paths: Sequence[str], root: Path, view: View, out: BinaryIO) -> None:
+    """Writes the rows of ``paths``.
+
+    Raises:
+        UserError: If pictures cannot be read.
+    """
+    rows, turn = {path: row for row, path in enumerate(paths)}, threading.Lock()
+
+    def decode(path: str) -> str:
+        try:
+            row = _row(read_view(root / path, view))
+        except UserError as error:
+            return str(error)
+        with turn:
+            out.seek(rows[path] * len(row))
+            out.write(row)
+        return ""
+
+    errors = {path: error for path, error in in_threads(decode, paths, "decoding") if error}
+    if errors:
+        more = f" (and {len(errors) - 1} more like it)" if len(errors) > 1 else ""
+        raise UserError(f"{errors[min(errors)]}{more}")
+
+
+def _row_bytes(view: View) -> int:
+    return view.size[0] * view.size[1] * 3 + _CRC_BYTES
+
+
+def _row(pixels: Tensor) -> bytes:
+    content = pixels.permute(1, 2, 0).numpy().tobytes()
+    return content + zlib.crc32(content).to_bytes(_CRC_BYTES, "little")
+
+
+def _is_right(row: NDArray[np.uint8]) -> bool:
+    content, crc = row[:-_CRC_BYTES], row[-_CRC_BYTES:]
+    return zlib.crc32(content.data) == int.from_bytes(crc.tobytes(), "little")

@@ -13,7 +13,7 @@ from datasets.image_text import Batches, Guide, ImageText
 from datasets.mask import Masks
 from datasets.pixels import ImageStore, Pixels, ResidentPixels
 from datasets.record import Record
-from jobs.data import Data
+from jobs.data import Data, store_of
 from jobs.job import Job
 from models.base import AnomalyModel
 from models.methods import METHODS
@@ -34,6 +34,7 @@ def build_model(run: Run, name: str) -> AnomalyModel:
     seed_everything(derive(run.misc.seed, name, "weights"))
     stage = run.stages[name]
     model: AnomalyModel = stage.model.build(METHODS, stage.image.height_width, load_weights=True)
+    model.store = store_of(run)
     return model
 
 

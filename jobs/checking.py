@@ -8,7 +8,7 @@ from datasets.check.inspection import inspect
 from datasets.check.report import table, write_report
 from datasets.record import Splits
 from jobs.build import needs_masks
-from jobs.data import Data, read_splits
+from jobs.data import Data, read_splits, store_of
 from options.schema import Run, Source
 from utils.console import say
 from utils.errors import UserError
@@ -45,7 +45,7 @@ def _report(run: Run, options: Source, folder: Path) -> str:
     inspection = inspect(
         options.dir,
         read_splits(options),
-        cache=run.dataset.cache,
+        store=store_of(run),
         allow_leak=run.dataset.allow_leak,
     )
     page = write_report(inspection, folder, f"Data of {run.command}")
@@ -98,7 +98,7 @@ def check_data(run: Run, data: Iterable[Data]) -> None:
             inspection = inspect(
                 root,
                 splits,
-                cache=run.dataset.cache,
+                store=store_of(run),
                 allow_leak=run.dataset.allow_leak,
                 with_masks=any(needs_masks(stage) for stage in run.stages.values()),
                 is_whole=False,  # of auxiliary data, the test images

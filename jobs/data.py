@@ -12,7 +12,7 @@ from datasets.record import Record, Splits, data_hash, hold_out
 from datasets.split import carve_validation
 from options.schema import Dataset, Run, Source
 from utils.errors import UserError
-from utils.ranks import is_main
+from utils.store import Store
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,12 @@ class Data:
 
 def image_store(run: Run, splits: Splits, root: Path | None = None) -> ImageStore:
     """Where the pixels of ``splits`` are; ``root``: of another data set than ``run.dataset``."""
-    options = run.dataset
-    limit = int(options.cache_gb * 1e9)
-    return ImageStore(root or options.dir, options.cache, limit, tuple(splits.values()))
+    return ImageStore(root or run.dataset.dir, store_of(run), tuple(splits.values()))
+
+
+def store_of(run: Run) -> Store:
+    """Where the experiment keeps what takes long to make."""
+    return Store(run.dataset.cache, int(run.dataset.cache_gb * 1e9))
 
 
 def read_splits(options: Source) -> Splits:
@@ -120,9 +123,7 @@ def read_data(run: Run, name: str, splits: Splits) -> Data:
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
                 "other objects of it"
             )
-    # Only the main process writes: not every network disk can lock the file for several.
-    cache = run.dataset.cache if is_main() else None
-    grouped = group_copies(options.dir, splits["train"], cache=cache)
+    grouped = group_copies(options.dir, splits["train"], store_of(run))
     train, val = carve_validation(grouped, run.dataset.val_fraction, run.misc.seed)
     store = image_store(run, {**splits, "train": grouped}, options.dir)
     return Data(store, train, val, splits, data_hash(splits))

@@ -11,7 +11,7 @@ from datasets.captions import Captions, Policy
 from datasets.image_text import Batches
 from datasets.record import Record, Splits, data_hash
 from jobs.build import build_model, evaluation_batches, load_model
-from jobs.data import image_store, read_data, read_tested, with_object
+from jobs.data import image_store, read_data, read_tested, store_of, with_object
 from jobs.experiments import of_objects
 from jobs.run_folder import StageFolder
 from jobs.scoring import score_all
@@ -117,6 +117,7 @@ class Session:
         folder.check(run, {"data": data_hash(self.splits)} if name != "baseline" else {})
         folder.check_unseen(run, self.splits)
         model, trained, _ = load_model(folder.best, stage)
+        model.store = store_of(run)
         done, title = folder.num_epochs(), trained.model.name
         if done is not None and done < stage.engine.epochs:
             title += f", UNFINISHED ({done} of {stage.engine.epochs} epochs)"

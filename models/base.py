@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.encoders.tower import Tower
 from utils.batch import Batch
+from utils.store import NOWHERE, Store
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class AnomalyModel(nn.Module):
         feature_dim: D of :attr:`Output.features`.
         released_as: File of the authors' own weights for the option ``released``, and where it can
             be found; empty: there is none.
+        store: Where results that take long to compute are kept, such as embeddings of sentences;
+            set after the network was built.
     """
 
     reads_text: bool = False
@@ -46,6 +49,7 @@ class AnomalyModel(nn.Module):
     num_references: int = 0
     feature_dim: int
     released_as: str = ""
+    store: Store = NOWHERE
 
     @abstractmethod
     def forward(self, batch: Batch) -> Output:

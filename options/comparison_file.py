@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from datasets.cache import FOLDER
 from options.load import from_tree, load
 from options.schema import Misc, Run, Source
 from options.tree import Mistake, from_overrides, merge, read
 from utils.errors import UserError
 from utils.registry import NOT_AN_OPTION
+from utils.store import FOLDER
 
 _LOCAL = ("cache", "device")  # change no result
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from options.schema import LOCAL, Run
+from options.schema import Run
 from utils.registry import INLINE, NOT_AN_OPTION, Component
 
 
@@ -49,11 +49,11 @@ def plain(value: Any) -> Any:
 def flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """``("student.optimizer.lr", "0.0003")`` for each option that changes what comes out.
 
-    Options declared with ``compare=False`` (folders, devices, workers) and ``LOCAL`` are left out.
+    Options declared with ``compare=False`` (folders, devices, workers) are left out.
     """
     if isinstance(value, Component):
         yield f"{path}.name", value.name
-        parts = [(k, v) for k, v in value.options.items() if k not in LOCAL]
+        parts = list(value.options.items())
     elif is_dataclass(value):
         parts = [
             ("" if f.metadata == INLINE else f.name, getattr(value, f.name))

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from datasets.augment import Augment
-from datasets.cache import FOLDER
 from datasets.captions import Policy
 from datasets.image import Resize, View
 from datasets.image_text import SAMPLERS
@@ -15,9 +14,9 @@ from models.objectives import OBJECTIVES
 from utils.optimizers import OPTIMIZERS
 from utils.registry import INLINE, NOT_AN_OPTION, Component
 from utils.schedules import SCHEDULES
+from utils.store import FOLDER
 
 STAGES = ("teacher", "student", "baseline")
-LOCAL = ("prompt_cache",)  # options of a model that change no result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +84,7 @@ class Dataset(Source):
             by object and label; 0: none, where ``engine.keep`` is ``last``.
         auxiliary: What a baseline is trained on; none of its images is ever tested here.
         cache: Folder for decoded images, which are made once and used by every epoch and run;
-            ``null``: decode each time. ``python -m datasets.cache`` lists and clears it.
+            ``null``: decode each time, and keep nothing. ``python cache.py`` lists and clears it.
         cache_gb: Most gigabytes (10^9 bytes) kept there; the longest unused go first, what a run
             reads has to fit.
         allow_leak: Images whose copies may be in train and in test: paths as the finding of
@@ -253,10 +252,7 @@ class Stage:
     def with_local(self, other: "Stage") -> "Stage":
         """This stage, but with what changes no result as ``other`` has it."""
         local = {f.name: getattr(other.engine, f.name) for f in fields(Engine) if not f.compare}
-        options = {k: other.model.options.get(k, v) for k, v in self.model.options.items()}
-        known = {k: v for k, v in options.items() if k in LOCAL}
-        model = replace(self.model, options={**self.model.options, **known})
-        return replace(self, model=model, engine=replace(self.engine, **local))
+        return replace(self, engine=replace(self.engine, **local))
 
     @property
     def needs_training(self) -> bool:

@@ -17,6 +17,7 @@ import torch
 import run as run_py
 import test as test_py
 from tests.fixtures import write_smoke, write_visa
+from utils import fact_table
 
 torch.set_num_threads(1)
 
@@ -27,6 +28,12 @@ def one_tokenizer() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(open_clip, "get_tokenizer", functools.cache(open_clip.get_tokenizer))
         yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process without a cache knows of files ends with the test."""
+    monkeypatch.setattr(fact_table, "_memory", {})
 
 
 @pytest.fixture

@@ -1,27 +1,20 @@
-"""What the files of a data set hold: each is decoded once, and remembered by its size and time."""
+"""What the files of a data set hold: each content is decoded once and remembered."""
 
-import os
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
-from tqdm import tqdm
 
+from datasets.digests import Files, in_threads
 from datasets.image import read_image
 from datasets.mask import read_mask
-from utils.device import num_cores
-from utils.download import sha256_of
 from utils.errors import UserError
+from utils.store import Store
 
 SIDE = 32  # of a thumbnail, in pixels
-FILE = "checked.sqlite"
-_TABLE = "facts_2"  # raise the number when the same file gives other facts
-_CHUNK = 500  # files between two savings: a check that was interrupted goes on there
+_FORMAT = 3  # raise it when the same content gives other facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +46,7 @@ class Facts:
 
 
 def image_facts(file: Path) -> Facts:
-    """The facts of a picture, all of which is decoded.
+    """The facts of a picture but its digest; all of it is decoded.
 
     A JPEG is decoded at a fraction of its size, which takes a third of the time and fails for the
     same files: every byte goes through the decoder either way.
@@ -67,7 +60,6 @@ def image_facts(file: Path) -> Facts:
                 width, height = small.size
             elif orientation in (5, 6, 7, 8):
                 width, height = height, width
-        digest = sha256_of(file)
     except UserError as error:
         return Facts(error=str(error))
     except OSError as error:
@@ -76,34 +68,17 @@ def image_facts(file: Path) -> Facts:
         )
     gray = small.convert("L").convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     thumbnail = np.asarray(gray).astype(np.float16).tobytes()
-    return Facts(width, height, mode, digest, thumbnail)
-
-
-def file_facts(file: Path) -> Facts:
-    """The digest of a file that is not decoded."""
-    try:
-        return Facts(sha256=sha256_of(file))
-    except OSError as error:
-        return Facts(error=f"{file}: cannot be read ({error.strerror or error})")
+    return Facts(width, height, mode, thumbnail=thumbnail)
 
 
 def mask_facts(file: Path) -> Facts:
-    """The facts of a mask."""
+    """The facts of a mask but its digest."""
     try:
         mask = read_mask(file)
     except UserError as error:
         return Facts(error=str(error))
     marked = int(np.count_nonzero(np.asarray(mask)))
-    return Facts(mask.width, mask.height, sha256=sha256_of(file), marked=marked)
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A file as it was when its facts were found."""
-
-    size: int
-    time: int
-    facts: Facts
+    return Facts(mask.width, mask.height, marked=marked)
 
 
 def collect(
@@ -111,97 +86,55 @@ def collect(
     paths: Sequence[str],
     look: Callable[[Path], Facts],
     *,
-    cache: Path | None,
+    store: Store,
     title: str,
 ) -> dict[str, Facts]:
-    """The facts of each file, from the cache where the file has not changed since.
+    """The facts of each file; one that has been looked at before, anywhere, is not decoded again.
 
     Args:
         root: Folder the paths are relative to.
         paths: The files.
         look: From file to facts.
-        cache: Folder where facts are kept; ``None``: they are not. Errors never are.
+        store: Where facts are remembered, by the content of the files. Errors are not.
         title: Of the progress bar.
 
     Raises:
-        UserError: If the cache cannot be used.
+        UserError: If the store cannot be used.
     """
-    base, paths = root.resolve(), list(dict.fromkeys(paths))
-    names = {path: f"{look.__name__}:{base}/{path}" for path in paths}
-    stats = {path: os.stat(f"{base}/{path}") for path in paths}  # noqa: PTH116 - pathlib is slow
-    with _store(cache) as store:
-        known = _load(store, f"{look.__name__}:{base}/")
-        found: dict[str, Facts] = {}
-        for path, stat in stats.items():
-            before = known.get(names[path])
-            if before and (before.size, before.time) == (stat.st_size, stat.st_mtime_ns):
-                found[path] = before.facts
-        todo = [path for path in paths if path not in found]
-        fresh: list[tuple[object, ...]] = []
-        for path, facts in _look_at(root, todo, look, title):
-            found[path] = facts
-            if not facts.error:
-                stat = stats[path]
-                fresh.append((names[path], stat.st_size, stat.st_mtime_ns, *astuple(facts)[:-1]))
-            if len(fresh) >= _CHUNK:
-                _save(store, fresh)
-        _save(store, fresh)
-    return found
+    kind = f"{look.__name__} {_FORMAT}:"
+    files = Files(root, paths, store)
+    wanted = {kind + digest for digest in files.digests.values()}
+    facts = store.facts.get(wanted)
+    todo = [path for path in files.stamps if kind + files.digests.get(path, "") not in facts]
+    # Content of files with other names or of other data sets. What is wanted and not there was
+    # never looked at, or its row is damaged.
+    seen = store.facts.keys(kind) - wanted if todo else set()
+
+    def read(path: str) -> tuple[str, Facts | None]:
+        digest = files.read(path)
+        return digest, None if kind + digest in seen else look(root / path)
+
+    fresh: dict[str, Facts] = {}
+    for path, (digest, looked) in in_threads(read, todo, title):
+        rows = {}
+        if looked is not None:
+            fresh[path] = looked if looked.error else replace(looked, sha256=digest)
+            rows = {} if looked.error else {kind + digest: _packed(looked)}
+        files.remember(path, digest, rows)
+    files.save()
+    copies = [path for path in todo if path not in fresh]
+    if copies:  # now that their digests are known, their facts are there, or damaged
+        fresh |= collect(root, copies, look, store=store, title=title)
+    old = {path: digest for path, digest in files.digests.items() if path not in fresh}
+    return fresh | {path: _unpacked(facts[kind + digest], digest) for path, digest in old.items()}
 
 
-def _look_at(
-    root: Path, paths: Sequence[str], look: Callable[[Path], Facts], title: str
-) -> Iterator[tuple[str, Facts]]:
-    """Path and facts, as they come in."""
-    # Pillow and hashlib let go of the interpreter while they work: threads are enough.
-    with ThreadPoolExecutor(max_workers=num_cores()) as pool:
-        jobs = {pool.submit(look, root / path): path for path in paths}
-        try:
-            bar = tqdm(
-                as_completed(jobs),
-                total=len(jobs),
-                desc=title,
-                unit="img",
-                leave=False,
-                disable=not jobs,
-            )
-            for job in bar:
-                yield jobs[job], job.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _packed(facts: Facts) -> bytes:
+    numbers = f"{facts.width} {facts.height} {facts.marked} {facts.mode}\n"
+    return numbers.encode() + facts.thumbnail
 
 
-@contextmanager
-def _store(folder: Path | None) -> Iterator[sqlite3.Connection]:
-    """The table of facts in ``folder``; in memory where there is none."""
-    where = str(folder / FILE) if folder else ":memory:"
-    try:
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(where, timeout=60)
-        try:
-            connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {_TABLE} (file TEXT PRIMARY KEY, size INT, time INT, "
-                "width INT, height INT, mode TEXT, sha256 TEXT, thumbnail BLOB, marked INT)"
-            )
-            yield connection
-        finally:
-            connection.close()
-    except (OSError, sqlite3.Error) as error:
-        raise UserError(
-            f"{where}: cannot keep what is known of the images ({error}); remove the file, name "
-            "another folder with dataset.cache=FOLDER, or go without with dataset.cache=null"
-        ) from error
-
-
-def _load(store: sqlite3.Connection, start: str) -> Mapping[str, _Known]:
-    """What is known of the files whose names begin with ``start``, which ends with a slash."""
-    behind = start[:-1] + "0"  # the character after the slash
-    rows = store.execute(f"SELECT * FROM {_TABLE} WHERE file >= ? AND file < ?", (start, behind))  # noqa: S608
-    return {name: _Known(size, time, Facts(*facts)) for name, size, time, *facts in rows}
-
-
-def _save(store: sqlite3.Connection, rows: list[tuple[object, ...]]) -> None:
-    with store:
-        store.executemany(f"REPLACE INTO {_TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
-    rows.clear()
+def _unpacked(content: bytes, digest: str) -> Facts:
+    numbers, _, thumbnail = content.partition(b"\n")
+    width, height, marked, mode = numbers.decode().split(" ", maxsplit=3)
+    return Facts(int(width), int(height), mode, digest, thumbnail, int(marked))

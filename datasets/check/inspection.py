@@ -10,6 +10,7 @@ from datasets.check import findings
 from datasets.check.facts import collect, image_facts, mask_facts
 from datasets.check.findings import LEVELS, AllowLeak, Finding, ListedImage
 from datasets.record import Splits
+from utils.store import Store
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def inspect(
     root: Path,
     splits: Splits,
     *,
-    cache: Path | None,
+    store: Store,
     allow_leak: AllowLeak = (),
     with_masks: bool = True,
     is_whole: bool = True,
@@ -73,22 +74,22 @@ def inspect(
     Args:
         root: Folder the records' paths are relative to.
         splits: The data set's splits.
-        cache: Folder where the facts are kept; ``None``: every image is decoded each time.
+        store: Where the facts are remembered.
         allow_leak: Images (paths, or patterns with ``*``) whose copies may be in ``train`` and in
             ``test``, or ``all``.
         with_masks: Whether masks are looked at too.
         is_whole: Whether ``splits`` is all there is: masks beside a part may belong to the rest.
 
     Raises:
-        UserError: If the cache cannot be used.
+        UserError: If the store cannot be used.
     """
     listed = [(split, record) for split, records in splits.items() for record in records]
     records = [record for _, record in listed]
     facts = collect(
-        root, [r.path for r in records], image_facts, cache=cache, title="checking images"
+        root, [r.path for r in records], image_facts, store=store, title="checking images"
     )
     paths = [r.mask for r in records if r.mask and with_masks]
-    mask = collect(root, paths, mask_facts, cache=cache, title="checking masks")
+    mask = collect(root, paths, mask_facts, store=store, title="checking masks")
     images = [ListedImage(split, r, facts[r.path], mask.get(r.mask)) for split, r in listed]
 
     def found() -> Iterator[Finding]:

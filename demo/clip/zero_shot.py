@@ -50,7 +50,7 @@ def detection(arch: str, weights: Path, side: int, root: Path) -> pd.DataFrame:
     )
     columns = {}
     for name, options in _METHODS.items():
-        shared: dict[str, Any] = {"arch": arch, "pre_trained": str(weights), "prompt_cache": None}
+        shared: dict[str, Any] = {"arch": arch, "pre_trained": str(weights)}
         model = METHODS[name]((side, side), True, **shared, **options).eval()
         table = per_object(score_images(model.score, batches, cpu))
         columns[name] = [

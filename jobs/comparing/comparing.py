@@ -8,15 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from datasets.cache import content_key
+from datasets.pixels import content_parts
 from datasets.record import Splits, data_hash
 from jobs.comparing.table import Method, latex, long_table, markdown, read_published
-from jobs.data import read_tested, with_object
+from jobs.data import image_store, read_tested, with_object
 from jobs.session import Network, Session
 from jobs.training.training import train
 from options.comparison_file import Column, Comparison
 from options.dump import flatten
 from options.schema import Dataset, Run, Stage
+from utils.cache_files import hash_of
 from utils.checkpoint import state_hash, write_bytes
 from utils.console import say
 from utils.device import Machine
@@ -141,14 +142,16 @@ def _scores(session: Session, column: Column, folder: Path) -> tuple[pd.DataFram
 def _identity(session: Session, network: Network, column: Column) -> dict[str, Any]:
     """Everything that the scores depend on."""
     run, machine = session.run, session.machine
-    paths = [record.path for record in session.splits["test"]]
+    references = session.splits["train"] if network.model.num_references else []
+    records = [*session.splits["test"], *references]
+    digests = image_store(run, session.splits).digests(records)
     return {
         "data": data_hash(session.splits),
         "weights": state_hash(network.model),
         "options": dict(flatten(network.stage)),
         "text": column.text,
         "seed": run.misc.seed,
-        "pictures": content_key(run.dataset.dir, paths, network.stage.image.view),
+        "pictures": hash_of(content_parts(digests, network.stage.image.view)),
         "precision": str(machine),
         "code": code_hash(),
         **{k: v for k, v in environment(machine.device).items() if k != "commit"},

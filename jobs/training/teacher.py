@@ -1,15 +1,14 @@
 """The teacher that guides a student: its weights, whether they may be used, and its answers."""
 
-import hashlib
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.cache import content_key
 from datasets.image_text import Batches
+from datasets.pixels import content_parts
 from datasets.record import Splits, data_hash
 from jobs.build import evaluation_batches
 from jobs.job import Job
@@ -17,7 +16,7 @@ from jobs.run_folder import StageFolder
 from models.objectives import OBJECTIVES
 from models.objectives.base import LiveTeacher, TableTargets
 from options.schema import Run, Stage
-from utils.checkpoint import read_about, write_bytes
+from utils.checkpoint import read_about
 from utils.console import say
 from utils.device import Machine
 from utils.errors import UserError
@@ -67,20 +66,20 @@ def ask_once(
     batches = evaluation_batches(
         data.store, teacher_stage, data.train, machine.device, captions=captions
     )
-    paths = [record.path for record in data.train]
-    view = teacher_stage.image.view
+    digests = data.store.digests(data.train)
     texts = [captions(record, 0) for record in data.train]
-    parts = [teacher_hash, str(machine), content_key(data.root, paths, view), *paths, *texts]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    cache = data.store.cache
-    file = cache / f"{key}.targets" if cache else None
-    if file is not None and all(gathered(file.is_file())):
-        answers = load_file(file)
+    pictures = content_parts(digests, teacher_stage.image.view)
+    parts = [teacher_hash, str(machine), *pictures, *texts]
+    content = data.store.store.load(parts, "targets")
+    if all(gathered(content is not None)) and content is not None:
+        answers = load(content)
     else:
         answers = _ask(teacher, batches, machine)
-        if file is not None and local_rank() == 0:  # machines may have a cache each
-            write_bytes(save(answers), file)
+        if local_rank() == 0:  # each machine may have a cache of its own
+            about = f"answers of a teacher about {len(texts)} images of {data.root}"
+            data.store.store.load_or_make(parts, "targets", lambda: save(answers), about)
     device = machine.device
+    paths = [record.path for record in data.train]
     return TableTargets(paths, answers["logits"].to(device), answers["features"].to(device))
 
 

@@ -4,13 +4,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, Self
 
 import open_clip
 import torch
 from open_clip.transformer import QuickGELU
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,9 +20,7 @@ from models.encoders.clip import RANDOM, clip_model, image_statistics
 from models.encoders.clip_text import check_causal, embed_sentences
 from models.encoders.tower import Tower, normalize
 from utils.batch import Batch
-from utils.checkpoint import state_hash, write_bytes
-
-PROMPT_CACHE = Path("data/cache")
+from utils.checkpoint import state_hash
 
 
 class ClipBaseline(AnomalyModel):
@@ -39,7 +35,6 @@ class ClipBaseline(AnomalyModel):
         pre_trained: A tag, a file, or ``random``.
         sha256: SHA-256 of the file, or its first digits; not needed for tags.
         prompts: The sentences about an object.
-        prompt_cache: Folder where embeddings of sentences are kept; ``None``: nowhere.
 
     Attributes:
         temperature: Of the softmax over the two cosines of an image.
@@ -62,7 +57,6 @@ class ClipBaseline(AnomalyModel):
         pre_trained: str,
         sha256: str,
         prompts: Prompts | None = None,
-        prompt_cache: Path | None = None,
     ) -> None:
         super().__init__()
         self.clip = clip_model(
@@ -76,7 +70,7 @@ class ClipBaseline(AnomalyModel):
         self.is_any = not is_plain(self.clip.visual)
         self.feature_dim = self.clip.text.output_dim
         self.tokenize = open_clip.get_tokenizer(arch)
-        self.prompts, self.prompt_cache = prompts, prompt_cache
+        self.prompts = prompts
         self._texts: dict[str, Tensor] = {}
         self._weights_hash = ""
         if pre_trained != RANDOM:
@@ -125,21 +119,16 @@ class ClipBaseline(AnomalyModel):
 
     @torch.no_grad()
     def _recall(self, name: str) -> Tensor:
-        """The text embeddings of one object; read from disk if they were computed before."""
+        """The text embeddings of one object; from the store if they were computed before."""
         assert self.prompts is not None  # a method without prompts has its own texts_of
         sentences = self.prompts.sentences(name)
-        device = self.mean.device
-        if self.prompt_cache is None:
-            return self._average(sentences).to(device)
-        known = json.dumps([sentences, self.prompts.normalize_each])
-        key = f"{self._hash_of_weights()}-{hashlib.sha256(known.encode()).hexdigest()[:16]}"
-        file = self.prompt_cache / f"{key}.prompts"
-        try:
-            return load(file.read_bytes())["texts"].to(device)
-        except (OSError, SafetensorError, KeyError):  # missing or damaged: made again
-            texts = self._average(sentences)
-        write_bytes(save({"texts": texts.cpu()}), file)
-        return texts.to(device)
+        content = self.store.load_or_make(
+            [self._hash_of_weights(), json.dumps([sentences, self.prompts.normalize_each])],
+            "prompts",
+            lambda: save({"texts": self._average(sentences).cpu()}),
+            f"embeddings of {sum(map(len, sentences))} sentences about {name}",
+        )
+        return load(content)["texts"].to(self.mean.device)
 
     def _average(self, sentences: tuple[list[str], list[str]]) -> Tensor:
         assert self.prompts is not None

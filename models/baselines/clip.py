@@ -1,11 +1,10 @@
 """Zero-shot CLIP: one sentence about a normal object, one about an anomalous one."""
 
-from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
-from models.baselines.base import PROMPT_CACHE, ClipBaseline
+from models.baselines.base import ClipBaseline
 from models.baselines.prompts import CLIP_PROMPTS
 from models.baselines.vit import check_plain, embed_image
 
@@ -27,7 +26,6 @@ class Clip(ClipBaseline):
             ``templates``: "normal {}" and "anomalous {}" in OpenAI's 80 templates (CLIP-AC).
         ln_post: Whether the tower's last norm is applied to the image embedding; AnomalyCLIP's own
             code leaves it out, and it is not known which way gave the published figure.
-        prompt_cache: Folder where embeddings of sentences are kept; ``null``: nowhere.
 
     Raises:
         ValueError: As :func:`models.encoders.clip.clip_model`, or if ``ln_post`` is off for a tower
@@ -46,7 +44,6 @@ class Clip(ClipBaseline):
         sha256: str = "",
         prompts: Literal["two", "templates"] = "two",
         ln_post: bool = True,
-        prompt_cache: Path | None = PROMPT_CACHE,
     ) -> None:
         super().__init__(
             image_size,
@@ -54,7 +51,6 @@ class Clip(ClipBaseline):
             pre_trained=pre_trained,
             sha256=sha256,
             prompts=CLIP_PROMPTS[prompts],
-            prompt_cache=prompt_cache,
         )
         self.ln_post = ln_post
         if not ln_post:

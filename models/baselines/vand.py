@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Output
-from models.baselines.base import PROMPT_CACHE, ClipBaseline, cosines_with, in_fp32
+from models.baselines.base import ClipBaseline, cosines_with, in_fp32
 from models.baselines.prompts import VAND_PROMPTS
 from models.baselines.vit import check_plain, embed, grid_of, last_block, project, run_block
 from utils.batch import Batch
@@ -36,7 +36,6 @@ class Vand(ClipBaseline):
         temperature: Of the softmax over the two cosines of the image. The published one suits
             OpenAI's weights; with weights whose cosines differ by more than 0.15, many scores would
             be exactly 1.
-        prompt_cache: Folder where embeddings of sentences are kept; ``null``: nowhere.
 
     Raises:
         ValueError: As :func:`models.encoders.clip.clip_model`, if there is no such block, or if
@@ -58,7 +57,6 @@ class Vand(ClipBaseline):
         levels: tuple[int, ...] = (6, 12, 18, 24),
         released: Path | None = None,
         temperature: float = 0.01,
-        prompt_cache: Path | None = PROMPT_CACHE,
     ) -> None:
         super().__init__(
             image_size,
@@ -66,7 +64,6 @@ class Vand(ClipBaseline):
             pre_trained=pre_trained,
             sha256=sha256,
             prompts=VAND_PROMPTS,
-            prompt_cache=prompt_cache,
         )
         check_plain(self.clip.visual, arch)
         check_levels(levels, self.clip.visual)

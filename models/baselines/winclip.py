@@ -1,7 +1,6 @@
 """WinCLIP: an ensemble of prompts for the image, and windows of patches for the map."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Output
-from models.baselines.base import PROMPT_CACHE, ClipBaseline, cosines_with, in_fp32
+from models.baselines.base import ClipBaseline, cosines_with, in_fp32
 from models.baselines.prompts import WINCLIP_PROMPTS
 from models.baselines.vit import (
     check_plain,
@@ -50,7 +49,6 @@ class WinClip(ClipBaseline):
         temperature: Of the softmax over the two cosines; it changes figures only where scores are
             averaged: 0.07 as in Accurate-WinCLIP and anomalib, 0.01 as in mala-lab/WinCLIP.
         shots: Number of normal references per object (WinCLIP+); 0: zero-shot.
-        prompt_cache: Folder where embeddings of sentences are kept; ``null``: nowhere.
 
     Attributes:
         norm_references: Whether WinCLIP+ compares patch tokens after the tower's last norm; both
@@ -75,7 +73,6 @@ class WinClip(ClipBaseline):
         prompts: Literal["mala_lab", "anomalib"] = "mala_lab",
         temperature: float = 0.07,
         shots: int = 0,
-        prompt_cache: Path | None = PROMPT_CACHE,
     ) -> None:
         side, width = image_size
         if width % side:
@@ -90,7 +87,6 @@ class WinClip(ClipBaseline):
             pre_trained=pre_trained,
             sha256=sha256,
             prompts=WINCLIP_PROMPTS[prompts],
-            prompt_cache=prompt_cache,
         )
         check_plain(self.clip.visual, arch)
         self.side, self.temperature, self.num_references = side, temperature, shots

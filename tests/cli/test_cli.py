@@ -103,8 +103,7 @@ dataset: {{name: visa, dir: {root}, split: 2cls_highshot, cache: {folder}/cache}
 misc: {{seed: 7, device: cpu, precision: fp32}}
 columns:
   clip: {{title: CLIP, options: options/baselines/clip.yaml, stage: baseline, overrides: [
-    baseline.model.arch=tiny-ViT, baseline.model.pre_trained=random, baseline.image.size=64,
-    "baseline.model.prompt_cache=null"]}}
+    baseline.model.arch=tiny-ViT, baseline.model.pre_trained=random, baseline.image.size=64]}}
   later: {{title: Later, options: {folder}/smoke.yaml, overrides: ["exp.dir={folder}/a b"]}}
   winclip: {{title: WinCLIP, options: options/baselines/winclip.yaml, stage: baseline}}
 """

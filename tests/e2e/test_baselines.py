@@ -46,7 +46,7 @@ TRAINING = """
 LAYERS = {f"layers.{i}.{part}" for i in range(4) for part in ("weight", "bias")}
 TRAINED = {
     "vand": {
-        "model": "name: vand, levels: [1, 2, 3, 4], prompt_cache: {data}/texts",
+        "model": "name: vand, levels: [1, 2, 3, 4]",
         "objective": "map_weight: 1",
         "lr": "1e-2",
         "moves": LAYERS,
@@ -275,7 +275,7 @@ def released(name, folder):
         },
     }.get(name)
     if content is None:
-        return ["baseline.model.prompt_cache=" + str(folder / "texts")]
+        return []
     torch.save(content, folder / "released.pth")
     return [f"baseline.model.released={folder}/released.pth"]
 

@@ -1,6 +1,7 @@
 """Methods side by side on tiny pictures: what runs, what cannot and why, what is used again."""
 
 import json
+import os
 import shutil
 import sys
 
@@ -167,6 +168,32 @@ def test_other_pictures_are_scored_anew(folder, bright, smoke):
         shutil.copy(path.with_name("008.JPG"), path)
     assert compare(folder, *column) == 0
     assert not before.equals(pd.read_csv(folder / "out/teacher/scores.csv")["score"])
+
+
+def test_scores_are_of_the_content_of_pictures_and_not_of_their_names(folder, smoke, capsys):
+    """Another place and other times change nothing; another picture of the same time does."""
+    shutil.copytree(smoke / "visa", folder / "visa")
+    for path in (folder / "visa").rglob("*.JPG"):
+        path.touch()
+    column = "{options: options/baselines/winclip.yaml, stage: baseline, overrides: [%s]}"
+    shots = ["baseline.model.arch=tiny-ViT", "baseline.model.pre_trained=random"]
+    shots += ["baseline.image.size=64", "baseline.image.resize=full", "baseline.model.shots=1"]
+    others = [f"columns.{name}=null" for name in ("ours", "oracle", "later")]
+    others.append(f"columns.shots={column % ', '.join(shots)}")
+    assert compare(folder, *others) == 0
+    capsys.readouterr()
+    moved = [f"dataset.dir={folder}/visa", *others]
+    assert compare(folder, *moved) == 0
+    assert capsys.readouterr().out.count("are used again") == 2
+    # A test image; then a training image, which only references are taken from.
+    for name, used_again in (("009.JPG", 0), ("000.JPG", 1)):
+        path = folder / "visa/candle/Data/Images/Normal" / name
+        before = path.stat()
+        content = path.read_bytes()
+        path.write_bytes(content[:-50] + bytes([content[-50] ^ 1]) + content[-49:])
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert compare(folder, *moved) == 0
+        assert capsys.readouterr().out.count("are used again") == used_again
 
 
 def test_what_was_done_before_an_interruption_stays(folder, capsys, monkeypatch):

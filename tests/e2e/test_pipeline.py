@@ -429,6 +429,19 @@ def test_answers_are_asked_for_once_and_again_if_anything_differs(copy, monkeypa
         calls.clear()
         assert command(run_py, copy, *folder, *changed, "student.engine.epochs=1") == 0
         assert bool(calls) == (i != 1)
+    calls.clear()
+    again = [f"teacher={copy}/run/teacher", cache, *changed, "student.engine.epochs=1"]
+    for path in (copy / "visa").rglob("*.JPG"):
+        path.touch()
+    copied = [f"dataset.dir={copy}/visa", f"exp.dir={copy}/student_copied"]
+    assert command(run_py, copy, *copied, *again) == 0
+    assert not calls
+    for file in (copy / "cache").glob("*.targets"):
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    assert command(run_py, copy, f"exp.dir={copy}/student_damaged", *again) == 0
+    assert calls
     # The file is here, but not on another machine of the same job.
     lacks = lambda value: [value, False] if isinstance(value, bool) else [value]  # noqa: E731
     monkeypatch.setattr("jobs.training.teacher.gathered", lacks)

@@ -31,7 +31,6 @@ from utils.batch import Batch
 
 SIDE = 64
 TINY = {"arch": "tiny-ViT", "pre_trained": "random"}
-KNOWN = {"prompt_cache": None}
 TOLERANCE = {"rtol": 0, "atol": 1e-4}
 OBJECTS = ("pipe_fryum", "candle")
 
@@ -70,9 +69,8 @@ def deep_arch(tmp_path_factory):
 
 def build(name, size=(SIDE, SIDE), **options):
     """The method with weights strong enough to tell images and sentences apart."""
-    cached = {} if name == "anomalyclip" else KNOWN
     torch.manual_seed(0)
-    model = METHODS[name](size, True, **{**TINY, **cached, **options})
+    model = METHODS[name](size, True, **{**TINY, **options})
     for key, parameter in model.named_parameters():
         with torch.no_grad():
             if ".ln_" in key and key.endswith("weight"):
@@ -442,13 +440,11 @@ def test_positions_get_to_another_grid(tmp_path, name, options, mode):
     torch.manual_seed(0)
     clip = clip_model("tiny-ViT", None, pre_trained="random")
     save_file(clip.state_dict(), tmp_path / "clip.safetensors")
-    cached = {} if name == "anomalyclip" else KNOWN
     model = METHODS[name](
         (96, 96),
         True,
         arch="tiny-ViT",
         pre_trained=str(tmp_path / "clip.safetensors"),
-        **cached,
         **options,
     )
     old, new = clip.visual.positional_embedding, model.clip.visual.positional_embedding

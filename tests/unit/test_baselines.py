@@ -18,6 +18,7 @@ from models.methods import METHODS
 from options.load import load
 from tests.fixtures import random_batch
 from utils.errors import UserError
+from utils.store import Store
 
 TINY = {"arch": "tiny-ViT", "pre_trained": "random"}
 BASELINES = Path("options/baselines")
@@ -128,9 +129,12 @@ def test_open_clip_would_not_cut_a_sentence():
 # ---------------------------------------------------------------- cache of texts
 
 
-def build(name="winclip", seed=0, **options):
+def build(name="winclip", seed=0, folder=None, **options):
     torch.manual_seed(seed)
-    return METHODS[name]((64, 64), True, **{**TINY, **options}).eval()
+    model = METHODS[name]((64, 64), True, **{**TINY, **options}).eval()
+    if folder is not None:
+        model.store = Store(folder)
+    return model
 
 
 def short(model):
@@ -154,7 +158,7 @@ def encoded(monkeypatch):
 
 
 def test_texts_are_computed_once_per_object_and_weights(tmp_path, encoded):
-    first, second = (short(build(prompt_cache=tmp_path / "texts")) for _ in range(2))
+    first, second = (short(build(folder=tmp_path / "texts")) for _ in range(2))
     found = first.texts_of(["candle", "pcb1", "candle"])
     assert found.shape == (3, 2, first.feature_dim)
     assert torch.equal(found[0], found[2])
@@ -162,7 +166,7 @@ def test_texts_are_computed_once_per_object_and_weights(tmp_path, encoded):
     first.texts_of(["pcb1"])
     assert torch.equal(second.texts_of(["candle", "pcb1", "candle"]), found)
     assert len(encoded) == 44  # the second model asked the disk
-    assert len(list((tmp_path / "texts").iterdir())) == 2
+    assert len(list((tmp_path / "texts").glob("*.prompts"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -177,35 +181,36 @@ def test_texts_are_computed_once_per_object_and_weights(tmp_path, encoded):
     ids=["weights", "activation", "norm", "templates", "underscore"],
 )
 def test_other_texts_are_another_file(tmp_path, monkeypatch, seed, exact_gelu, prompts):
-    texts = short(build(prompt_cache=tmp_path)).texts_of(["pipe_fryum"])
+    texts = short(build(folder=tmp_path)).texts_of(["pipe_fryum"])
     monkeypatch.setattr(METHODS["winclip"], "exact_gelu", exact_gelu)
-    model = short(build(seed=seed, prompt_cache=tmp_path))
+    model = short(build(seed=seed, folder=tmp_path))
     model.prompts = replace(model.prompts, **prompts)
     assert not torch.equal(model.texts_of(["pipe_fryum"]), texts)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.prompts"))) == 2
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "text"])
-def test_a_damaged_file_of_texts_is_made_anew(tmp_path, encoded, damage):
-    wanted = short(build(prompt_cache=tmp_path)).texts_of(["candle"])
-    (file,) = tmp_path.iterdir()
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "flipped"])
+def test_a_damaged_file_of_texts_is_made_again(tmp_path, encoded, damage):
+    wanted = short(build(folder=tmp_path)).texts_of(["candle"])
+    (file,) = tmp_path.glob("*.prompts")
     whole = file.read_bytes()
-    file.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "text": b"oh no" * 99}[damage])
+    flipped = whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:]
+    damaged = {"empty": b"", "cut": whole[: len(whole) // 2], "text": b"oh no" * 99}
+    file.write_bytes({**damaged, "flipped": flipped}[damage])
     encoded.clear()
-    assert torch.equal(short(build(prompt_cache=tmp_path)).texts_of(["candle"]), wanted)
+    assert torch.equal(short(build(folder=tmp_path)).texts_of(["candle"]), wanted)
     assert len(encoded) == 22
     assert file.read_bytes() == whole
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
 def test_nothing_is_kept_where_nothing_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    short(build(prompt_cache=None)).texts_of(["candle"])
+    short(build()).texts_of(["candle"])
     assert not list(tmp_path.iterdir())
 
 
 def test_other_weights_make_texts_anew():
-    model, other = (short(build(seed=s, prompt_cache=None)) for s in (0, 1))
+    model, other = (short(build(seed=s)) for s in (0, 1))
     before = model.texts_of(["candle"])
     model.load_state_dict(other.state_dict())
     assert torch.equal(model.texts_of(["candle"]), other.texts_of(["candle"]))
@@ -213,7 +218,7 @@ def test_other_weights_make_texts_anew():
 
 
 def test_texts_first_met_while_scoring_serve_in_training():
-    model = short(build("vand", levels=(2, 4), prompt_cache=None))
+    model = short(build("vand", levels=(2, 4)))
     batch = random_batch(2, 64, 64)
     with torch.inference_mode():
         model.score(batch)
@@ -249,7 +254,7 @@ def anomalyclip_file(depth=2, context=12, width=64):
     return {"prompt_learner": state}
 
 
-VAND = {"name": "vand", "levels": (1, 2, 3, 4), "prompt_cache": None}
+VAND = {"name": "vand", "levels": (1, 2, 3, 4)}
 ANOMALYCLIP = {"name": "anomalyclip", "levels": (4,), "depth": 2, "dual_blocks": 3}
 
 
@@ -361,7 +366,7 @@ def test_winclip_takes_a_row_of_squares():
 
 
 def test_clip_works_with_any_tower():
-    model, batch = build("clip", arch="tiny-RN", prompt_cache=None), random_batch(2, 64, 64)
+    model, batch = build("clip", arch="tiny-RN"), random_batch(2, 64, 64)
     with torch.no_grad():
         image = F.normalize(model.clip.visual(model.normalize(batch.image)), dim=-1)
         cosines = image @ model.texts_of(["fryum"])[0].T

@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
 import re
 import shlex
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +15,10 @@ import pytest
 from PIL import ExifTags, Image, ImageEnhance
 
 import check as check_py
+from datasets import digests
 from datasets.check import facts, findings
 from datasets.check.duplicates import LIMIT, same_picture
-from datasets.check.facts import FILE, SIDE, image_facts
+from datasets.check.facts import SIDE, image_facts
 from datasets.check.inspection import inspect
 from datasets.check.sheets import contact_sheet
 from datasets.image import read_image
@@ -22,7 +27,10 @@ from datasets.record import Record
 from jobs.checking import check_data
 from options.load import load
 from tests.fixtures import job_of, write_smoke
+from utils.device import num_cores
+from utils.download import sha256_of
 from utils.errors import UserError
+from utils.store import NOWHERE, Store
 
 SIZE = (160, 120)  # width, height
 
@@ -72,7 +80,7 @@ def folder(tmp_path):
 
 def lines(root, **options):
     splits = read_meta(root, split="")
-    return [str(finding) for finding in inspect(root, splits, cache=None, **options).findings]
+    return [str(finding) for finding in inspect(root, splits, store=NOWHERE, **options).findings]
 
 
 def test_nothing_is_found_where_nothing_is_wrong(folder):
@@ -365,33 +373,119 @@ def test_a_mask_fits_the_picture_as_a_viewer_shows_it(folder):
 # -- what is remembered
 
 
-def test_the_second_time_nothing_is_decoded(folder, tmp_path, monkeypatch):
-    root = folder.write()
-    cache = tmp_path / "cache"
-    splits = read_meta(root, split="")
-    first = inspect(root, splits, cache=cache)
-    monkeypatch.setattr(facts, "read_image", None)
-    monkeypatch.setattr(facts, "read_mask", None)
-    assert inspect(root, splits, cache=cache) == first
-    assert [path.name for path in cache.iterdir()] == [FILE]
+@pytest.fixture
+def decoded(monkeypatch):
+    """The files that are decoded."""
+    files = []
+
+    def listens(read):
+        def reads(path, **options):
+            files.append(path.name)
+            return read(path, **options)
+
+        return reads
+
+    for name in ("read_image", "read_mask"):
+        monkeypatch.setattr(facts, name, listens(getattr(facts, name)))
+    return files
+
+
+def inspected(root, store):
+    return inspect(root, read_meta(root, split=""), store=store)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_the_second_time_nothing_is_decoded(folder, tmp_path, decoded, is_kept):
+    """Without a folder that holds within one process."""
+    root, store = folder.write(), Store(tmp_path / "cache") if is_kept else NOWHERE
+    first = inspected(root, store)
+    assert len(decoded) == len(set(decoded)) == 24 + 8
+    assert inspected(root, store) == first
+    assert len(decoded) == 32
+    assert (tmp_path / "cache").exists() == is_kept
+
+
+def test_a_data_set_that_was_moved_or_copied_is_not_decoded_again(folder, tmp_path, decoded):
+    store = Store(tmp_path / "cache")
+    first = inspected(folder.write(), store)
+    copy = Path(shutil.copytree(folder.root, tmp_path / "copy"))
+    assert inspected(copy, store).images == first.images
+    assert inspected(copy.rename(tmp_path / "moved"), store).images == first.images
+    assert len(decoded) == 32
+
+
+def test_pictures_of_equal_names_sizes_and_times_are_not_mixed_up(tmp_path):
+    """As an archive with all times at 0 leaves them."""
+    store, record = Store(tmp_path / "cache"), Record(path="0.bmp", object="nut", label=0)
+    thumbnails = set()
+    for i in range(3):
+        root = tmp_path / str(i)
+        root.mkdir()
+        scene(i).save(root / "0.bmp")
+        os.utime(root / "0.bmp", (0, 0))
+        (image,) = inspect(root, {"train": [record], "test": []}, store=store).images
+        assert image.facts.sha256 == sha256_of(root / "0.bmp")
+        thumbnails.add(image.facts.thumbnail)
+    assert len(thumbnails) == 3
 
 
 def test_a_file_that_changed_is_looked_at_again(folder, tmp_path):
-    root = folder.write()
-    splits = read_meta(root, split="")
-    before = inspect(root, splits, cache=tmp_path / "cache").key
+    root, store = folder.write(), Store(tmp_path / "cache")
+    before = inspected(root, store).key
     truncated(folder)
     for _ in range(2):  # errors are not remembered
-        after = inspect(root, splits, cache=tmp_path / "cache")
+        after = inspected(root, store)
         assert "train_3.jpg: cannot be read" in after.errors[0]
     assert before != after.key
 
 
-def test_a_cache_that_is_none(folder, tmp_path):
-    root = folder.write()
-    (tmp_path / FILE).write_text("not a data base, but long enough to be taken for one" * 40)
-    with pytest.raises(UserError, match=r"checked.sqlite: cannot keep what is known .*cache=null"):
-        inspect(root, read_meta(root, split=""), cache=tmp_path)
+def test_what_changes_while_it_is_looked_at_is_not_remembered(folder, tmp_path, monkeypatch):
+    """Else the facts of one content would be remembered under the digest of another."""
+    root, store = folder.write(), Store(tmp_path / "cache")
+    file, read = root / "images/train_3.jpg", facts.read_image
+    content = file.read_bytes()
+
+    def replaces(path, **options):
+        if path == file:
+            scene(99).save(file)
+        return read(path, **options)
+
+    monkeypatch.setattr(facts, "read_image", replaces)
+    inspected(root, store)
+    monkeypatch.undo()
+    file.write_bytes(content)
+    assert inspected(root, store).images == inspected(root, NOWHERE).images
+
+
+def test_a_check_that_was_interrupted_continues(folder, tmp_path, decoded, monkeypatch):
+    monkeypatch.setattr(digests, "_SAVED_AT_ONCE", 2)
+    root, store = folder.write(), Store(tmp_path / "cache")
+    read = facts.read_image
+
+    def is_interrupted(path, **options):
+        if len(decoded) >= 12:
+            raise KeyboardInterrupt
+        return read(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(facts, "read_image", is_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            inspected(root, store)
+    assert len(decoded) >= 12
+    inspected(root, store)
+    assert 32 <= len(decoded) <= 32 + num_cores() + 2
+
+
+def test_a_damaged_row_is_looked_at_again(folder, tmp_path, decoded):
+    root, store = folder.write(), Store(tmp_path / "cache")
+    first = inspected(root, store)
+    for keys, count in (("image%", 24), ("file%", 0), ("%", 32)):
+        decoded.clear()
+        with closing(sqlite3.connect(store.facts.file)) as table, table:
+            query = "UPDATE facts SET checksum = checksum + 1 WHERE CAST(key AS TEXT) LIKE ?"
+            assert table.execute(query, [keys]).rowcount >= 24
+        assert inspected(root, store).images == first.images
+        assert len(decoded) == count
 
 
 # -- the command, and the training

@@ -62,7 +62,7 @@ def test_golden_embeddings():
 
 def test_it_tells_normal_from_anomalous_on_objects_it_has_never_seen():
     """Weights that are lost on the way, or a tower that runs them in another way, stay below."""
-    model = Clip((192, 192), True, **OPTIONS, prompt_cache=None).eval()
+    model = Clip((192, 192), True, **OPTIONS).eval()
     view = View((192, 192), "full")
     labels, scores = [], []
     for name in DEMO:

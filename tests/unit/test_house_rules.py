@@ -15,6 +15,7 @@ from models.fusion import FUSIONS
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
 from options import comparison_file, schema
+from utils import provenance
 from utils.registry import options_of
 from utils.schedules import SCHEDULES
 
@@ -103,6 +104,10 @@ def test_functions_are_small(path):
 def test_the_rule_sees_large_functions():
     body = "\n".join(["    pass"] * 50)
     assert len(list(too_large(f"def f(a, b, c, d, e, f, g, *, h): pass\ndef g():\n{body}"))) == 2
+
+
+def test_reused_scores_depend_on_all_of_the_program():
+    assert set(provenance._PACKAGES) == MAY_IMPORT.keys() - {"demo"}
 
 
 def or_of_a_constant(source):

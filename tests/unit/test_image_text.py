@@ -201,7 +201,7 @@ def test_crops_are_cut_out_of_larger_pictures(smoke):
     """The smallest crop is as large as what the network sees: nothing is blown up."""
     run = load(smoke / "smoke.yaml", ["student.augment.crop=0.25"])
     batches = training_batches(job_of(run))
-    assert batches.loader.dataset.pixels.size == (64, 128)
+    assert batches.loader.dataset.pixels.decoded.view.size == (64, 128)
     assert next(batches.epoch(0)).image.shape == (4, 3, 32, 64)
 
 

@@ -55,9 +55,9 @@ BUILDERS = {
         text_enc=Component("clip", TINY_CLIP),
         classif=Component("mlp", {"hidden": 16}),
     ),
-    "clip": lambda: baseline("clip", prompt_cache=None),
-    "winclip": lambda: baseline("winclip", prompt_cache=None),
-    "vand": lambda: baseline("vand", levels=(2, 4), prompt_cache=None),
+    "clip": lambda: baseline("clip"),
+    "winclip": lambda: baseline("winclip"),
+    "vand": lambda: baseline("vand", levels=(2, 4)),
     "anomalyclip": lambda: baseline("anomalyclip", levels=(4,), depth=2, dual_blocks=3),
 }
 

@@ -285,13 +285,6 @@ def test_first_difference_names_the_option_and_ignores_where_things_lie(good):
     assert first_difference(moved, before, sections) is None
 
 
-def test_where_embeddings_are_kept_is_no_other_experiment():
-    file = Path("options/baselines/vand.yaml")
-    here, there = load(file), load(file, ["baseline.model.prompt_cache=null"])
-    assert first_difference(there, here, ["baseline"]) is None
-    assert here.baseline.with_local(there.baseline) == there.baseline
-
-
 def test_the_tilde_is_the_home_folder(good, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     run = load(good, ["exp.dir=~/x", "teacher=~/y"])
