@@ -33,7 +33,7 @@ lint: $(VENV)/.installed
 	$(RUN) -m mypy --config-file .ci/mypy.ini utils datasets models options jobs demo benchmarks $(wildcard *.py)
 
 docs: $(VENV)/.installed
-	$(RUN) -m options.document > docs/options.md
+	$(RUN) -m options.document
 	$(RUN) docs/fig2.py docs/fig2.png
 
 $(VENV)/.installed: requirements.txt .ci/requirements.txt

@@ -1,13 +1,14 @@
 """Random changes that a training image survives with its label."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
+from utils.ranges import Probability, Range
 from utils.seeding import derive
 
 
@@ -29,28 +30,15 @@ class Augment:
             place of one; for networks that learn from masks.
     """
 
-    horizontal_flip: float = 0.0
-    vertical_flip: float = 0.0
-    rotation: float = 0.0
-    crop: float = 1.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    mosaic: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Checks the ranges."""
-        probabilities = ("horizontal_flip", "vertical_flip", "mosaic")
-        for name in (*probabilities, "brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        if not 0 <= self.rotation <= 180:
-            raise ValueError(f"rotation must be in [0, 180], got {self.rotation}")
-        if not 0 < self.crop <= 1:
-            raise ValueError(f"crop must be in (0, 1], got {self.crop}")
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"hue must be in [0, 0.5], got {self.hue}")
+    horizontal_flip: Probability = 0.0
+    vertical_flip: Probability = 0.0
+    rotation: Annotated[float, Range(0, 180)] = 0.0
+    crop: Annotated[float, Range(0.01, 1)] = 1.0
+    brightness: Probability = 0.0
+    contrast: Probability = 0.0
+    saturation: Probability = 0.0
+    hue: Annotated[float, Range(0, 0.5)] = 0.0
+    mosaic: Probability = 0.0
 
 
 class Augmentation:

@@ -73,7 +73,7 @@ def run_from(args: argparse.Namespace) -> "Run":
         UserError: If an option is wrong, or two files are named.
     """
     from options.load import load
-    from options.tree import read
+    from options.yaml_text import read
 
     is_comparison = getattr(args, "compare", False)
     file, overrides = file_and_overrides(args, DEFAULT_COMPARISON if is_comparison else DEFAULT)
@@ -94,7 +94,7 @@ def comparison_from(args: argparse.Namespace) -> "Comparison":
         UserError: If an option is wrong, or two files are named.
     """
     from options.comparison_file import load_comparison
-    from options.tree import read
+    from options.yaml_text import read
 
     file, overrides = file_and_overrides(args, DEFAULT_COMPARISON)
     if "exp" in read(file, []):

@@ -5,12 +5,17 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import yaml
 
 from options.load import from_tree, load
+from options.overrides import from_overrides
 from options.schema import Misc, Run, Source
-from options.tree import Mistake, from_overrides, merge, read
+from options.tree import Mistake, merge, quoted
+from options.yaml_text import read
 from utils.errors import UserError
+from utils.ranges import Range
 from utils.registry import NOT_AN_OPTION
 from utils.store import FOLDER
 
@@ -77,19 +82,19 @@ class Comparison:
     misc: Misc = field(default_factory=Misc)
     title: str = "Comparison"
     layout: Literal["objects", "methods"] = "objects"
-    seeds: int = 1
+    seeds: Annotated[int, Range(1, 1_000)] = 1
     published: Path | None = None
     command: str = field(default="", metadata=NOT_AN_OPTION)
 
     def __post_init__(self) -> None:
-        """Checks the ranges, and that the names can be folders."""
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+        """Checks that there is a column, and that the names can be folders."""
         if not self.chosen:
             raise ValueError("columns: there is none to score")
         for name in self.columns:
-            if not re.fullmatch(r"\w[\w.-]*", name):
-                raise ValueError(f"columns: {name!r} must be letters, digits, '_', '-' and '.'")
+            if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+                raise ValueError(
+                    f"columns: {quoted(name)} must be at most 100 letters, digits, '_', '-' and '.'"
+                )
 
     @property
     def chosen(self) -> dict[str, Column]:
@@ -149,8 +154,10 @@ def _written(source: Source) -> dict[str, object]:
 
 
 def _spelled(value: object) -> str:
+    """A value as it stands after ``=`` on the command line."""
     if isinstance(value, tuple):
-        return f"[{', '.join(value)}]"
+        text = yaml.safe_dump(list(value), default_flow_style=True, allow_unicode=True, width=1e9)
+        return text.strip()
     return "null" if value is None else str(value)
 
 

@@ -1,31 +1,43 @@
-"""Writes docs/options.md from the schema: ``python -m options.document > docs/options.md``."""
+"""Writes what is said about the options elsewhere: ``python -m options.document`` (``make docs``).
+
+docs/options.md is for people; options/schema.json and options/comparison/schema.json are for their
+editors.
+"""
 
 import inspect
-import re
-import sys
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from options.comparison_file import Column, Comparison, ImageList
+from options.conversion import UNIONS
 from options.dump import plain
+from options.json_schema import json_schema
 from options.schema import Run, Source, Stage
-from utils.registry import INLINE, NOT_AN_OPTION, Component, options_of, table_of
+from utils.ranges import Range
+from utils.registry import INLINE, NOT_AN_OPTION, Component, descriptions_of, options_of, table_of
 
 _HEAD = """# Options
 
 Written by `python -m options.document` from the schema; a test keeps it up to date.
 
 * An options file may begin with `__include__: FILE` or a list of files, read first, in order.
-* The command line goes over the files: `python run.py FILE a.b=value`, lists as `a.b=[1, 2]`.
+* The command line goes over the files: `python run.py FILE a.b=value`, lists as `a.b=[1, 2]`. Text
+  and paths are taken as they stand there: `"dataset.dir=data/Line #3"` is that folder. Where an
+  option may be `null`, the folder of that name is `./null`. In a file, and in a list, text with
+  signs such as `: # [ * & %` stands in quotes.
 * Sections of a stage may stand at the top of a file: they are the default of every stage. On the
   command line `optimizer.lr=1e-4` means every stage, `student.optimizer.lr=1e-4` this one.
 * A block with a `name` replaces the one it goes over, other blocks mix; so an `objective` at the
   top says nothing to a stage that names its own. Of `dataset`, only the reader's own options are
   replaced.
 * `schedule: cosine` is short for `schedule: {name: cosine}`.
+* `in [0, 1)` means: 0 and more, but less than 1.
+* Editors with a YAML language server (VS Code's YAML extension, Neovim, JetBrains ...) complete and
+  check a file that begins with `# yaml-language-server: $schema=PATH/options/schema.json`.
 * `required` has no default in the code; most get one from `options/abstract.yaml`.
 """
 _TYPES = {int: "whole number", float: "number", bool: "true, false", str: "text", Path: "path"}
@@ -72,7 +84,7 @@ def _collect(hints: Mapping[str, Any], tables: dict[str, Any]) -> None:
 def _section(cls: type[Any]) -> str:
     hints = get_type_hints(cls, include_extras=True)
     known: list[Field[Any]] = [f for f in fields(cls) if f.metadata != NOT_AN_OPTION]
-    texts = _described(cls)
+    texts = descriptions_of(cls)
     return _table(
         ("name" if f.metadata == INLINE else f.name, hints[f.name], _default_of(f), texts[f.name])
         for f in known
@@ -86,7 +98,7 @@ def _default_of(field: Field[Any]) -> Any:
 
 
 def _entry(name: str, entry: Callable[..., Any]) -> str:
-    options, texts = options_of(entry), _described(entry)
+    options, texts = options_of(entry), descriptions_of(entry)
     first = (inspect.getdoc(entry) or "").splitlines()[0].replace("``", "`")
     rows = [
         (
@@ -102,22 +114,6 @@ def _entry(name: str, entry: Callable[..., Any]) -> str:
     )
 
 
-def _described(thing: Any) -> dict[str, str]:
-    """``{option: text}`` of the ``Args:`` or ``Attributes:`` part of a docstring."""
-    found: dict[str, str] = {}
-    name = None
-    for line in (inspect.getdoc(thing) or "").splitlines():
-        start = re.match(r"    (\w+): (.*)", line)
-        if start:
-            name = start[1]
-            found[name] = start[2]
-        elif name and line.startswith("        "):
-            found[name] += f" {line.strip()}"
-        else:
-            name = None
-    return {key: text.replace("``", "`") for key, text in found.items()}
-
-
 def _table(rows: Iterator[tuple[str, Any, str, str]]) -> str:
     lines = ["| option | type | default | meaning |", "|---|---|---|---|"]
     for name, kind, default, text in rows:
@@ -128,10 +124,12 @@ def _table(rows: Iterator[tuple[str, Any, str, str]]) -> str:
 
 def _type(kind: Any) -> str:
     origin, args = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
+    if origin in UNIONS:
         return " or ".join("`null`" if part is NoneType else _type(part) for part in args)
     if table_of(kind) is not None:
         return "a choice" if args[0] is Component else "a choice or `null`"
+    if origin is Annotated and isinstance(args[1], Range):
+        return f"{_type(args[0])} {args[1]}"
     if origin is Annotated or origin is Literal:
         return ", ".join(f"`{choice}`" for choice in (args[1] if origin is Annotated else args))
     if origin is dict:
@@ -149,5 +147,19 @@ def _value(value: Any) -> str:
     return "empty" if shown in ("", []) else f"`{shown}`"
 
 
+def pages() -> dict[Path, str]:
+    """The files that are written, with their content."""
+    return {
+        Path("docs/options.md"): document(),
+        Path("options/schema.json"): _json(Run),
+        Path("options/comparison/schema.json"): _json(Comparison),
+    }
+
+
+def _json(cls: type[Any]) -> str:
+    return json.dumps(json_schema(cls), indent=1, ensure_ascii=False) + "\n"
+
+
 if __name__ == "__main__":
-    sys.stdout.write(document())
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")

@@ -12,10 +12,12 @@ from datasets.readers import DATASETS
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
 from utils.optimizers import OPTIMIZERS
+from utils.ranges import BelowOne, Count, Probability, Range
 from utils.registry import INLINE, NOT_AN_OPTION, Component
 from utils.schedules import SCHEDULES
 from utils.store import FOLDER
 
+Side = Annotated[int, Range(1, 100_000)]
 STAGES = ("teacher", "student", "baseline")
 
 
@@ -93,20 +95,16 @@ class Dataset(Source):
 
     per_object: bool = False
     hold_out: tuple[str, ...] = ()
-    val_fraction: float = 0.2
+    val_fraction: BelowOne = 0.2
     auxiliary: Source | None = None
     cache: Path | None = field(default=FOLDER, compare=False)
-    cache_gb: float = field(default=100.0, compare=False)
+    cache_gb: Annotated[float, Range(0, 1_000_000, "(]")] = field(default=100.0, compare=False)
     allow_leak: Literal["all"] | tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
+        """Checks that objects are not held out of networks that see one object each."""
         if self.per_object and self.hold_out:
             raise ValueError("per_object: a network of one object sees no other; drop hold_out")
-        if self.cache_gb <= 0:
-            raise ValueError(f"cache_gb must be more than 0, got {self.cache_gb}")
-        if not 0 <= self.val_fraction < 1:
-            raise ValueError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +118,8 @@ class Image:
             squares side by side, for ``winclip``.
     """
 
-    size: int | tuple[int, int] = 224
+    size: Side | tuple[Side, Side] = 224
     resize: Resize = "full"
-
-    def __post_init__(self) -> None:
-        """Checks the ranges."""
-        if min(self.height_width) < 1:
-            raise ValueError(f"size must be at least 1, got {self.size}")
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -151,12 +144,7 @@ class CaptionOptions:
     """
 
     policy: Policy = "sentence"
-    dropout: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Checks the ranges."""
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout must be in [0, 1], got {self.dropout}")
+    dropout: Probability = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,23 +167,15 @@ class Engine:
             caption of the epoch.
     """
 
-    epochs: int = 15
-    batch_size: int = 24
-    eval_batch_size: int = field(default=64, compare=False)
+    epochs: Count = 15
+    batch_size: Count = 24
+    eval_batch_size: Count = field(default=64, compare=False)
     sampler: Annotated[str, SAMPLERS] = "shuffle"
     keep: Literal["best", "last"] = "best"
-    num_workers: int | None = field(default=None, compare=False)
+    num_workers: Annotated[int, Range(0, 256)] | None = field(default=None, compare=False)
     compile: bool = field(default=False, compare=False)
     pixels_on_device: bool = field(default=False, compare=False)
     targets: Literal["once", "live"] = "once"
-
-    def __post_init__(self) -> None:
-        """Checks the ranges."""
-        for name in ("epochs", "batch_size", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.num_workers is not None and self.num_workers < 0:
-            raise ValueError(f"num_workers must be at least 0, got {self.num_workers}")
 
 
 @dataclass(frozen=True, kw_only=True)

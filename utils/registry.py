@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, get_args, get_origin
@@ -40,8 +41,13 @@ class Component:
             **kwargs: More of it, by name.
 
         Raises:
-            UserError: If the entry rejects the options with a ``ValueError``.
+            UserError: If the table has no such entry, or the entry rejects the options with a
+                ``ValueError``.
         """
+        if self.name not in table:  # only in options that an earlier version stored
+            raise UserError(
+                f"{self.where}: unknown {self.name!r}; {did_you_mean(self.name, table)}"
+            )
         try:
             return table[self.name](*args, **kwargs, **self.options)
         except ValueError as error:
@@ -52,6 +58,22 @@ def options_of(entry: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The keyword-only parameters of ``entry``: the only ones YAML may set."""
     parameters = inspect.signature(entry, eval_str=True).parameters.values()
     return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def descriptions_of(thing: Any) -> dict[str, str]:
+    """``{option: text}`` of the ``Args:`` or ``Attributes:`` part of a docstring."""
+    texts: dict[str, str] = {}
+    name = None
+    for line in (inspect.getdoc(thing) or "").splitlines():
+        start = re.match(r"    (\w+): (.*)", line)
+        if start:
+            name = start[1]
+            texts[name] = start[2]
+        elif name and line.startswith("        "):
+            texts[name] += f" {line.strip()}"
+        else:
+            name = None
+    return {key: text.replace("``", "`") for key, text in texts.items()}
 
 
 def table_of(kind: Any) -> Table | None:
@@ -65,5 +87,5 @@ def table_of(kind: Any) -> Table | None:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint for an unknown ``word``: the closest of the ``known`` ones, else all of them."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
+    close = difflib.get_close_matches(word[:100], names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"

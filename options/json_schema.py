@@ -1,0 +1,238 @@
+"""JSON schemas of the YAML files, so that editors complete and check them while they are written.
+
+They are made of the same dataclasses and tables that :mod:`options.load` reads files with. An
+editor knows one file and the types that YAML gives to its values, so the two differ in places:
+
+* A file with ``__include__`` may leave out anything, and a stage what a section at the top of its
+  file says; a file without any stage is there to be included. The reader sees the whole.
+* Rules about several options together, such as a student that needs a teacher, are the reader's.
+* The schema wants numbers, true and false without quotes, and no ``1_000``, ``3.0`` for a whole
+  number, ``.inf`` or path called ``null``; the reader takes ``"3"``, and refuses what is no text
+  (NUL) and paths that no file system takes.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from options.conversion import UNIONS
+from options.dump import plain
+from options.schema import STAGES, Run, Stage
+from utils.ranges import Range
+from utils.registry import INLINE, NOT_AN_OPTION, descriptions_of, options_of, table_of
+
+Schema = dict[str, Any]
+_INCLUDE: Schema = {
+    "description": "Options files that are read first, in order; this one goes over them.",
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+    ],
+}
+_PLAIN: dict[type, Schema] = {
+    int: {"type": "integer", "minimum": -(2**63) + 1, "maximum": 2**63 - 1},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    str: {"type": ["string", "number", "boolean", "null"]},
+    Path: {"type": ["string", "number", "boolean"], "minLength": 1},
+}
+
+
+def json_schema(cls: type[Any]) -> Schema:
+    """The schema, draft 7, of a file that fills ``cls``: a ``Run`` or a ``Comparison``.
+
+    Every section and component is defined twice: ``part.X`` may leave out anything, ``whole.X``
+    adds what is required where nothing else can say it.
+    """
+    definitions = _Definitions()
+    definitions.section(cls)
+    part, whole = (
+        definitions.found[f"part.{cls.__name__}"],
+        definitions.found[f"whole.{cls.__name__}"],
+    )
+    properties = {"__include__": _INCLUDE, **part["properties"]}
+    alone: list[str] = ["__include__"]
+    has_stages: Schema = {}
+    rules = []
+    if cls is Run:
+        hints = get_type_hints(Stage, include_extras=True)
+        sections = {f.name: definitions.option(hints[f.name], f, Stage) for f in fields(Stage)}
+        properties |= sections
+        has_stages = {"anyOf": [{"required": [name]} for name in STAGES]}
+        stages = {name: whole["properties"].pop(name) for name in STAGES}
+        rules.append(_unless([*alone, *sections], {"properties": stages}))
+    rules.append(_unless(alone, {k: whole[k] for k in ("required", "properties")}, has_stages))
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": cls.__doc__.splitlines()[0] if cls.__doc__ else cls.__name__,
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "allOf": rules,
+        "definitions": dict(sorted(definitions.found.items())),
+    }
+
+
+def _unless(keys: list[str], then: Schema, also: Schema | None = None) -> Schema:
+    """``then`` holds of files that have none of ``keys``, and to which ``also`` applies."""
+    has_none = {"not": {"anyOf": [{"required": [key]} for key in keys]}}
+    return {"if": {"allOf": [has_none, also or {}]}, "then": then}
+
+
+class _Definitions:
+    """Collects the definition of each section and component under a name of its own.
+
+    Attributes:
+        found: The definitions.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, Schema] = {}
+
+    def kind(self, kind: Any, name: str, state: str = "part") -> Schema:
+        """What a value of type ``kind`` is written as; ``name``: that of its option."""
+        origin, args = get_origin(kind), get_args(kind)
+        if origin in UNIONS:
+            parts = [self.kind(part, name, state) for part in args]
+            return {"anyOf": [each for part in parts for each in part.get("anyOf", [part])]}
+        if kind is NoneType:
+            return {"type": "null"}
+        if (table := table_of(kind)) is not None:
+            self.table(name, table)
+            reference = {"$ref": f"#/definitions/{state}.{name}"}
+            is_optional = NoneType in get_args(args[0])
+            return {"anyOf": [reference, {"type": "null"}]} if is_optional else reference
+        if origin is Annotated and isinstance(args[1], Range):
+            return self.kind(args[0], name) | _limits(args[1])
+        if origin in (Annotated, Literal):
+            return {"enum": _words(args[1] if origin is Annotated else args)}
+        if origin is tuple:
+            size = {} if args[-1] is Ellipsis else {"minItems": len(args), "maxItems": len(args)}
+            return {"type": "array", "items": self.kind(args[0], name), **size}
+        if origin is dict:
+            return {"type": "object", "additionalProperties": self.kind(args[1], name, state)}
+        if is_dataclass(kind):
+            self.section(kind)  # type: ignore[arg-type]
+            return {"$ref": f"#/definitions/{state}.{kind.__name__}"}  # type: ignore[union-attr]
+        return dict(_PLAIN[kind])
+
+    def option(self, kind: Any, field: Field[Any], owner: type[Any], state: str = "part") -> Schema:
+        """An option of a section, with its description and its default."""
+        text = descriptions_of(owner).get(field.name, "")
+        return _described(self.kind(kind, field.name, state), text, field.default)
+
+    def section(self, cls: type[Any]) -> None:
+        """Defines a dataclass; one with a component among its fields once for each choice."""
+        name = cls.__name__
+        if f"part.{name}" in self.found:
+            return
+        self.found[f"part.{name}"] = {}  # sections may contain each other
+        hints = get_type_hints(cls, include_extras=True)
+        own = [f for f in fields(cls) if f.metadata not in (INLINE, NOT_AN_OPTION)]
+        inline = [f for f in fields(cls) if f.metadata == INLINE]
+        properties = {f.name: self.option(hints[f.name], f, cls) for f in own}
+        whole = {f.name: self.kind(hints[f.name], f.name, "whole") for f in own}
+        nested = {key: value for key, value in whole.items() if "whole." in str(value)}
+        required = [f.name for f in own if f.default is MISSING and f.default_factory is MISSING]
+        if not inline:
+            self.found[f"part.{name}"] = _block(properties)
+            self.found[f"whole.{name}"] = _whole(f"part.{name}", required, nested)
+            return
+        self.found[f"own.{name}"] = {"properties": properties}
+        shared = {key: {"$ref": f"#/definitions/own.{name}/properties/{key}"} for key in properties}
+        table = get_args(hints[inline[0].name])[1]
+        self.entries(name, table, shared=shared, required=required, nested=nested)
+
+    def table(self, name: str, table: Mapping[str, Callable[..., Any]]) -> None:
+        """Defines a choice of components: the name alone, or a block of name and options."""
+        if f"part.{name}" in self.found:
+            return
+        self.entries(name, table)
+        short = {key for key, entry in table.items() if not _required(entry)}
+        for state, names in (("part", set(table)), ("whole", short)):
+            self.found[f"{state}.{name}"]["anyOf"].insert(0, {"enum": sorted(names)})
+
+    def entries(
+        self,
+        name: str,
+        table: Mapping[str, Callable[..., Any]],
+        *,
+        shared: Mapping[str, Schema] | None = None,
+        required: list[str] | None = None,
+        nested: Mapping[str, Schema] | None = None,
+    ) -> None:
+        """Defines a block for each entry of a table.
+
+        Args:
+            name: Of the choice.
+            table: The entries.
+            shared: Options that stand beside those of each entry.
+            required: Those of them that are required.
+            nested: Those of them that have options of their own, as a whole.
+        """
+        for state in ("part", "whole"):
+            references = [{"$ref": f"#/definitions/{state}.{name}.{key}"} for key in sorted(table)]
+            self.found[f"{state}.{name}"] = {"anyOf": references}
+        for key, entry in table.items():
+            properties = {"name": {"const": key, "description": _first_line(entry)}}
+            whole = dict(nested or {})
+            texts = descriptions_of(entry)
+            for option, parameter in options_of(entry).items():
+                kind = self.kind(parameter.annotation, option)
+                properties[option] = _described(kind, texts.get(option, ""), parameter.default)
+                if table_of(parameter.annotation) is not None:
+                    whole[option] = self.kind(parameter.annotation, option, "whole")
+            self.found[f"part.{name}.{key}"] = _block({**(shared or {}), **properties})
+            self.found[f"whole.{name}.{key}"] = _whole(
+                f"part.{name}.{key}", ["name", *(required or []), *_required(entry)], whole
+            )
+
+
+def _block(properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _whole(part: str, required: list[str], nested: Mapping[str, Schema]) -> Schema:
+    whole: Schema = {"allOf": [{"$ref": f"#/definitions/{part}"}], "required": required}
+    return {**whole, "properties": dict(nested)}
+
+
+def _required(entry: Callable[..., Any]) -> list[str]:
+    return [name for name, p in options_of(entry).items() if p.default is p.empty]
+
+
+def _first_line(entry: Callable[..., Any]) -> str:
+    return (entry.__doc__ or "").strip().splitlines()[0].replace("``", "`")
+
+
+def _described(schema: Schema, text: str, default: Any) -> Schema:
+    if "$ref" in schema:  # what stands beside a reference counts for nothing
+        schema = {"allOf": [schema]}
+    described = {**schema, "description": text} if text else dict(schema)
+    if default not in (MISSING, inspect.Parameter.empty):
+        described["default"] = plain(default)
+    return described
+
+
+def _limits(limits: Range) -> Schema:
+    low = "minimum" if limits.ends[0] == "[" else "exclusiveMinimum"
+    high = "maximum" if limits.ends[1] == "]" else "exclusiveMaximum"
+    return {low: limits.low, **({} if math.isinf(limits.high) else {high: limits.high})}
+
+
+def _words(choices: Any) -> list[Any]:
+    """The choices, and what YAML makes of those that look like numbers: ``22``."""
+
+    def both() -> Iterator[Any]:
+        for word in sorted(choices):
+            yield word
+            if (other := yaml.safe_load(word)) != word:
+                yield other
+
+    return list(both())
