@@ -23,6 +23,7 @@ from options.load import loads
 from options.schema import Run, Stage
 from utils.checkpoint import load_weights, read_about
 from utils.errors import UserError
+from utils.memory import check_memory, checked_memory
 from utils.optimizers import OPTIMIZERS, Parameters
 from utils.ranks import Share, share
 from utils.schedules import SCHEDULES
@@ -33,7 +34,10 @@ def build_model(run: Run, name: str) -> AnomalyModel:
     """The network of a stage before its training, the same for the same seed."""
     seed_everything(derive(run.misc.seed, name, "weights"))
     stage = run.stages[name]
-    model: AnomalyModel = stage.model.build(METHODS, stage.image.height_width, load_weights=True)
+    with checked_memory(stage.model.name, copies=2 if stage.needs_training else 1):
+        model: AnomalyModel = stage.model.build(
+            METHODS, stage.image.height_width, load_weights=True
+        )
     model.store = store_of(run)
     return model
 
@@ -65,7 +69,8 @@ def build_learner(job: Job, targets: Targets | None) -> Learner:
     model = build_model(job.run, job.name)
     seed_everything(job.seed("objective"))
     assert job.stage.objective is not None  # checked by the schema
-    objective = job.stage.objective.build(OBJECTIVES, model.feature_dim, targets)
+    with checked_memory(job.stage.objective.name, copies=2):
+        objective = job.stage.objective.build(OBJECTIVES, model.feature_dim, targets)
     return Learner(model, objective)
 
 
@@ -99,6 +104,18 @@ def check_training(stage: Stage) -> None:
     build_schedule(stage)
 
 
+def check_batch(job: Job) -> None:
+    """Raises UserError if a batch of training images is more than memory holds."""
+    _check_batch(_training_view(job.stage), min(job.stage.engine.batch_size, len(job.data.train)))
+
+
+def _training_view(stage: Stage) -> View:
+    """Crops are cut out of a larger picture, so that the smallest one is still sharp."""
+    scale = stage.augment.crop**-0.5
+    height, width = stage.image.height_width
+    return View((round(height * scale), round(width * scale)), stage.image.resize)
+
+
 def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
     """The training images of a stage in batches.
 
@@ -107,11 +124,8 @@ def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
         live_teacher: Options of a teacher that is asked at every step: the batches then hold what
             it sees and reads, too.
     """
-    stage, data = job.stage, job.data
-    size, seed = stage.image.height_width, job.seed("data")
-    # Crops are cut out of a larger picture, so that the smallest one is still sharp.
-    scale = stage.augment.crop**-0.5
-    view = View((round(size[0] * scale), round(size[1] * scale)), stage.image.resize)
+    stage, data, seed = job.stage, job.data, job.seed("data")
+    view = _training_view(stage)
     resident = job.machine.device if stage.engine.pixels_on_device else None
 
     def pixels(view: View) -> Pixels:
@@ -120,7 +134,7 @@ def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
     images = ImageText(
         pixels(view),
         data.train,
-        augmentation=Augmentation(stage.augment, size, seed),
+        augmentation=Augmentation(stage.augment, stage.image.height_width, seed),
         captions=job.captions if METHODS[stage.model.name].reads_text else None,
         guide=Guide(pixels(live_teacher.image.view), job.captions) if live_teacher else None,
         masks=_masks(data, view) if needs_masks(stage) else None,
@@ -175,6 +189,7 @@ def evaluation_batches(
         part: Which share of them belongs to this process; by default one among all processes.
     """
     is_reader = METHODS[stage.model.name].reads_text
+    _check_batch(stage.image.view, min(stage.engine.eval_batch_size, len(records)))
     resident = device if stage.engine.pixels_on_device else None
     images = ImageText(
         store.pixels(records, stage.image.view, resident=resident),
@@ -189,6 +204,15 @@ def evaluation_batches(
         num_workers=_num_workers(images, stage),
         device=device,
         part=part or share(),
+    )
+
+
+def _check_batch(view: View, count: int) -> None:
+    """Raises UserError if a batch of ``count`` images is more than memory holds."""
+    height, width = view.size
+    check_memory(
+        count * 3 * height * width * 4,  # a network computes with 32 bits a color
+        f"{count} images of {height} x {width} pixels",
     )
 
 

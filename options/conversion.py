@@ -231,7 +231,7 @@ def _path(text: str) -> Path | None:
         path = Path(text).expanduser()
     except RuntimeError:  # ~name of an unknown user
         return None
-    longest = max((len(os.fsencode(part)) for part in path.parts), default=math.inf)
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
     is_short = longest <= _LONGEST_NAME and len(os.fsencode(path)) <= _LONGEST_PATH
     return path if text and is_short else None
 

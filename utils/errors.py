@@ -81,7 +81,14 @@ def run_command(command: Callable[[], None]) -> int:
                 sys.stderr.write(f"{error}\n")
                 return 2
             if not signals.number:  # otherwise a library has turned the interrupt into an error
-                raise
+                from utils.memory import out_of_memory  # which needs UserError
+
+                if (problem := out_of_memory(error)) is None:
+                    raise
+                sys.stderr.write(
+                    f"{problem}; a smaller image.size or engine.batch_size needs less\n"
+                )
+                return 2
         if signals.number:
             sys.stderr.write(f"{progress}; run the same command again to resume\n")
             return 128 + signals.number

@@ -12,6 +12,7 @@ from jobs.build import (
     build_learner,
     build_optimizer,
     build_schedule,
+    check_batch,
     check_training,
     load_model,
     training_batches,
@@ -76,6 +77,7 @@ def train(run: Run) -> None:
     ]
     for job in jobs:
         _check_validation(job)
+        check_batch(job)
     with joined(machine.device):
         check_data(run, [job.data for job in jobs])
         for job in jobs:
