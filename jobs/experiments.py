@@ -8,7 +8,7 @@ import json
 from dataclasses import replace
 
 from datasets.record import Splits, choose_objects, to_meta
-from options.schema import Run
+from options.schema import SEEDS, Run
 from utils.checkpoint import write_bytes
 from utils.console import say
 from utils.errors import UserError
@@ -27,12 +27,12 @@ def of_seeds(run: Run, count: int | None) -> list[Run]:
         One experiment per seed, each in ``<exp.dir>/seed_<seed>``.
 
     Raises:
-        UserError: If ``count`` is below 1.
+        UserError: If ``count`` is not in ``SEEDS``.
     """
     if count is None:
         return [run]
-    if count < 1:
-        raise UserError(f"--seeds: must be at least 1, got {count}")
+    if count not in SEEDS:
+        raise UserError(f"--seeds: must be {SEEDS}, got {count}")
     return [
         replace(
             run,

@@ -1,7 +1,7 @@
 """The command line that all programs share: an options file and ``a.b=value`` arguments.
 
-Nothing here imports a network before a command needs it: ``--help`` and a wrong argument answer at
-once.
+``--help``, a wrong argument and a file that cannot be read answer at once: what knows the options
+imports PyTorch, and is imported when there are options to check.
 """
 
 import argparse
@@ -72,7 +72,6 @@ def run_from(args: argparse.Namespace) -> "Run":
     Raises:
         UserError: If an option is wrong, or two files are named.
     """
-    from options.load import load
     from options.yaml_text import read
 
     is_comparison = getattr(args, "compare", False)
@@ -82,6 +81,8 @@ def run_from(args: argparse.Namespace) -> "Run":
             f"{file}: a comparison is scored by: python compare.py {file}; with --train it trains "
             "the methods first"
         )
+    from options.load import load
+
     return replace(load(file, overrides), command=shlex.join([str(file), *overrides]))
 
 
@@ -93,12 +94,13 @@ def comparison_from(args: argparse.Namespace) -> "Comparison":
     Raises:
         UserError: If an option is wrong, or two files are named.
     """
-    from options.comparison_file import load_comparison
     from options.yaml_text import read
 
     file, overrides = file_and_overrides(args, DEFAULT_COMPARISON)
     if "exp" in read(file, []):
         raise UserError(f"{file}: describes one experiment, no comparison: python test.py {file}")
     overrides += [] if args.seeds is None else [f"seeds={args.seeds}"]
+    from options.comparison_file import load_comparison
+
     command = shlex.join([str(file), *overrides])
     return replace(load_comparison(file, overrides), command=command)

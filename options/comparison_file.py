@@ -11,11 +11,10 @@ import yaml
 
 from options.load import from_tree, load
 from options.overrides import from_overrides
-from options.schema import Misc, Run, Source
+from options.schema import SEEDS, Misc, Run, Source
 from options.tree import Mistake, merge, quoted
 from options.yaml_text import read
 from utils.errors import UserError
-from utils.ranges import Range
 from utils.registry import NOT_AN_OPTION
 from utils.store import FOLDER
 
@@ -82,7 +81,7 @@ class Comparison:
     misc: Misc = field(default_factory=Misc)
     title: str = "Comparison"
     layout: Literal["objects", "methods"] = "objects"
-    seeds: Annotated[int, Range(1, 1_000)] = 1
+    seeds: Annotated[int, SEEDS] = 1
     published: Path | None = None
     command: str = field(default="", metadata=NOT_AN_OPTION)
 

@@ -18,6 +18,7 @@ from utils.schedules import SCHEDULES
 from utils.store import FOLDER
 
 Side = Annotated[int, Range(1, 100_000)]
+SEEDS = Range(1, 1_000)  # how many runs of one experiment
 STAGES = ("teacher", "student", "baseline")
 
 

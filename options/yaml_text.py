@@ -96,7 +96,8 @@ def parse(text: str, file: str, mistakes: list[Mistake]) -> Block:
         mark = getattr(error, "problem_mark", None)
         place = Place(file, mark.line + 1 if mark else 1)
         problem = getattr(error, "problem", None) or getattr(error, "reason", error)
-        raise UserError(f"{place}: not valid YAML: {printable(str(problem))}") from error
+        hint = "text with signs such as : # [ * & % stands in quotes"
+        raise UserError(f"{place}: not valid YAML: {printable(str(problem))}; {hint}") from error
     if node is None:
         return Block(Place(file, 1))
     tree = _TreeBuilder(file, mistakes).convert(node, "", ())

@@ -103,7 +103,7 @@ def test_one_seed_has_no_spread(tmp_path):
 @pytest.mark.parametrize("program", [run_py, test_py])
 def test_no_seeds_are_refused(done, capsys, program):
     assert command(program, done, "--seeds", "0") == 2
-    assert capsys.readouterr().err == "--seeds: must be at least 1, got 0\n"
+    assert capsys.readouterr().err == "--seeds: must be in [1, 1000], got 0\n"
 
 
 def test_a_seed_that_is_not_trained_is_named_with_its_command(done, capsys):
@@ -119,5 +119,5 @@ def test_only_folder_and_seed_differ(done):
     assert (first.misc.seed, second.misc.seed) == (7, 8)
     assert second.exp.dir == run.exp.dir / "seed_8"
     assert second.student == run.student
-    with pytest.raises(UserError, match="must be at least 1, got -1"):
+    with pytest.raises(UserError, match="must be in .1, 1000., got -1"):
         of_seeds(run, -1)

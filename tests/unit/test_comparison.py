@@ -295,8 +295,8 @@ def test_a_stage_that_is_not_there(good):
         ),
         ("name: visa", "name: vsia", "3: dataset.name: unknown 'vsia'; did you mean 'visa'?"),
         ("split: 2cls_highshot", "val_fraction: 0.1", "3: dataset: unknown option 'val_fraction'"),
-        ("dir: logs/x", "dir: logs/x\nseeds: 0", "2: seeds must be at least 1, got 0"),
-        ("  other:", "  ../other:", "2: columns: '../other' must be letters, digits"),
+        ("dir: logs/x", "dir: logs/x\nseeds: 0", "3: seeds: must be in [1, 1000], got 0"),
+        ("  other:", "  ../other:", "2: columns: '../other' must be at most 100 letters"),
         (
             "options: options/demo.yaml, stage",
             "stage",

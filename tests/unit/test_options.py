@@ -207,15 +207,19 @@ def test_one_mistake(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("engine.epochs=0", "engine: epochs must be at least 1, got 0"),
-        ("engine.num_workers=-1", "num_workers must be at least 0, got -1"),
-        ("dataset.val_fraction=1", "val_fraction must be in [0, 1), got 1.0"),
-        ("augment.crop=0", "crop must be in (0, 1], got 0.0"),
-        ("augment.hue=1", "hue must be in [0, 0.5], got 1.0"),
-        ("augment.rotation=200", "rotation must be in [0, 180], got 200.0"),
-        ("augment.horizontal_flip=2", "horizontal_flip must be in [0, 1], got 2.0"),
-        ("captions.dropout=2", "dropout must be in [0, 1], got 2.0"),
-        ("image.size=0", "size must be at least 1, got 0"),
+        ("engine.epochs=0", "engine.epochs: must be in [1, 1000000], got 0"),
+        ("engine.num_workers=-1", "engine.num_workers: must be in [0, 256], got -1"),
+        ("engine.num_workers=1000000", "must be in [0, 256], got 1000000"),
+        ("dataset.val_fraction=1", "dataset.val_fraction: must be in [0, 1), got 1.0"),
+        ("dataset.cache_gb=0", "dataset.cache_gb: must be in (0, 1000000], got 0.0"),
+        ("augment.crop=0", "augment.crop: must be in [0.01, 1], got 0.0"),
+        ("augment.hue=1", "augment.hue: must be in [0, 0.5], got 1.0"),
+        ("augment.rotation=200", "augment.rotation: must be in [0, 180], got 200.0"),
+        ("augment.horizontal_flip=2", "augment.horizontal_flip: must be in [0, 1], got 2.0"),
+        ("captions.dropout=2", "captions.dropout: must be in [0, 1], got 2.0"),
+        ("image.size=0", "image.size: must be in [1, 100000], got 0"),
+        ("image.size=[64, 0]", "image.size[1]: must be in [1, 100000], got 0"),
+        ("misc.seed=9223372036854775808", "expected a whole number, got '9223372036854775808'"),
         ("image.size={a: 1}", "image.size: expected a whole number or a list of 2"),
         ("image.size=[1,2", "not valid YAML"),
         ("misc.device=gpu", "misc.device: unknown 'gpu'"),
@@ -223,10 +227,83 @@ def test_one_mistake(tmp_path, change, message):
         ("optimizer.lr", "expected key=value"),
         ("=3", "expected key=value"),
         ("exp.dir.x=3", "exp.dir: expected a path, got a block"),
+        ("exp.dir=", "exp.dir: expected a path, got ''"),
+        ("teacher.model={name: x, name: y}", "teacher.model.name: given twice, first on line 1"),
+        ("teacher.model.fusion={name: x", "teacher.model.fusion: not valid YAML: expected ',' or"),
+        ("misc.seed=1\nexp: 2", "misc.seed: expected one value"),
+        (".".join("a" * 40) + "=1", "expected key=value"),
     ],
 )
 def test_overrides_are_checked_too(good, override, message):
     assert any(message in line for line in mistakes(good, override)), mistakes(good, override)
+
+
+TEXTS = (
+    *(
+        "Linie #3",
+        "a: b",
+        "[old] screws",
+        "50% & more",
+        "*new",
+        "&x",
+        "x=y",
+        "true",
+        " lead",
+        "1e3",
+    ),
+    *(
+        "it's",
+        '"quoted"',
+        "null",
+        "{a: 1}",
+        "{a",
+        "!x",
+        "@x",
+        "- x",
+        "| x",
+        "Größe",
+        "日本",
+        "a\nb: c",
+    ),
+)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_of_the_command_line_is_that_text(good, text):
+    run = load(good, [f"dataset.dir={text}", f"student.model.img_enc.pre_trained={text}"])
+    assert run.dataset.dir == Path(text)
+    assert run.student.model.options["img_enc"].options["pre_trained"] == text
+
+
+def test_text_goes_over_text_of_the_file_whatever_its_shape(good):
+    assert load(good, ["teacher=[a] b"]).teacher == Path("[a] b")
+    assert load(good, ["dataset.cache={x} y"]).dataset.cache == Path("{x} y")
+
+
+@pytest.mark.parametrize("text", ["null", "~", "Null", ""])
+def test_a_path_that_may_be_null(good, tmp_path, text):
+    assert load(good, [f"dataset.cache={text}"]).dataset.cache is None
+    path = tmp_path / "cache.yaml"
+    path.write_text(f"__include__: good.yaml\ndataset: {{cache: {text}}}")
+    assert load(path).dataset.cache is None
+
+
+def test_a_folder_called_null(good, tmp_path):
+    run = load(good, ["dataset.cache=./null"])
+    assert run.dataset.cache == Path("null")
+    assert loads(dumps(run), "again") == run
+    path = tmp_path / "cache.yaml"
+    path.write_text('__include__: good.yaml\ndataset: {cache: "null"}')
+    assert load(path).dataset.cache == Path("null")
+
+
+def test_ranges_and_types_are_reported_together(good):
+    found = mistakes(good, "engine.epochs=many", "engine.batch_size=0", "engine.keep=first")
+    assert [line.partition(": ")[2] for line in found] == [
+        "engine.batch_size: must be in [1, 1000000], got 0",
+        "engine.epochs: expected a whole number, got 'many'",
+        "engine.keep: unknown 'first'; known: best, last",
+    ]
 
 
 def test_the_same_override_twice_is_a_mistake(good):
