@@ -119,5 +119,5 @@ def test_only_folder_and_seed_differ(done):
     assert (first.misc.seed, second.misc.seed) == (7, 8)
     assert second.exp.dir == run.exp.dir / "seed_8"
     assert second.student == run.student
-    with pytest.raises(UserError, match="must be in .1, 1000., got -1"):
+    with pytest.raises(UserError, match=r"must be in \[1, 1000\], got -1"):
         of_seeds(run, -1)
