@@ -58,10 +58,8 @@ def draw_split(
         split_seed: Decides which.
 
     Raises:
-        ValueError: If ``test_fraction`` is out of range.
         UserError: If one side holds no normal or no anomalous image.
     """
-    check_fraction(test_fraction)
     grouped = group_copies(root, records)
     train, test = _part(grouped, test_fraction, split_seed, "test")
     for side, part in (("training", train), ("testing", test)):
@@ -83,10 +81,12 @@ def move_anomalies(splits: Splits, root: Path, *, test_fraction: float, split_se
 
     For data sets whose own training images are all normal. The normal images stay where they are.
 
-    Raises:
-        ValueError: If ``test_fraction``, the share that stays in the test, is out of range.
+    Args:
+        splits: The data set's own splits.
+        root: Its folder.
+        test_fraction: Share of the anomalous test images that stays in the test.
+        split_seed: Decides which.
     """
-    check_fraction(test_fraction)
     anomalies = group_copies(root, [record for record in splits["test"] if record.label])
     moved, _ = _part(
         anomalies, test_fraction, split_seed, "test", lambda record: (record.object, record.defect)
@@ -100,12 +100,6 @@ def move_anomalies(splits: Splits, root: Path, *, test_fraction: float, split_se
         "train": [*splits["train"], *moved],
         "test": [record for record in splits["test"] if record.path not in paths],
     }
-
-
-def check_fraction(fraction: float) -> None:
-    """Raises ValueError if ``fraction`` leaves nothing on one side."""
-    if not 0 < fraction < 1:
-        raise ValueError(f"test_fraction must be between 0 and 1, got {fraction}")
 
 
 def _by_label(record: Record) -> Stratum:

@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from utils.ranges import BelowOne, Size
+
 
 class MlpClassifier(nn.Module):
     """Two layers with weight normalization and dropout, as in the released code.
@@ -17,7 +19,7 @@ class MlpClassifier(nn.Module):
         dropout: Probability of dropping one of those, in ``[0, 1)``.
     """
 
-    def __init__(self, feature_dim: int, *, hidden: int = 256, dropout: float = 0.5) -> None:
+    def __init__(self, feature_dim: int, *, hidden: Size = 256, dropout: BelowOne = 0.5) -> None:
         super().__init__()
         self.main = nn.Sequential(
             weight_norm(nn.Linear(feature_dim, hidden), dim=None),  # type: ignore[arg-type]
@@ -39,7 +41,7 @@ class LinearClassifier(nn.Module):
         dropout: Probability of dropping one of them, in ``[0, 1)``.
     """
 
-    def __init__(self, feature_dim: int, *, dropout: float = 0.2) -> None:
+    def __init__(self, feature_dim: int, *, dropout: BelowOne = 0.2) -> None:
         super().__init__()
         self.main = nn.Sequential(nn.Dropout(dropout), nn.Linear(feature_dim, 2))
 

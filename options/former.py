@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from types import EllipsisType
 from typing import Any, NamedTuple
 
 from options.tree import Block, Leaf, Mistake
@@ -15,18 +16,71 @@ class Former(NamedTuple):
             ``*.img_enc.train``.
         advice: What to write instead.
         value: The value that is gone; ``None``: the whole option is.
-        instead: What options stored with a run get in its place, ``{name beside it: value}``;
-            ``None``: nothing has the same effect, so that such a run cannot be used any more.
+        instead: What stands in its place in options that were stored with a run, ``{name: value}``;
+            ``...`` is what was written.
+        same_if: Values of it and of the options beside it, as patterns, with which ``instead`` has
+            the same effect; others cannot be used any more.
     """
 
     path: str
     advice: str
     value: str | None = None
-    instead: Mapping[str, Any] | None = {}
+    instead: Mapping[str, Any] = {}
+    same_if: Sequence[Mapping[str, str]] = ({},)
 
 
-# The first entry that fits counts.
-FORMER: Sequence[Former] = ()
+_OWN_CODE = "leave it out: each method does as its authors' code does"
+_TWO_FOLDERS = {
+    "name": "folder",
+    "good": ["no"],
+    "bad": ["yes"],
+    "object_name": "brain",
+    "defect": "tumor",
+}
+FORMER: Sequence[Former] = (
+    Former(
+        "*.model.activation",
+        _OWN_CODE,
+        same_if=(
+            {"name": "anomalyclip", "activation": "own"},
+            {"name": "vand", "activation": "gelu"},
+            {"name": "vand", "activation": "own", "arch": "demo-ViT"},  # has the exact GELU
+        ),
+    ),
+    Former(
+        "*.model.positions", _OWN_CODE, same_if=({"name": "anomalyclip", "positions": "bilinear"},)
+    ),
+    Former("*.model.per_prompt_norm", _OWN_CODE, same_if=({"per_prompt_norm": "true"},)),
+    Former("*.model.underscore", _OWN_CODE, same_if=({"name": "vand", "underscore": "true"},)),
+    Former("*.model.prompts", "write mala_lab", "22", {"prompts": "mala_lab"}),
+    Former("*.model.prompts", "write anomalib", "21", {"prompts": "anomalib"}),
+    Former(
+        "*.dataset*.name",
+        "write name: folder, with the options in options/brainmri.yaml",
+        "brainmri",
+        _TWO_FOLDERS,
+    ),
+    Former(
+        "*.dataset*.name",
+        "write name: folder, with the options in options/br35h.yaml",
+        "br35h",
+        {**_TWO_FOLDERS, "ignore": ["pred"]},
+    ),
+    Former(
+        "*.dataset*.name",
+        "write name: folder, with the options in options/covid19.yaml",
+        "covid19",
+        {
+            "name": "folder",
+            "masks": [],
+            "ignore": ["masks"],
+            "object_name": "chest",
+            "defect": "COVID-19",
+        },
+    ),
+    Former("*.dataset*.normal", "write good: [NAME]", instead={"good": [...]}),
+    Former("*.dataset*.anomalous", "write bad: [NAME]", instead={"bad": ...}),
+)
 
 
 def replace_former(tree: Block) -> Iterator[tuple[Mistake, bool]]:
@@ -36,28 +90,37 @@ def replace_former(tree: Block) -> Iterator[tuple[Mistake, bool]]:
         For each of them what to write instead, and whether something with the same effect stands
         there now.
     """
-    for key, node in list(tree.items()):
+    written = Block(tree.where)
+    written.update(tree)
+    for key, node in written.items():
         entry = next((entry for entry in FORMER if _fits(entry, node)), None)
         if entry is None:
             if isinstance(node, Block):
                 yield from replace_former(node)
             continue
         del tree[key]
-        for name, value in (entry.instead or {}).items():
-            tree[name] = _node(value, node)
-        what = "this option" if entry.value is None else repr(entry.value)
-        yield (
-            Mistake(node.where, f"{node.path}: {what} is gone; {entry.advice}"),
-            entry.instead is not None,
+        tree.update({name: _node(value, node) for name, value in entry.instead.items()})
+        is_same = any(
+            all(_matches(written.get(name), value) for name, value in condition.items())
+            for condition in entry.same_if
         )
+        what = "this option" if entry.value is None else repr(entry.value)
+        yield Mistake(node.where, f"{node.path}: {what} is gone; {entry.advice}"), is_same
 
 
 def _fits(entry: Former, node: Leaf | Block) -> bool:
-    has_value = entry.value is None or (isinstance(node, Leaf) and node.text == entry.value)
-    return has_value and fnmatchcase(f".{node.path}", entry.path)
+    is_value = entry.value is None or _matches(node, entry.value)
+    return is_value and fnmatchcase(f".{node.path}", entry.path)
 
 
-def _node(value: Any, at: Leaf | Block) -> Leaf:
+def _matches(node: Leaf | Block | None, pattern: str) -> bool:
+    return isinstance(node, Leaf) and node.text is not None and fnmatchcase(node.text, pattern)
+
+
+def _node(value: Any, at: Leaf | Block) -> Leaf | Block:
+    if isinstance(value, EllipsisType):
+        return at
     if isinstance(value, list):
-        return Leaf(at.where, at.path, items=tuple(_node(item, at) for item in value))
-    return Leaf(at.where, at.path, text=str(value))
+        items = tuple(item for item in (_node(v, at) for v in value) if isinstance(item, Leaf))
+        return Leaf(at.where, at.path, items=items)
+    return Leaf(at.where, at.path, text=str(value), is_quoted=True)

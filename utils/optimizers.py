@@ -6,6 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from utils.ranges import BelowOne, NotNegative
+
+Betas = tuple[BelowOne, BelowOne]
+
 
 class Parameters(NamedTuple):
     """Parameters of the pretrained encoders and all others, which may learn at another rate."""
@@ -29,11 +33,11 @@ class Parameters(NamedTuple):
 def adam(
     parameters: Parameters,
     *,
-    lr: float = 1e-3,
-    head_lr: float | None = None,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    lr: NotNegative = 1e-3,
+    head_lr: NotNegative | None = None,
+    betas: Betas = (0.9, 0.999),
+    eps: NotNegative = 1e-8,
+    weight_decay: NotNegative = 0.0,
 ) -> torch.optim.Optimizer:
     """``torch.optim.Adam``: Kingma and Ba 2015, https://arxiv.org/abs/1412.6980.
 
@@ -53,11 +57,11 @@ def adam(
 def adamw(
     parameters: Parameters,
     *,
-    lr: float = 1e-3,
-    head_lr: float | None = None,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 1e-2,
+    lr: NotNegative = 1e-3,
+    head_lr: NotNegative | None = None,
+    betas: Betas = (0.9, 0.999),
+    eps: NotNegative = 1e-8,
+    weight_decay: NotNegative = 1e-2,
 ) -> torch.optim.Optimizer:
     """``torch.optim.AdamW``: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101.
 
@@ -76,11 +80,11 @@ def adamw(
 def adamax(
     parameters: Parameters,
     *,
-    lr: float = 2e-3,
-    head_lr: float | None = None,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    lr: NotNegative = 2e-3,
+    head_lr: NotNegative | None = None,
+    betas: Betas = (0.9, 0.999),
+    eps: NotNegative = 1e-8,
+    weight_decay: NotNegative = 0.0,
 ) -> torch.optim.Optimizer:
     """``torch.optim.Adamax``: Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, sec. 7.1.
 
@@ -99,11 +103,11 @@ def adamax(
 def sgd(
     parameters: Parameters,
     *,
-    lr: float = 1e-3,
-    head_lr: float | None = None,
-    momentum: float = 0.0,
+    lr: NotNegative = 1e-3,
+    head_lr: NotNegative | None = None,
+    momentum: NotNegative = 0.0,
     nesterov: bool = False,
-    weight_decay: float = 0.0,
+    weight_decay: NotNegative = 0.0,
 ) -> torch.optim.Optimizer:
     """``torch.optim.SGD``: stochastic gradient descent.
 

@@ -41,6 +41,8 @@ class Range:
 
 
 Count = Annotated[int, Range(1, 1_000_000)]
+Layers = Annotated[int, Range(1, 100)]
+Size = Annotated[int, Range(1, 65_536)]  # of a vector inside of a network
 Positive = Annotated[float, Range(0, ends="(]")]
 NotNegative = Annotated[float, Range(0)]
 Probability = Annotated[float, Range(0, 1)]

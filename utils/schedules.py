@@ -5,6 +5,12 @@ third). It returns the factor on the learning rate of each parameter group.
 """
 
 import math
+from typing import Annotated
+
+from utils.ranges import Count, Fraction, NotNegative, Probability, Range, check_ranges
+
+Epoch = Annotated[int, Range(0, 1_000_000)]
+AtLeastOne = Annotated[float, Range(1)]
 
 
 class WarmupStepDecay:
@@ -25,22 +31,21 @@ class WarmupStepDecay:
         decay_rate: Factor of one step.
     """
 
+    @check_ranges
     def __init__(
         self,
         epochs: int,
         *,
-        warmup_from: float = 0.5,
-        warmup_to: float = 2.0,
-        warmup_epochs: int = 4,
-        decay_from: int = 10,
-        decay_until: int = 20,
-        decay_every: int = 2,
-        decay_rate: float = 0.25,
+        warmup_from: NotNegative = 0.5,
+        warmup_to: NotNegative = 2.0,
+        warmup_epochs: Count = 4,
+        decay_from: Epoch = 10,
+        decay_until: Epoch = 20,
+        decay_every: Count = 2,
+        decay_rate: NotNegative = 0.25,
     ) -> None:
-        if warmup_epochs < 1 or decay_every < 1:
-            raise ValueError("warmup_epochs and decay_every must be at least 1")
         self.warmup = warmup_from, warmup_to, warmup_epochs
-        self.steps = range(decay_from, decay_until, decay_every)
+        self.steps = decay_from, decay_until, decay_every
         self.decay_rate = decay_rate
 
     def __call__(self, epoch: float) -> float:
@@ -48,7 +53,8 @@ class WarmupStepDecay:
         first, last, length = self.warmup
         number = math.floor(epoch)
         share = min(number / (length - 1), 1.0) if length > 1 else 1.0
-        passed = sum(step <= number for step in self.steps)
+        start, stop, every = self.steps
+        passed = len(range(start, min(stop, number + 1), every))
         return (first + (last - first) * share) * self.decay_rate**passed
 
 
@@ -66,18 +72,15 @@ class OneCycle:
         end_divisor: The rate ends at ``lr / (start_divisor * end_divisor)``.
     """
 
+    @check_ranges
     def __init__(
         self,
         epochs: int,
         *,
-        warmup: float = 0.3,
-        start_divisor: float = 25.0,
-        end_divisor: float = 1e4,
+        warmup: Fraction = 0.3,
+        start_divisor: AtLeastOne = 25.0,
+        end_divisor: AtLeastOne = 1e4,
     ) -> None:
-        if not 0 < warmup < 1:
-            raise ValueError(f"warmup must be between 0 and 1, got {warmup}")
-        if start_divisor < 1 or end_divisor < 1:
-            raise ValueError("start_divisor and end_divisor must be at least 1")
         self.epochs, self.top = epochs, warmup * epochs
         self.start, self.end = 1 / start_divisor, 1 / (start_divisor * end_divisor)
 
@@ -100,10 +103,11 @@ class Cosine:
         floor: Factor at the end, in ``[0, 1]``.
     """
 
-    def __init__(self, epochs: int, *, warmup_epochs: float = 1.0, floor: float = 0.0) -> None:
-        if not 0 <= floor <= 1:
-            raise ValueError(f"floor must be between 0 and 1, got {floor}")
-        if not 0 <= warmup_epochs < epochs:
+    @check_ranges
+    def __init__(
+        self, epochs: int, *, warmup_epochs: NotNegative = 1.0, floor: Probability = 0.0
+    ) -> None:
+        if warmup_epochs >= epochs:
             raise ValueError(f"warmup_epochs ({warmup_epochs}) must be less than epochs ({epochs})")
         self.epochs, self.warmup_epochs, self.floor = epochs, warmup_epochs, floor
 

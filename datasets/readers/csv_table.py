@@ -7,6 +7,7 @@ from datasets.record import ANOMALY, NORMAL, Record, Splits, check_path, checked
 from datasets.scan import BAD, GOOD
 from datasets.split import draw_split
 from utils.errors import UserError
+from utils.ranges import Fraction, check_ranges
 
 _COLUMNS = ("image_path", "label")
 _OPTIONAL = ("object", "split", "mask_path", "text")
@@ -17,6 +18,7 @@ _LABELS = {
 _SPLITS = {"train": "train", "val": "train", "valid": "train", "test": "test"}
 
 
+@check_ranges
 def read_csv(
     root: Path,
     *,
@@ -24,7 +26,7 @@ def read_csv(
     file: Path = Path("labels.csv"),
     group: str = "",
     object_name: str = "object",
-    test_fraction: float = 0.3,
+    test_fraction: Fraction = 0.3,
     split_seed: int = 0,
 ) -> Splits:
     """A table with the columns ``image_path`` and ``label``, and more if it likes.

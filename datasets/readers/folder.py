@@ -12,6 +12,7 @@ from datasets.scan import BAD, GOOD, MaskIndex, find_files, find_folders, is_pic
 from datasets.split import draw_split
 from utils.console import say
 from utils.errors import UserError
+from utils.ranges import Fraction, check_ranges
 
 _LEVELS = {
     "train": "train",
@@ -24,6 +25,7 @@ _LEVELS = {
 _UNNAMED = ("images", "image", "imgs", "img")
 
 
+@check_ranges
 def read_folder(
     root: Path,
     *,
@@ -35,7 +37,7 @@ def read_folder(
     subfolders: Literal["defects", "objects"] = "defects",
     object_name: str = "",
     defect: str = "",
-    test_fraction: float = 0.3,
+    test_fraction: Fraction = 0.3,
     split_seed: int = 0,
 ) -> Splits:
     """Folders ``good`` and ``bad`` of pictures; one line is printed with what was assumed.

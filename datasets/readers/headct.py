@@ -11,13 +11,15 @@ from datasets.readers.table import read_rows
 from datasets.record import NORMAL, Record, Splits, checked, choose_objects
 from datasets.split import draw_split
 from utils.errors import UserError
+from utils.ranges import Fraction, check_ranges
 
 
+@check_ranges
 def read_headct(
     root: Path,
     *,
     objects: tuple[str, ...] = (),
-    test_fraction: float = 0.3,
+    test_fraction: Fraction = 0.3,
     split_seed: int = 0,
 ) -> Splits:
     """``labels.csv`` with the columns ``id`` and ``hemorrhage``, pictures ``head_ct/000.png`` ...

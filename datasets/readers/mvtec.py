@@ -11,17 +11,19 @@ from typing import Literal
 
 from datasets.record import ANOMALY, NORMAL, Record, Splits, checked
 from datasets.scan import BAD, MaskIndex, find_folders, find_pictures
-from datasets.split import check_fraction, move_anomalies
+from datasets.split import move_anomalies
 from utils.errors import UserError
+from utils.ranges import Fraction, check_ranges
 
 
+@check_ranges
 def read_mvtec(
     root: Path,
     *,
     split: Literal["1cls", "2cls"] = "1cls",
     objects: tuple[str, ...] = (),
     good: tuple[str, ...] = ("good", "ok"),
-    test_fraction: float = 0.3,
+    test_fraction: Fraction = 0.3,
     split_seed: int = 0,
 ) -> Splits:
     """Folders ``<object>/{train/good, test/<defect>, ground_truth/<defect>}``.
@@ -42,7 +44,6 @@ def read_mvtec(
         UserError: If the folders are not laid out like that.
         ValueError: If ``test_fraction`` is out of range.
     """
-    check_fraction(test_fraction)
     levels = {"train": "train", "test": "test"}
     splits = read_levels(root, levels, good=good, masks=("ground_truth",))
     splits = checked(root, splits, objects, where=str(root), hint="unpack the archive again")

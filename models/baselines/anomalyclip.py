@@ -23,6 +23,7 @@ from models.baselines.vit import (
     value_attention,
 )
 from utils.batch import Batch
+from utils.ranges import Count
 
 TEMPERATURE = 0.07
 _BLUR = 4.0  # standard deviation, in pixels, of the Gaussian filter of a map
@@ -67,11 +68,11 @@ class AnomalyClip(ClipBaseline):
         arch: str,
         pre_trained: str,
         sha256: str = "",
-        context: int = 12,
-        depth: int = 9,
-        deep_context: int = 4,
-        dual_blocks: int = 19,
-        levels: tuple[int, ...] = (24,),
+        context: Count = 12,
+        depth: Count = 9,
+        deep_context: Count = 4,
+        dual_blocks: Count = 19,
+        levels: tuple[Count, ...] = (24,),
         released: Path | None = None,
     ) -> None:
         super().__init__(image_size, arch=arch, pre_trained=pre_trained, sha256=sha256)

@@ -13,6 +13,7 @@ from models.baselines.base import ClipBaseline, cosines_with, in_fp32
 from models.baselines.prompts import VAND_PROMPTS
 from models.baselines.vit import check_plain, embed, grid_of, last_block, project, run_block
 from utils.batch import Batch
+from utils.ranges import Count, Positive, check_ranges
 from utils.weights import read_state
 
 
@@ -46,6 +47,7 @@ class Vand(ClipBaseline):
     exact_gelu = True
     released_as = "mvtec_pretrained.pth of github.com/ByChelsea/VAND-APRIL-GAN, exps/pretrained"
 
+    @check_ranges
     def __init__(
         self,
         image_size: tuple[int, int],
@@ -54,9 +56,9 @@ class Vand(ClipBaseline):
         arch: str,
         pre_trained: str,
         sha256: str = "",
-        levels: tuple[int, ...] = (6, 12, 18, 24),
+        levels: tuple[Count, ...] = (6, 12, 18, 24),
         released: Path | None = None,
-        temperature: float = 0.01,
+        temperature: Positive = 0.01,
     ) -> None:
         super().__init__(
             image_size,
@@ -67,8 +69,6 @@ class Vand(ClipBaseline):
         )
         check_plain(self.clip.visual, arch)
         check_levels(levels, self.clip.visual)
-        if temperature <= 0:
-            raise ValueError("temperature must be more than 0")
         self.image_size, self.levels = image_size, levels
         self.temperature = temperature
         width = self.clip.visual.conv1.out_channels

@@ -1,7 +1,7 @@
 """WinCLIP: an ensemble of prompts for the image, and windows of patches for the map."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from models.baselines.vit import (
     run_blocks,
 )
 from utils.batch import Batch
+from utils.ranges import Positive, Range, check_ranges
 
 SCALES = (2, 3)  # side of a window, in patches
 _TOKENS = 32_768  # most tokens at once in a block: a limit of the memory for any batch
@@ -62,6 +63,7 @@ class WinClip(ClipBaseline):
     has_map = True
     norm_references = False
 
+    @check_ranges
     def __init__(
         self,
         image_size: tuple[int, int],
@@ -71,16 +73,14 @@ class WinClip(ClipBaseline):
         pre_trained: str,
         sha256: str = "",
         prompts: Literal["mala_lab", "anomalib"] = "mala_lab",
-        temperature: float = 0.07,
-        shots: int = 0,
+        temperature: Positive = 0.07,
+        shots: Annotated[int, Range(0, 1_000_000)] = 0,
     ) -> None:
         side, width = image_size
         if width % side:
             raise ValueError(
                 f"image size must be [side, n x side] for n tiles, got {[side, width]}"
             )
-        if temperature <= 0 or shots < 0:
-            raise ValueError("temperature must be more than 0, and shots at least 0")
         super().__init__(
             (side, side),
             arch=arch,

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from models.fusion.block import BlockTensor
 from models.fusion.stacked import Direction, StackedAttention, feed_forward
+from utils.ranges import BelowOne, Layers, Size, check_ranges
 
 
 class BafFusion(StackedAttention):
@@ -37,17 +38,18 @@ class BafFusion(StackedAttention):
         ValueError: If ``dim`` is not a multiple of ``chunks``, or a number is below 1.
     """
 
+    @check_ranges
     def __init__(
         self,
         image_dim: int,
         text_dim: int,
         *,
-        dim: int = 512,
-        out_dim: int = 1024,
-        layers: int = 2,
-        chunks: int = 8,
-        rank: int = 5,
-        dropout: float = 0.0,
+        dim: Size = 512,
+        out_dim: Size = 1024,
+        layers: Layers = 2,
+        chunks: Size = 8,
+        rank: Size = 5,
+        dropout: BelowOne = 0.0,
         direction: Direction = "both",
     ) -> None:
         super().__init__(

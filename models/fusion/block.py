@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fusion.base import Fused, Fusion
+from utils.ranges import Size, check_ranges
 
 
 class BlockTensor(nn.Module):
@@ -25,8 +26,6 @@ class BlockTensor(nn.Module):
 
     def __init__(self, dim: int, chunks: int, rank: int, *, normalize: bool) -> None:
         super().__init__()
-        if min(chunks, rank) < 1:
-            raise ValueError(f"chunks and rank must be at least 1, got {chunks} and {rank}")
         if dim % chunks:
             raise ValueError(f"dim ({dim}) must be a multiple of chunks ({chunks})")
         self.size, self.rank, self.normalize = dim // chunks, rank, normalize
@@ -89,15 +88,16 @@ class BlockFusion(Fusion):
 
     pooled = True
 
+    @check_ranges
     def __init__(
         self,
         image_dim: int,
         text_dim: int,
         *,
-        dim: int = 640,
-        out_dim: int = 1024,
-        chunks: int = 20,
-        rank: int = 15,
+        dim: Size = 640,
+        out_dim: Size = 1024,
+        chunks: Size = 20,
+        rank: Size = 15,
         normalize: bool = True,
     ) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion.base import Fused, Fusion
+from utils.ranges import Size
 
 
 class ConcatFusion(Fusion):
@@ -17,7 +18,7 @@ class ConcatFusion(Fusion):
 
     pooled = True
 
-    def __init__(self, image_dim: int, text_dim: int, *, out_dim: int = 1024) -> None:
+    def __init__(self, image_dim: int, text_dim: int, *, out_dim: Size = 1024) -> None:
         super().__init__()
         self.out_dim = out_dim
         self.project = nn.Linear(image_dim + text_dim, out_dim)

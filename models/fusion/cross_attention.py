@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from models.fusion.stacked import Direction, StackedAttention, feed_forward
+from utils.ranges import BelowOne, Layers, Size, check_ranges
 
 
 class CrossAttentionFusion(StackedAttention):
@@ -28,16 +29,17 @@ class CrossAttentionFusion(StackedAttention):
         ValueError: If ``dim`` is not a multiple of ``heads`` or there are no layers.
     """
 
+    @check_ranges
     def __init__(
         self,
         image_dim: int,
         text_dim: int,
         *,
-        dim: int = 512,
-        out_dim: int = 1024,
-        layers: int = 2,
-        heads: int = 8,
-        dropout: float = 0.0,
+        dim: Size = 512,
+        out_dim: Size = 1024,
+        layers: Layers = 2,
+        heads: Size = 8,
+        dropout: BelowOne = 0.0,
         direction: Direction = "both",
     ) -> None:
         if dim % heads:

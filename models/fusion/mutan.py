@@ -1,6 +1,7 @@
 """A bilinear map whose core tensor has low rank."""
 
 from models.fusion.block import BlockFusion
+from utils.ranges import Size, check_ranges
 
 
 class MutanFusion(BlockFusion):
@@ -27,14 +28,15 @@ class MutanFusion(BlockFusion):
         ValueError: If ``rank`` is below 1.
     """
 
+    @check_ranges
     def __init__(
         self,
         image_dim: int,
         text_dim: int,
         *,
-        dim: int = 320,
-        out_dim: int = 1024,
-        rank: int = 10,
+        dim: Size = 320,
+        out_dim: Size = 1024,
+        rank: Size = 10,
         normalize: bool = False,
     ) -> None:
         super().__init__(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fusion.base import Fused, Fusion
+from utils.ranges import Size
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
@@ -36,8 +37,8 @@ class PointwiseFusion(Fusion):
         image_dim: int,
         text_dim: int,
         *,
-        dim: int = 1200,
-        out_dim: int = 1024,
+        dim: Size = 1200,
+        out_dim: Size = 1024,
         activation: Annotated[str, ACTIVATIONS] = "relu",
         output_activation: Annotated[str, ACTIVATIONS] = "relu",
     ) -> None:

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fusion.base import Fused, Fusion
+from utils.ranges import BelowOne, Layers, Size
 
 
 class SafReleasedFusion(Fusion):
@@ -37,10 +38,10 @@ class SafReleasedFusion(Fusion):
         image_dim: int,
         text_dim: int,
         *,
-        dim: int = 512,
-        layers: int = 2,
-        heads: int = 8,
-        dropout: float = 0.0,
+        dim: Size = 512,
+        layers: Layers = 2,
+        heads: Size = 8,
+        dropout: BelowOne = 0.0,
     ) -> None:
         super().__init__()
         if image_dim != text_dim:

@@ -45,8 +45,6 @@ class StackedAttention(Fusion):
         make_layer: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
-        if layers < 1:
-            raise ValueError(f"layers must be at least 1, got {layers}")
         self.out_dim = out_dim
         self.from_image = nn.Sequential(nn.Linear(image_dim, dim), nn.LayerNorm(dim))
         self.from_text = nn.Sequential(nn.Linear(text_dim, dim), nn.LayerNorm(dim))

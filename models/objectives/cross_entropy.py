@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from models.base import Output
 from models.objectives.base import Objective, Targets
 from utils.batch import Batch
+from utils.ranges import BelowOne, Positive, check_ranges
 from utils.ranks import mean_over_ranks
 
 
@@ -24,13 +25,14 @@ class CrossEntropy(Objective):
         ValueError: If a number is out of range.
     """
 
+    @check_ranges
     def __init__(
         self,
         feature_dim: int,
         targets: Targets | None,
         *,
-        anomaly_weight: float = 1.0,
-        label_smoothing: float = 0.0,
+        anomaly_weight: Positive = 1.0,
+        label_smoothing: BelowOne = 0.0,
     ) -> None:
         super().__init__()
         self.cross_entropy = WeightedCrossEntropy(anomaly_weight, label_smoothing)
@@ -57,10 +59,6 @@ class WeightedCrossEntropy(nn.Module):
 
     def __init__(self, anomaly_weight: float, label_smoothing: float) -> None:
         super().__init__()
-        if anomaly_weight <= 0:
-            raise ValueError(f"anomaly_weight must be more than 0, got {anomaly_weight}")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
         self.register_buffer("weight", torch.tensor([1.0, anomaly_weight]), persistent=False)
         self.label_smoothing = label_smoothing
 

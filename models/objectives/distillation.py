@@ -9,6 +9,7 @@ from models.base import Output
 from models.objectives.base import Objective, Targets
 from models.objectives.cross_entropy import WeightedCrossEntropy
 from utils.batch import Batch
+from utils.ranges import BelowOne, NotNegative, Positive, check_ranges
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -75,28 +76,27 @@ class Distillation(Objective):
 
     needs_teacher = True
 
+    @check_ranges
     def __init__(
         self,
         feature_dim: int,
         targets: Targets | None,
         *,
-        ce_weight: float = 0.5,
-        kl_weight: float = 0.5,
-        feature_weight: float = 0.0,
-        temperature: float = 5.0,
+        ce_weight: NotNegative = 0.5,
+        kl_weight: NotNegative = 0.5,
+        feature_weight: NotNegative = 0.0,
+        temperature: Positive = 5.0,
         feature_loss: Literal["mse", "cosine"] = "mse",
-        anomaly_weight: float = 1.0,
-        label_smoothing: float = 0.0,
+        anomaly_weight: Positive = 1.0,
+        label_smoothing: BelowOne = 0.0,
     ) -> None:
         super().__init__()
         if targets is None:
             raise ValueError(
                 "needs a teacher: add a teacher section, or the folder of a trained one"
             )
-        if min(ce_weight, kl_weight, feature_weight) < 0 or not ce_weight + kl_weight:
-            raise ValueError("weights must be at least 0, and ce_weight or kl_weight more than 0")
-        if temperature <= 0:
-            raise ValueError(f"temperature must be more than 0, got {temperature}")
+        if not ce_weight + kl_weight:
+            raise ValueError("ce_weight or kl_weight must be more than 0")
         self.targets = targets
         self.weights = {"ce": ce_weight, "kl": kl_weight, "feature": feature_weight}
         self.temperature = temperature

@@ -7,6 +7,7 @@ from models.base import Output
 from models.objectives.base import Objective, Targets
 from models.objectives.cross_entropy import WeightedCrossEntropy
 from utils.batch import Batch
+from utils.ranges import NotNegative, Positive, check_ranges
 
 
 def focal_loss(maps: Tensor, mask: Tensor, gamma: float = 2.0, smooth: float = 1e-5) -> Tensor:
@@ -70,18 +71,17 @@ class Segmentation(Objective):
 
     needs_masks = True
 
+    @check_ranges
     def __init__(
         self,
         feature_dim: int,
         targets: Targets | None,
         *,
-        ce_weight: float = 0.0,
-        map_weight: float = 1.0,
+        ce_weight: NotNegative = 0.0,
+        map_weight: Positive = 1.0,
         normal_dice: bool = False,
     ) -> None:
         super().__init__()
-        if ce_weight < 0 or map_weight <= 0:
-            raise ValueError("ce_weight must be at least 0, and map_weight more than 0")
         self.ce_weight, self.map_weight, self.normal_dice = ce_weight, map_weight, normal_dice
         self.cross_entropy = WeightedCrossEntropy(1.0, 0.0)
 

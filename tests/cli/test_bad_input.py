@@ -90,10 +90,13 @@ OPTIONS = {
     "unknown tag": ("student.model.img_enc.pre_trained=openai", "neither a file nor a tag"),
     "odd size": ("student.image.size=[33, 64]", r"\[33, 64\] must be a multiple of 32 x 32"),
     "heads": ("teacher.model.fusion.heads=5", r"dim \(32\) must be a multiple of heads \(5\)"),
-    "bad optimiser option": ("optimizer.betas=[2, 2]", "Invalid beta parameter"),
+    "bad optimiser option": (
+        "optimizer.betas=[2, 2]",
+        r"optimizer.betas\[1\]: must be in \[0, 1\), got 2.0",
+    ),
     "bad schedule option": (
         "schedule={name: one_cycle, warmup: 2}",
-        "warmup must be between 0 and 1",
+        r"schedule.warmup: must be in \(0, 1\), got 2.0",
     ),
     "no such teacher": ("teacher=nowhere", "nowhere/best.safetensors is missing"),
     "no such device": ("misc.device=mps", "device: this machine has no mps; write auto"),

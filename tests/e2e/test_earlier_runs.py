@@ -33,7 +33,7 @@ student:
   augment: {{horizontal_flip: 0.5}}
   objective: {{name: distillation, feature_weight: 0.5}}
 baseline:
-  model: {{name: vand, arch: demo-ViT, pre_trained: demo, activation: own, levels: [2, 4], temperature: 0.07}}
+  model: {{name: vand, arch: demo-ViT, pre_trained: demo, levels: [2, 4], temperature: 0.07}}
   objective: segmentation
   engine: {{keep: last}}
 """

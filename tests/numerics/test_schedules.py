@@ -54,11 +54,15 @@ def test_every_schedule_is_positive_within_the_training(name, epochs):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("one_cycle", {"warmup": 1.0}, "warmup must be between 0 and 1, got 1.0"),
+        ("one_cycle", {"warmup": 1.0}, r"warmup must be in \(0, 1\), got 1.0"),
         ("one_cycle", {"start_divisor": 0.5}, "must be at least 1"),
-        ("cosine", {"floor": 2.0}, "floor must be between 0 and 1, got 2.0"),
+        ("cosine", {"floor": 2.0}, r"floor must be in \[0, 1\], got 2.0"),
         ("cosine", {"warmup_epochs": 5.0}, r"warmup_epochs \(5.0\) must be less than epochs \(5\)"),
-        ("warmup_step_decay", {"warmup_epochs": 0}, "must be at least 1"),
+        (
+            "warmup_step_decay",
+            {"warmup_epochs": 0},
+            r"warmup_epochs must be in \[1, 1000000\], got 0",
+        ),
     ],
 )
 def test_schedule_options_are_checked(name, options, message):

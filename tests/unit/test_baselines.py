@@ -350,7 +350,7 @@ def test_with_released_weights_nothing_is_left_to_train():
             r"deep_context must be within 1\.\.6 if context is 4: .* got 12",
         ),
         ({"temperature": 0.0}, "temperature must be more than 0"),
-        ({"shots": -1}, "shots at least 0"),
+        ({"shots": -1}, r"shots must be in \[0, 1000000\], got -1"),
         ({"arch": "tiny-RN"}, "the image tower of tiny-RN is not CLIP's own ViT"),
         ({"name": "clip", "ln_post": False, "arch": "tiny-RN"}, "is not CLIP's own ViT"),
     ],

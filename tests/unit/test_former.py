@@ -20,7 +20,7 @@ ENTRIES = (
         "viza",
         {"name": "visa", "split": "1cls"},
     ),
-    Former("*.misc.precision", "nothing computes with so few digits", "fp4", None),
+    Former("*.misc.precision", "nothing computes with so few digits", "fp4", same_if=()),
 )
 TEXT = """
 exp: {dir: logs/x}
@@ -83,8 +83,44 @@ def test_options_stored_by_c1b69ef_load(path):
 
 def test_a_stored_optimizer_need_not_exist_unless_it_is_used():
     text = Path("tests/data/options_c1b69ef/demo.yaml").read_text()
-    text = text.replace("name: AdamW", "name: Adagrad2")
+    text = text.replace("name: AdamW", "name: NAdam")
     run = loads(text, "best.safetensors")
-    assert run.student.optimizer.name == "Adagrad2"
-    with pytest.raises(UserError, match=r"optimizer: unknown 'Adagrad2'; did you mean"):
+    assert run.student.optimizer.name == "NAdam"
+    with pytest.raises(UserError, match=r"optimizer: unknown 'NAdam'; did you mean"):
         run.student.optimizer.build(OPTIMIZERS, [], [])
+
+
+@pytest.mark.parametrize("name", ["brainmri", "br35h", "covid19"])
+def test_former_readers_become_what_the_options_file_says_now(name):
+    stored = loads(Path(f"tests/data/options_c1b69ef/{name}.yaml").read_text(), name).dataset
+    assert stored.reader == load(Path(f"options/{name}.yaml")).dataset.reader
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("activation: gelu", "activation: quick_gelu", "baseline.model.activation"),
+        ("activation: gelu", "activation: own", "baseline.model.activation"),  # QuickGELU
+        ("underscore: true", "underscore: false", "baseline.model.underscore"),
+        ("per_prompt_norm: true", "per_prompt_norm: false", "baseline.model.per_prompt_norm"),
+    ],
+)
+def test_stored_runs_that_computed_something_else_are_refused(old, new, message):
+    text = Path("tests/data/options_c1b69ef/vand.yaml").read_text()
+    assert old in text
+    with pytest.raises(UserError, match=f"{message}: this option is gone; leave it out"):
+        loads(text.replace(old, new), "vand")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.name=brainmri", "'brainmri' is gone; write name: folder, with the options in"),
+        ("baseline.model.prompts=22", "'22' is gone; write mala_lab"),
+        ("baseline.model.underscore=true", "this option is gone; leave it out"),
+    ],
+)
+def test_former_options_on_the_command_line(override, message):
+    with pytest.raises(UserError) as caught:
+        load(Path("options/baselines/winclip.yaml"), [override])
+    assert message in str(caught.value)

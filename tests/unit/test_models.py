@@ -159,7 +159,7 @@ def test_cross_attention_layers_have_their_own_weights_and_return_their_maps(dir
     ("name", "options", "message"),
     [
         ("cross_attention", {"heads": 5}, r"dim \(32\) must be a multiple of heads \(5\)"),
-        ("cross_attention", {"layers": 0}, "layers must be at least 1, got 0"),
+        ("cross_attention", {"layers": 0}, r"layers must be in \[1, 100\], got 0"),
         ("saf_released", {"heads": 5}, r"dim \(32\) must be a multiple of heads \(5\)"),
     ],
 )
@@ -428,8 +428,8 @@ def test_the_teacher_is_frozen_and_not_part_of_what_is_trained_or_saved():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ce_weight": -1.0}, "weights must be at least 0"),
-        ({"ce_weight": 0.0, "kl_weight": 0.0}, "ce_weight or kl_weight more than 0"),
+        ({"ce_weight": -1.0}, "ce_weight must be at least 0, got -1.0"),
+        ({"ce_weight": 0.0, "kl_weight": 0.0}, "ce_weight or kl_weight must be more than 0"),
         ({"temperature": 0.0}, "temperature must be more than 0, got 0.0"),
         ({"anomaly_weight": 0.0}, "anomaly_weight must be more than 0, got 0.0"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
