@@ -5,8 +5,6 @@ from typing import Annotated, Any
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
 
 from utils.ranges import Probability, Range
 from utils.seeding import derive
@@ -51,6 +49,8 @@ class Augmentation:
     """
 
     def __init__(self, options: Augment, size: tuple[int, int], seed: int = 0) -> None:
+        from torchvision.transforms import InterpolationMode, v2
+
         self.options, self._seed = options, seed
         steps: list[tuple[float | bool, v2.Transform]] = [
             (options.horizontal_flip, v2.RandomHorizontalFlip(options.horizontal_flip)),
@@ -85,6 +85,8 @@ class Augmentation:
         """
         if not self.steps:
             return image, mask
+        from torchvision import tv_tensors
+
         sample: Any = (image, None if mask is None else tv_tensors.Mask(mask))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's: nobody else's dropout

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import v2
 
 from datasets.augment import Augmentation
 from datasets.captions import Captions
@@ -135,6 +134,8 @@ class Mosaic:
         random = np.random.default_rng(seed)
         if random.random() >= self.probability:
             return pixels(index), masks(index), self.labels[index]
+        from torchvision.transforms import v2
+
         folders = list(self.folders[self.objects[index]].values())
         drawn = [folders[int(i)] for i in random.integers(len(folders), size=4)]
         chosen = [folder[int(random.integers(len(folder)))] for folder in drawn]

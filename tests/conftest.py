@@ -10,12 +10,12 @@ os.environ.setdefault(
 from collections.abc import Iterator
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
 
 import run as run_py
 import test as test_py
+from models.encoders.clip import open_clip_library
 from tests.fixtures import write_smoke, write_visa
 from utils import fact_table
 
@@ -26,6 +26,7 @@ torch.set_num_threads(1)
 def one_tokenizer() -> Iterator[None]:
     """Reading a vocabulary takes longer than all that a small tower does."""
     with pytest.MonkeyPatch.context() as patch:
+        open_clip = open_clip_library()
         patch.setattr(open_clip, "get_tokenizer", functools.cache(open_clip.get_tokenizer))
         yield
 

@@ -10,8 +10,6 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from utils.errors import UserError
@@ -78,6 +76,8 @@ def save_weights(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None
         about: The options and the origin of the network; stored as JSON in the metadata of the
             file, with checksums of this and of the weights.
     """
+    from safetensors.torch import save
+
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     checksum = _checksum(dict(about), tensors_hash(state.items()))
     # A single key: safetensors writes several in random order.
@@ -100,6 +100,8 @@ def read_about(path: Path) -> dict[str, Any]:
 
 def _read_about(path: Path) -> tuple[dict[str, Any], str]:
     """The argument ``about``, and the checksum of the weights; empty in files of old versions."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "pt") as file:
             about: dict[str, Any] = dict(json.loads(file.metadata()["about"]))
@@ -134,6 +136,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         UserError: If names or shapes differ, or if the file cannot be read or is damaged.
     """
+    from safetensors import SafetensorError, safe_open
+
     _, checksum = _read_about(path)
     try:
         with safe_open(path, "pt") as file:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pandas as pd
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 
@@ -108,8 +110,10 @@ def gathered(value: T) -> list[T]:
     return values
 
 
-def put_together(rows: pd.DataFrame) -> pd.DataFrame:
+def put_together(rows: "pd.DataFrame") -> "pd.DataFrame":
     """The rows of all processes in order; process r of R holds the rows r, r + R, r + 2 R ..."""
+    import pandas as pd
+
     parts = gathered(rows)
     for rank, part in enumerate(parts):
         part.index = part.index * len(parts) + rank

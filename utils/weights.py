@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from utils.errors import UserError
@@ -24,6 +23,8 @@ def read_state(file: Path, key: str = "state_dict") -> dict[str, Tensor]:
     """
     try:
         if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
             state: Any = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)

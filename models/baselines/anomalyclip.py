@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -114,6 +113,8 @@ class AnomalyClip(ClipBaseline):
 
     def score_and_map(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As :meth:`AnomalyModel.score_and_map`: the sum of the levels, smoothed."""
+        from scipy.ndimage import gaussian_filter
+
         output = self(batch)
         maps = sum((level[:, 1] + 1 - level[:, 0]) / 2 for level in output.maps)
         smooth = gaussian_filter(maps.detach().cpu().numpy(), sigma=(0, _BLUR, _BLUR))

@@ -6,17 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
-import open_clip
 import torch
-from open_clip.transformer import QuickGELU
-from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import AnomalyModel, Output
 from models.baselines.prompts import Prompts
 from models.baselines.vit import embed_image, is_plain
-from models.encoders.clip import RANDOM, clip_model, image_statistics
+from models.encoders.clip import RANDOM, clip_model, image_statistics, open_clip_library
 from models.encoders.clip_text import check_causal, embed_sentences
 from models.encoders.tower import Tower, normalize
 from utils.batch import Batch
@@ -69,7 +66,7 @@ class ClipBaseline(AnomalyModel):
         check_causal(self.clip.text, arch)
         self.is_any = not is_plain(self.clip.visual)
         self.feature_dim = self.clip.text.output_dim
-        self.tokenize = open_clip.get_tokenizer(arch)
+        self.tokenize = open_clip_library().get_tokenizer(arch)
         self.prompts = prompts
         self._texts: dict[str, Tensor] = {}
         self._weights_hash = ""
@@ -120,6 +117,8 @@ class ClipBaseline(AnomalyModel):
     @torch.no_grad()
     def _recall(self, name: str) -> Tensor:
         """The text embeddings of one object; from the store if they were computed before."""
+        from safetensors.torch import load, save
+
         assert self.prompts is not None  # a method without prompts has its own texts_of
         sentences = self.prompts.sentences(name)
         content = self.store.load_or_make(
@@ -173,6 +172,8 @@ def cosines_with(tokens: Tensor, texts: Tensor) -> Tensor:
 
 
 def _set_exact_gelu(network: nn.Module) -> None:
+    from open_clip.transformer import QuickGELU
+
     for block in network.modules():
         for name, part in block.named_children():
             if isinstance(part, QuickGELU):
@@ -180,6 +181,8 @@ def _set_exact_gelu(network: nn.Module) -> None:
 
 
 def _activation_of(network: nn.Module) -> str:
+    from open_clip.transformer import QuickGELU
+
     kinds = (nn.GELU, QuickGELU)
     return next((type(m).__name__ for m in network.modules() if isinstance(m, kinds)), "")
 

@@ -1,18 +1,22 @@
 """A CLIP vision transformer, step by step: patches, blocks, embedding."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.encoders.clip import is_vit
+
+if TYPE_CHECKING:
+    from open_clip.transformer import VisionTransformer
 
 
 def is_plain(visual: Any) -> bool:
     """Whether ``visual`` is CLIP's own vision transformer, pooled at its class token."""
-    is_vit = isinstance(visual, VisionTransformer) and visual.attn_pool is None
-    return is_vit and visual.pool_type == "tok" and len(visual.transformer.resblocks) > 1
+    is_own = is_vit(visual) and visual.attn_pool is None
+    return is_own and visual.pool_type == "tok" and len(visual.transformer.resblocks) > 1
 
 
 def check_plain(visual: Any, arch: str) -> None:
@@ -21,7 +25,7 @@ def check_plain(visual: Any, arch: str) -> None:
         raise ValueError(f"the image tower of {arch} is not CLIP's own ViT; choose another arch")
 
 
-def embed(visual: VisionTransformer, pixels: Tensor) -> Tensor:
+def embed(visual: "VisionTransformer", pixels: Tensor) -> Tensor:
     """Tokens before the first block: ``(B, 3, H, W)`` to ``(B, 1 + N, D)``, class token first."""
     patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
     start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
@@ -83,20 +87,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return product.reshape(*x.shape[:-1], -1)
 
 
-def embed_image(visual: VisionTransformer, pixels: Tensor, *, ln_post: bool = True) -> Tensor:
+def embed_image(visual: "VisionTransformer", pixels: Tensor, *, ln_post: bool = True) -> Tensor:
     """The embedding of the whole image: ``(B, 3, H, W)`` to ``(B, D)``."""
     *blocks, last = visual.transformer.resblocks
     x = run_blocks(blocks, embed(visual, pixels))
     return project(visual, last_block(last, x), ln_post=ln_post)
 
 
-def project(visual: VisionTransformer, tokens: Tensor, *, ln_post: bool = True) -> Tensor:
+def project(visual: "VisionTransformer", tokens: Tensor, *, ln_post: bool = True) -> Tensor:
     """Tokens ``(..., D)`` of the last block, projected into the space of the text embeddings."""
     normed = visual.ln_post(tokens) if ln_post else tokens
     return normed @ visual.proj.to(normed.dtype)
 
 
-def grid_of(visual: VisionTransformer) -> tuple[int, int]:
+def grid_of(visual: "VisionTransformer") -> tuple[int, int]:
     """Number of rows and columns of patches."""
     rows, columns = visual.grid_size
     return int(rows), int(columns)

@@ -1,17 +1,15 @@
 """CLIP through open_clip: any architecture; weights by tag, from a file, or random."""
 
+import functools
 import logging
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-import open_clip
 import torch
-from open_clip.model import CustomTextCLIP, convert_to_custom_text_state_dict, resize_pos_embed
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,7 +17,8 @@ from utils.download import check_sha256, fetch
 from utils.errors import UserError
 from utils.weights import read_state
 
-open_clip.add_model_config(Path(__file__).with_name("architectures"))
+if TYPE_CHECKING:
+    from open_clip.model import CustomTextCLIP
 
 RANDOM = "random"
 # Weights in this repository, by architecture and tag: their file and its SHA-256.
@@ -33,6 +32,33 @@ CACHE = Path.home() / ".cache" / "clip"  # of OpenAI's own package and open_clip
 _OPENAI_CONSTANTS = ("input_resolution", "context_length", "vocab_size")
 
 
+@functools.cache
+def open_clip_library() -> ModuleType:
+    """open_clip, which then knows this repository's small architectures, too.
+
+    It is imported when the first network is built: that takes seconds, and checking options should
+    not.
+    """
+    import open_clip
+
+    open_clip.add_model_config(Path(__file__).with_name("architectures"))
+    return open_clip
+
+
+def is_resnet(visual: Any) -> bool:
+    """Whether an image tower is one of CLIP's ResNets."""
+    from open_clip.modified_resnet import ModifiedResNet
+
+    return isinstance(visual, ModifiedResNet)
+
+
+def is_vit(visual: Any) -> bool:
+    """Whether an image tower is one of CLIP's vision transformers."""
+    from open_clip.transformer import VisionTransformer
+
+    return isinstance(visual, VisionTransformer)
+
+
 def clip_model(
     arch: str,
     image_size: tuple[int, int] | None,
@@ -41,7 +67,7 @@ def clip_model(
     sha256: str = "",
     load_weights: bool = True,
     positions: str = "bicubic",
-) -> CustomTextCLIP:
+) -> "CustomTextCLIP":
     """A CLIP in float32, with one tower ``visual`` and one tower ``text``.
 
     Source:
@@ -66,6 +92,7 @@ def clip_model(
             architecture, or if the image size is not a multiple of the patch size.
         UserError: If the weights cannot be downloaded or are damaged.
     """
+    open_clip = open_clip_library()
     config = open_clip.get_model_config(arch)
     if config is None:
         raise ValueError(f"unknown arch {arch!r}; open_clip.list_models() lists all of them")
@@ -104,6 +131,7 @@ def _without_warnings() -> Iterator[None]:
 
 def image_statistics(arch: str, pre_trained: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel for these weights; OpenAI's if they are unknown."""
+    open_clip = open_clip_library()
     tag = open_clip.get_pretrained_cfg(arch, pre_trained) or {}
     return (
         tuple(tag.get("mean", open_clip.OPENAI_DATASET_MEAN)),
@@ -116,6 +144,7 @@ def _weights_file(arch: str, pre_trained: str, sha256: str, *, quick_gelu: bool)
         file, digest = OWN_WEIGHTS[arch, pre_trained]
         check_sha256(file, sha256 or digest)
         return file
+    open_clip = open_clip_library()
     tag = open_clip.get_pretrained_cfg(arch, pre_trained)
     if not tag:
         file = Path(pre_trained).expanduser()
@@ -180,7 +209,9 @@ def _is_torchscript(file: Path) -> bool:
         return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
 
 
-def _load(model: CustomTextCLIP, state: dict[str, Tensor], *, name: str) -> None:
+def _load(model: "CustomTextCLIP", state: dict[str, Tensor], *, name: str) -> None:
+    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
+
     state = convert_to_custom_text_state_dict(state)
     if "logit_scale" in state:
         state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
@@ -198,17 +229,15 @@ def _fit_image_size(visual: Any, image_size: tuple[int, int], positions: str) ->
     Raises:
         ValueError: If it is not a multiple of the patches, so that a border would be cut off.
     """
-    patch = (
-        (32, 32) if isinstance(visual, ModifiedResNet) else getattr(visual, "patch_size", (1, 1))
-    )
+    patch = (32, 32) if is_resnet(visual) else getattr(visual, "patch_size", (1, 1))
     if any(side % p for side, p in zip(image_size, patch, strict=True)):
         raise ValueError(
             f"image size {list(image_size)} must be a multiple of {patch[0]} x {patch[1]} pixels"
         )
-    if isinstance(visual, ModifiedResNet):
+    if is_resnet(visual):
         at = visual.attnpool.positional_embedding
         at.data = _interpolate(at.data, (image_size[0] // 32, image_size[1] // 32), positions)
-    elif isinstance(visual, VisionTransformer) and tuple(visual.image_size) != image_size:
+    elif is_vit(visual) and tuple(visual.image_size) != image_size:
         visual.image_size = image_size
         visual.grid_size = (image_size[0] // patch[0], image_size[1] // patch[1])
         at = visual.positional_embedding

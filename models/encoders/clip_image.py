@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from models.encoders.clip import clip_model, image_statistics
+from models.encoders.clip import clip_model, image_statistics, is_resnet, is_vit
 from models.encoders.tower import ImageEncoder, Train, as_tokens
 from utils.errors import NothingToShowError
 
@@ -69,32 +67,32 @@ class ClipImageEncoder(ImageEncoder):
         The embedding of a ViT is computed from the class token. The patch tokens after the last
         block have no effect on it, and no gradient.
         """
-        if isinstance(self.visual, ModifiedResNet):
+        if is_resnet(self.visual):
             return self.visual.layer4
-        if isinstance(self.visual, VisionTransformer):
+        if is_vit(self.visual):
             return self.visual.transformer.resblocks[-1].ln_1
         raise NothingToShowError("Grad-CAM is known for CLIP's ResNets and ViTs, not for this arch")
 
     def cam_reshape(self, output: Tensor) -> Tensor:
         """Drops the class token of a ViT and arranges the patches in rows and columns."""
-        if isinstance(self.visual, ModifiedResNet):
+        if is_resnet(self.visual):
             return output
         return output[:, 1:].transpose(1, 2).unflatten(2, self.visual.grid_size)
 
 
 def _token_dim(visual: Any) -> int:
-    if isinstance(visual, ModifiedResNet):
+    if is_resnet(visual):
         return int(visual.layer4[-1].conv3.out_channels)
-    if isinstance(visual, VisionTransformer):
+    if is_vit(visual):
         return int(visual.conv1.out_channels)
     return int(visual.trunk.num_features)
 
 
 def _drop_head(visual: Any) -> None:
     """Removes what only the pooled embedding needs: it would be stored but never trained."""
-    if isinstance(visual, ModifiedResNet):
+    if is_resnet(visual):
         visual.attnpool = None
-    elif isinstance(visual, VisionTransformer):
+    elif is_vit(visual):
         visual.proj = None
     else:
         visual.head = nn.Identity()
@@ -103,9 +101,9 @@ def _drop_head(visual: Any) -> None:
 
 
 def _last_stage(visual: Any) -> list[nn.Module | nn.Parameter]:
-    if isinstance(visual, ModifiedResNet):
+    if is_resnet(visual):
         parts = [visual.layer4, visual.attnpool]
-    elif isinstance(visual, VisionTransformer):
+    elif is_vit(visual):
         parts = [visual.transformer.resblocks[-1], visual.ln_post, visual.proj]
     else:
         parts = []

@@ -1,19 +1,19 @@
 """The text tower of a CLIP."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import open_clip
 import torch
-from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import TextTransformer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from models.encoders.clip import clip_model
+from models.encoders.clip import clip_model, open_clip_library
 from models.encoders.tower import Tower, Train
 from utils.device import moved
 from utils.errors import NothingToShowError
+
+if TYPE_CHECKING:
+    from open_clip.transformer import TextTransformer
 
 
 class ClipTextEncoder(Tower):
@@ -52,6 +52,9 @@ class ClipTextEncoder(Tower):
     ) -> None:
         super().__init__()
         self._memory: dict[str, Tensor] = {}
+        # Otherwise it would be compiled again for each new sentence. Not a decorator: that would
+        # import the compiler with this module, and checking options would take a second longer.
+        self._uncompiled = torch.compiler.disable(ClipTextEncoder._features)
         model = clip_model(
             arch, None, pre_trained=pre_trained, sha256=sha256, load_weights=load_weights
         )
@@ -61,12 +64,10 @@ class ClipTextEncoder(Tower):
         if not pooled:
             text.text_projection = None
         self.feature_dim = text.output_dim if pooled else text.width
-        self.tokenize = open_clip.get_tokenizer(arch)
+        self.tokenize = open_clip_library().get_tokenizer(arch)
         last = [text.transformer.resblocks[-1], text.ln_final, text.text_projection]
         self.freeze_all_but(train, [part for part in last if part is not None])
 
-    # Otherwise it would be compiled again for each new sentence.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Features of each caption.
 
@@ -77,6 +78,10 @@ class ClipTextEncoder(Tower):
             Features of shape ``(B, L, D)`` and a mask of shape ``(B, L)``, ``True`` where there is
             a word piece; L is 1 for sentence embeddings.
         """
+        return self._uncompiled(self, captions)
+
+    def _features(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`."""
         different = list(dict.fromkeys(captions))
         if any(parameter.requires_grad for parameter in self.parameters()):
             features = self._encode(different)
@@ -98,6 +103,8 @@ class ClipTextEncoder(Tower):
         Raises:
             NothingToShowError: If the tokenizer of this architecture is not CLIP's own.
         """
+        from open_clip.tokenizer import SimpleTokenizer
+
         has_own_tokenizer = isinstance(self.tokenize, SimpleTokenizer)
         if not has_own_tokenizer:
             raise NothingToShowError(
@@ -148,7 +155,7 @@ class ClipTextEncoder(Tower):
         super()._load_from_state_dict(*args, **kwargs)
 
 
-def read_words(text: TextTransformer, ids: Tensor) -> Tensor:
+def read_words(text: "TextTransformer", ids: Tensor) -> Tensor:
     """Word pieces ``(B, L)`` to features ``(B, L, D)``; L may be less than the context length."""
     length = ids.shape[1]
     x = text.token_embedding(ids) + text.positional_embedding[:length]
@@ -157,7 +164,7 @@ def read_words(text: TextTransformer, ids: Tensor) -> Tensor:
 
 
 def embed_sentences(
-    text: TextTransformer, tokenize: Callable[[list[str]], Tensor], sentences: Sequence[str]
+    text: "TextTransformer", tokenize: Callable[[list[str]], Tensor], sentences: Sequence[str]
 ) -> Tensor:
     """The embedding of each of N sentences, ``(N, D)``; a hundred at a time."""
     embeddings = []
@@ -171,6 +178,8 @@ def embed_sentences(
 
 def check_causal(text: Any, arch: str) -> None:
     """Raises ValueError unless ``text`` is CLIP's own: causal, pooled at the end-of-text token."""
+    from open_clip.transformer import TextTransformer
+
     causal = isinstance(text, TextTransformer) and text.attn_mask is not None
     if not causal or text.pool_type != "argmax" or text.cls_emb is not None:
         raise ValueError(f"the text tower of {arch} is not CLIP's own; choose another arch")

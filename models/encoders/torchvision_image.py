@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from models.encoders.tower import ImageEncoder, Train, as_tokens
@@ -64,6 +63,8 @@ class TorchvisionImageEncoder(ImageEncoder):
         batch_norm: Literal["train", "fixed", "unfold"] = "train",
     ) -> None:
         super().__init__(IMAGENET_MEAN, IMAGENET_STD)
+        import torchvision  # here: it takes seconds, and checking options should not
+
         network = torchvision.models.get_model(arch, weights=None)
         if load_weights and pre_trained.lower() != "false":
             _load(network, _weights_file(arch, pre_trained, sha256), arch)
@@ -152,6 +153,8 @@ def _trunk(network: nn.Module) -> nn.Sequential:
 
 
 def _weights_file(arch: str, pre_trained: str, sha256: str) -> Path:
+    import torchvision
+
     weights = torchvision.models.get_model_weights(arch)
     name = "DEFAULT" if pre_trained.lower() == "true" else pre_trained
     if name in weights.__members__:

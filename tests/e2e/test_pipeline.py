@@ -344,7 +344,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(done, tmp_path, capsys):
     ("override", "message"),
     [
         ("student.schedule=cosine", "warmup_epochs .1.0. must be less than epochs .1."),
-        ("student.optimizer.betas=[2, 2]", "Invalid beta parameter"),
+        ("student.optimizer={name: SGD, nesterov: true}", "Nesterov momentum requires a momentum"),
     ],
 )
 def test_a_bad_student_is_noticed_before_the_teacher_is_trained(

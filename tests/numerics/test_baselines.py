@@ -28,6 +28,7 @@ from tests.numerics.slow_clip import (
     weights_of,
 )
 from utils.batch import Batch
+from utils.registry import options_of
 
 SIDE = 64
 TINY = {"arch": "tiny-ViT", "pre_trained": "random"}
@@ -456,7 +457,8 @@ def test_positions_get_to_another_grid(tmp_path, name, options, mode):
 
 def test_the_defaults_are_the_published_ones():
     """Of constructors; those of options/baselines/*.yaml: tests/unit/test_baselines.py."""
-    defaults = {kind: kind.__init__.__kwdefaults__ for kind in (Clip, WinClip, Vand, AnomalyClip)}
+    kinds = (Clip, WinClip, Vand, AnomalyClip)
+    defaults = {kind: {k: p.default for k, p in options_of(kind).items()} for kind in kinds}
     assert defaults[Clip]["prompts"] == "two"
     assert defaults[WinClip]["prompts"] == "mala_lab"
     assert defaults[WinClip]["shots"] == 0
