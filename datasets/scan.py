@@ -38,9 +38,7 @@ def find_files(root: Path, folder: str = "") -> list[str]:
     """
     start = root / folder
     if not start.is_dir():
-        raise UserError(
-            f"{start}: is no folder; name the folder of the data with dataset.dir=FOLDER"
-        )
+        raise UserError(f"{start}: is no folder; name the folder of the data", option="dir")
     found = []
     for place, folders, files in os.walk(start, onerror=_refuse):
         folders[:] = [name for name in folders if _counts(name)]
@@ -85,9 +83,7 @@ def find_folders(root: Path) -> list[str]:
         UserError: If there is no such folder, or it cannot be read.
     """
     if not root.is_dir():
-        raise UserError(
-            f"{root}: is no folder; name the folder of the data with dataset.dir=FOLDER"
-        )
+        raise UserError(f"{root}: is no folder; name the folder of the data", option="dir")
     _, folders, _ = next(os.walk(root, onerror=_refuse))
     return sorted(filter(_counts, folders))
 

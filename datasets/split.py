@@ -71,7 +71,7 @@ def draw_split(
             )
     say(
         f"{root}: no split of its own: {len(test)} of {len(records)} images are put aside for the "
-        f"test (dataset.test_fraction {test_fraction:g}, dataset.split_seed {split_seed})"
+        f"test (test_fraction {test_fraction:g}, split_seed {split_seed})"
     )
     return {"train": train, "test": test}
 
@@ -94,7 +94,7 @@ def move_anomalies(splits: Splits, root: Path, *, test_fraction: float, split_se
     paths = {record.path for record in moved}
     say(
         f"{root}: {len(moved)} of {len(anomalies)} anomalous test images are given to the training "
-        f"(dataset.test_fraction {test_fraction:g}, dataset.split_seed {split_seed})"
+        f"(test_fraction {test_fraction:g}, split_seed {split_seed})"
     )
     return {
         "train": [*splits["train"], *moved],

@@ -1,6 +1,5 @@
 """Which images an experiment is about."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,7 +116,7 @@ def read_data(run: Run, name: str, splits: Splits) -> Data:
     if name == "baseline" and run.dataset.auxiliary is not None:
         tested = whole_paths(options.dir, (record.path for record in splits["test"]))
         options = run.dataset.auxiliary
-        splits = {"train": _read_auxiliary(options)["test"], "test": []}
+        splits = {"train": read_splits(options)["test"], "test": []}
         if tested & whole_paths(options.dir, (record.path for record in splits["train"])):
             raise UserError(
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
@@ -127,12 +126,3 @@ def read_data(run: Run, name: str, splits: Splits) -> Data:
     train, val = carve_validation(grouped, run.dataset.val_fraction, run.misc.seed)
     store = image_store(run, {**splits, "train": grouped}, options.dir)
     return Data(store, train, val, splits, data_hash(splits))
-
-
-def _read_auxiliary(options: Source) -> Splits:
-    """As :func:`read_splits`; messages name the options of ``dataset.auxiliary``."""
-    try:
-        return read_splits(options)
-    except UserError as error:
-        message = re.sub(r"(?<![\w/.])dataset\.(?=\w)", "dataset.auxiliary.", str(error))
-        raise UserError(message) from error

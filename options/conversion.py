@@ -107,7 +107,7 @@ class Conversion:
             return self.fail(node, "missing option 'name'")
         is_unneeded = any(table is other for other in self.unneeded)
         if name.text not in table and is_unneeded:
-            return Component(name.text, {}, f"{block.where}: {block.path}")
+            return Component(name.text, {}, str(block.where), block.path)
         if name.text not in table:
             return self.fail(name, f"unknown {quoted(name.text)}; {did_you_mean(name.text, table)}")
         parameters = options_of(table[name.text])
@@ -121,7 +121,7 @@ class Conversion:
                 self.fail(block, f"missing option {key!r} of {name.text!r}")
             else:
                 options[key] = parameter.default
-        return Component(name.text, options, f"{block.where}: {block.path}")
+        return Component(name.text, options, str(block.where), block.path)
 
     def unknown_keys(self, node: Block, options: Iterable[str]) -> None:
         """Notes the keys of a block that are no options."""

@@ -14,7 +14,20 @@ class UserError(Exception):
 
     The commands print the message alone and exit with status 2; any other exception is a bug and
     keeps its traceback.
+
+    Args:
+        message: What is wrong, and how to fix it.
+        option: The argument that it is about, by its own name; where the function was called for
+            a section of the options, that section knows its whole name.
     """
+
+    def __init__(self, message: str, *, option: str = "") -> None:
+        super().__init__(message)
+        self.option = option
+
+    def within(self, section: str) -> "UserError":
+        """The same error, which begins with the option's whole name: ``dataset.dir: ...``."""
+        return UserError(f"{section}.{self.option}: {self}") if self.option and section else self
 
 
 class Interrupted(KeyboardInterrupt):

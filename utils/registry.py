@@ -25,12 +25,14 @@ class Component:
         name: Key of the table the field was declared with.
         options: Keyword-only arguments, checked against the signature of the table's entry and
             completed with its defaults.
-        where: File, line and path of the option in YAML, for error messages.
+        where: File and line of the component in YAML, for error messages.
+        path: Its dotted path there.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     where: str = field(default="code", compare=False)
+    path: str = field(default="", compare=False)
 
     def build(self, table: Table, *args: Any, **kwargs: Any) -> Any:
         """Calls ``table[name](*args, **kwargs, **options)``.
@@ -42,16 +44,17 @@ class Component:
 
         Raises:
             UserError: If the table has no such entry, or the entry rejects the options with a
-                ``ValueError``.
+                ``ValueError``; as the entry, with the option's path in front.
         """
+        place = f"{self.where}: {self.path}" if self.path else self.where
         if self.name not in table:  # only in options that an earlier version stored
-            raise UserError(
-                f"{self.where}: unknown {self.name!r}; {did_you_mean(self.name, table)}"
-            )
+            raise UserError(f"{place}: unknown {self.name!r}; {did_you_mean(self.name, table)}")
         try:
             return table[self.name](*args, **kwargs, **self.options)
         except ValueError as error:
-            raise UserError(f"{self.where}: {self.name}: {error}") from error
+            raise UserError(f"{place}: {self.name}: {error}") from error
+        except UserError as error:
+            raise error.within(self.path) from error
 
 
 def options_of(entry: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -58,7 +58,7 @@ def read_csv(
             raise UserError(f"{where}: split must be train or test, got {row['split']!r}")
         splits[_SPLITS.get(split, "")].append(_record(row, where, root, group, object_name))
     undecided = splits.pop("")
-    hint = f"mend {table}, or dataset.dir"
+    hint = f"fix {table}, or name the folder that its paths are relative to: dir"
     if not undecided and not any(splits.values()):
         raise UserError(f"{table}: lists no images")
     if undecided and any(splits.values()):

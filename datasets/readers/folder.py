@@ -80,7 +80,7 @@ def read_folder(
     ]
     records = [record for _, record in placed]
     if {record.label for record in records} != {0, 1}:
-        raise UserError(_nothing_found(root, good, bad, records, files))
+        raise UserError(_nothing_found(root, good, bad, records, files), option="good")
     left_out = [path for path in files if path not in places]
     left_out += [p for p, place in places.items() if place.label is None and not place.is_mask]
     say(f"{root}: {_assumed(records, subfolders)}")
@@ -248,6 +248,6 @@ def _nothing_found(
     return (
         f"{root}: {len(records) - anomalies} normal pictures (in folders {', '.join(good)}) and "
         f"{anomalies} anomalous ones (in folders {', '.join(bad)}): there must be both. Other "
-        "names can be told: dataset.good=[NAME] dataset.bad=[NAME]; the folders here are "
+        "names can be told: good=[NAME] and bad=[NAME]; the folders here are "
         f"{', '.join(find_folders(root)) or 'none'}" + "".join(unread)
     )

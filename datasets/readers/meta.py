@@ -34,7 +34,7 @@ def read_meta(
         meta = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); see dataset.dir and dataset.file"
+            f"{path}: cannot be read ({error.strerror})", option="file" if file else "dir"
         ) from error
     except ValueError as error:
         raise UserError(f"{path}: is not JSON ({error})") from error
@@ -43,7 +43,7 @@ def read_meta(
     splits: Splits = {
         name: _records(meta.get(name, {}), f"{path}: {name}", root) for name in ("train", "test")
     }
-    hint = "mend the list, or dataset.dir"
+    hint = "fix the list, or name the folder that its paths are relative to: dir"
     return checked(root, splits, objects, where=str(path), hint=hint)
 
 

@@ -91,7 +91,9 @@ def read_levels(
         index.say_unused(root, [r for found in splits.values() for r in found if r.object == name])
     if not any(splits.values()):
         wanted = ", ".join(f"<object>/{level}/<kind>" for level in levels)
-        raise UserError(f"{root}: no pictures in {wanted}; see dataset.dir and dataset.name")
+        raise UserError(
+            f"{root}: no pictures in {wanted}; name another folder, or another reader", option="dir"
+        )
     return splits
 
 

@@ -29,7 +29,7 @@ def read_rows(
     try:
         text = table.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"{table}: cannot be read ({error.strerror}); see dataset.dir") from error
+        raise UserError(f"{table}: cannot be read ({error.strerror})", option="dir") from error
     except UnicodeDecodeError as error:
         raise UserError(
             f"{table}: is not UTF-8 ({error.reason}); save it as 'CSV UTF-8'"

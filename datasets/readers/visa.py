@@ -53,15 +53,16 @@ def read_visa(root: Path, *, split: str, objects: tuple[str, ...] = ()) -> Split
     """
     if split not in SPLITS:
         hint = did_you_mean(split, SPLITS)
-        raise UserError(f"dataset.split: unknown split {split!r} of VisA; {hint}")
+        raise UserError(f"unknown split {split!r} of VisA; {hint}", option="split")
     table = root / "split_csv" / f"{split}.csv"
     if not table.is_file():
         raise UserError(
-            f"{table} is missing: no data in VisA's layout are in {root}; name another folder with "
-            "dataset.dir=FOLDER, fetch VisA with 'python datasets/visa_json.py --download' "
-            f"(1.93 GB), or render images: 'python -m demo --root {root}'"
+            f"{table} is missing: no data in VisA's layout are in {root}; name another folder, "
+            "fetch VisA with 'python datasets/visa_json.py --download' (1.93 GB), or render "
+            f"images: 'python -m demo --root {root}'",
+            option="dir",
         )
-    hint = "unpack the archive again, or take a part of it with --objects (dataset.objects)"
+    hint = "unpack the archive again, or name the objects that are there (option objects)"
     splits = checked(root, _read_split(table), objects, where=str(table), hint=hint)
     names = {record.object for records in splits.values() for record in records}
     defects = _read_annotations(root, sorted(names))

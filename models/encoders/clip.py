@@ -93,7 +93,10 @@ def clip_model(
         UserError: If the weights cannot be downloaded or are damaged.
     """
     open_clip = open_clip_library()
-    config = open_clip.get_model_config(arch)
+    try:
+        config = open_clip.get_model_config(arch)
+    except Exception as error:  # "hf-hub:" asks the hub, whose client raises a dozen types
+        raise ValueError(f"{arch} cannot be had: {str(error).splitlines()[0]}") from error
     if config is None:
         raise ValueError(f"unknown arch {arch!r}; open_clip.list_models() lists all of them")
     state = None

@@ -351,7 +351,7 @@ def test_folders_that_cannot_be_understood(tmp_path):
         paint(tmp_path / f"bad/{i}.png", is_bad=True)
     message = error("folder", tmp_path)
     assert "0 normal pictures (in folders good, normal, no, ok) and 3 anomalous" in message
-    assert "dataset.good=[NAME]" in message
+    assert "good=[NAME] and bad=[NAME]" in message
     assert message.endswith("the folders here are bad, fine")
     paint(tmp_path / "good/1.png", is_bad=False)
     message = error("folder", tmp_path)

@@ -183,7 +183,7 @@ def test_missing_files_are_counted(visa_root):
     (visa_root / "pipe_fryum/Data/Masks/Anomaly/001.png").unlink()
     message = error(visa_root)
     assert "2 of 44 files are missing, the first is candle/Data/Images/Normal/003.JPG" in message
-    assert "--objects" in message
+    assert "name the objects that are there" in message
 
 
 def test_unknown_names(visa_root):

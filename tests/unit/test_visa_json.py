@@ -41,7 +41,7 @@ def test_writes_nothing_if_a_file_is_missing(visa_root, visa_json):
     done = visa_json("--root", visa_root, "--split", "1cls")
     assert done.returncode == 2
     assert "1 of 44 files are missing" in done.stderr
-    assert "--objects" in done.stderr
+    assert "name the objects that are there" in done.stderr
     assert not list(visa_root.glob("meta_*"))
 
 
