@@ -1,4 +1,4 @@
-"""What a comparison file may say: one list of test images, and the methods to score on it."""
+"""The options of a comparison: a list of test images, and the methods that are scored on it."""
 
 import re
 import shlex
@@ -26,9 +26,9 @@ class ImageList(Source):
     """The data set whose test images every column is scored on.
 
     Attributes:
-        reader: Which reader; its options stand beside it.
-        dir: Folder with the data.
-        cache: Folder for decoded images; ``null``: decode each time.
+        reader: The reader of its layout; the reader's own options stand beside it.
+        dir: Folder of the data.
+        cache: Folder for decoded images; ``null``: they are decoded each time.
     """
 
     cache: Path | None = FOLDER
@@ -39,14 +39,14 @@ class Column:
     """One method of a comparison.
 
     Attributes:
-        options: Its options file, the one that ``run.py`` trains it with.
-        overrides: ``a.b=value`` that go over that file.
-        title: What the table calls it; empty: its name in the comparison.
-        stage: Which network of the file.
-        text: What a network that reads text is told: ``object``: the object's name; ``oracle``: the
-            truth, which makes an upper bound of it.
-        trained_on: What it learned from, as the table says it; empty: found out from its options.
-        note: What else has to be said about it, in a footnote.
+        options: Its options file, with which ``run.py`` trains it.
+        overrides: Options ``a.b=value`` that go over that file.
+        title: Its title in the table; empty: its name in the comparison.
+        stage: The network of the file that is scored.
+        text: The text for a network that reads text. ``object``: the name of the object;
+            ``oracle``: the true caption, so that the result is an upper bound.
+        trained_on: Its training data, in the words of the table; empty: taken from its options.
+        note: A footnote.
     """
 
     options: Path
@@ -66,13 +66,13 @@ class Comparison:
         dir: Folder for the tables and for each column's scores.
         dataset: The test images; they replace those of each column's own options.
         misc: Seed, device and precision of each column.
-        columns: The methods, in order, each under a short name; ``null`` leaves one out.
-        title: What the tables are called.
-        layout: What stands in rows: ``objects`` as published, or ``methods``, for many of them.
-        seeds: More than 1: mean and spread over the runs that ``run.py --seeds`` leaves in
+        columns: The methods in order, each with a short name; ``null`` leaves one out.
+        title: Title of the tables.
+        layout: The rows: ``objects`` as published, or ``methods`` if there are many.
+        seeds: More than 1: mean and spread over the runs that ``run.py --seeds`` writes to
             ``<exp.dir>/seed_<seed>``, beginning with ``misc.seed``.
-        published: Figures to print below, as a file in ``docs/published``.
-        command: The file and the options over it, as they were written.
+        published: A file of published figures that are printed below, as in ``docs/published``.
+        command: The file and the overrides, as they stand on the command line.
     """
 
     dir: Path
@@ -88,7 +88,7 @@ class Comparison:
     def __post_init__(self) -> None:
         """Checks that there is a column, and that the names can be folders."""
         if not self.chosen:
-            raise ValueError("columns: there is none to score")
+            raise ValueError("columns: there is no column to score")
         for name in self.columns:
             if not re.fullmatch(r"\w[\w.-]{0,99}", name):
                 raise ValueError(
@@ -97,7 +97,7 @@ class Comparison:
 
     @property
     def chosen(self) -> dict[str, Column]:
-        """The columns that were not left out."""
+        """The columns that are not left out."""
         return {name: column for name, column in self.columns.items() if column is not None}
 
     @property
@@ -114,11 +114,11 @@ class Comparison:
         run = load(column.options, column.overrides)
         if column.stage not in run.stages:
             has = " and ".join(run.stages)
-            raise UserError(f"{column.options}: has no {column.stage} to score, but {has}")
+            raise UserError(f"{column.options}: has no stage {column.stage}; it has {has}")
         if run.dataset.per_object or run.dataset.hold_out:
             raise UserError(
-                f"{column.options}: a column is one network for all objects: dataset.per_object "
-                "and dataset.hold_out are for test.py FILE"
+                f"{column.options}: a column is one network for all objects, so dataset.per_object "
+                "and dataset.hold_out cannot be compared; use test.py FILE"
             )
         folder = run.exp.dir / f"seed_{seed}" if self.seeds > 1 else run.exp.dir
         return replace(
@@ -130,7 +130,7 @@ class Comparison:
         )
 
     def training_command(self, column: Column) -> str:
-        """What ``run.py`` must be told to train a column for this comparison."""
+        """Arguments for ``run.py`` to train a column for this comparison."""
         before = load(column.options, column.overrides)
         changed = {
             f"{section}.{key}": _spelled(value)

@@ -36,6 +36,7 @@ _SPELLED = {
     Path: "a path",
 }
 _LONGEST_NAME, _LONGEST_PATH = 255, 4_000  # bytes that file systems take
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # bytes that are not UTF-8, as Python shows them
 
 
@@ -231,9 +232,11 @@ def _path(text: str) -> Path | None:
         path = Path(text).expanduser()
     except RuntimeError:  # ~name of an unknown user
         return None
+    if not text or _CONTROL.search(text):
+        return None
     longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
     is_short = longest <= _LONGEST_NAME and len(os.fsencode(path)) <= _LONGEST_PATH
-    return path if text and is_short else None
+    return path if is_short else None
 
 
 def is_null(node: Leaf | Block) -> bool:

@@ -1,4 +1,4 @@
-"""Everything a YAML file may say."""
+"""The options of an experiment: everything that an options file can set."""
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -24,14 +24,13 @@ STAGES = ("teacher", "student", "baseline")
 
 @dataclass(frozen=True, kw_only=True)
 class Exp:
-    """Where the experiment lives.
+    """Where the results are written.
 
     Attributes:
-        dir: Folder for everything it writes; each stage gets a folder in it.
-        resume: What to do with a folder that holds a run already. ``same_options``: go on, or use
-            what is finished, if it was made with the same options, else refuse; ``any_options``:
-            go on all the same, even if images that it was trained on are test images now;
-            ``never``: refuse.
+        dir: Folder for all results; each stage has its own folder in it.
+        resume: What happens if the folder holds a run already. ``same_options``: the run is
+            resumed, or used if it is finished, but only if its options are the same;
+            ``any_options``: it is resumed or used, whatever its options; ``never``: an error.
     """
 
     dir: Path = field(compare=False)
@@ -45,8 +44,8 @@ class Source:
     """A data set.
 
     Attributes:
-        reader: Which reader; its options stand beside it.
-        dir: Folder with the data.
+        reader: The reader of its layout; the reader's own options stand beside it.
+        dir: Folder of the data.
     """
 
     reader: Annotated[Component, DATASETS] = field(metadata=INLINE)
@@ -59,12 +58,12 @@ class Source:
 
     @property
     def split(self) -> str:
-        """Which of the data set's splits; empty where it has but one."""
+        """Name of the split; empty if the data set has only one."""
         return str(self.reader.options.get("split", ""))
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """Which objects; empty: all."""
+        """Names of the objects; empty: all."""
         chosen: tuple[str, ...] = self.reader.options["objects"]
         return chosen
 
@@ -76,22 +75,22 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Source):
-    """Which images.
+    """The images.
 
     Attributes:
-        reader: Which reader; its options stand beside it.
-        dir: Folder with the data.
-        per_object: Whether each object gets networks of its own, in ``<exp.dir>/<object>``.
-        hold_out: Objects that are not trained on; they alone are tested then.
-        val_fraction: Share of the training images put aside to choose the checkpoint, stratified
-            by object and label; 0: none, where ``engine.keep`` is ``last``.
-        auxiliary: What a baseline is trained on; none of its images is ever tested here.
-        cache: Folder for decoded images, which are made once and used by every epoch and run;
-            ``null``: decode each time, and keep nothing. ``python cache.py`` lists and clears it.
-        cache_gb: Most gigabytes (10^9 bytes) kept there; the longest unused go first, what a run
-            reads has to fit.
-        allow_leak: Images whose copies may be in train and in test: paths as the finding of
-            ``python check.py`` names them, patterns with ``*``, or ``all``.
+        reader: The reader of the data set's layout; the reader's own options stand beside it.
+        dir: Folder of the data.
+        per_object: Whether each object has its own networks, in ``<exp.dir>/<object>``.
+        hold_out: Objects that are not trained on; only these are tested then.
+        val_fraction: Share of the training images that choose the checkpoint and are not trained
+            on, stratified by object and label; 0: none, which needs ``engine.keep: last``.
+        auxiliary: The data set that a baseline is trained on; none of its images is tested.
+        cache: Folder for decoded images, which are decoded once for all epochs and runs; ``null``:
+            they are decoded each time, and nothing is kept. ``python cache.py`` lists and clears it.
+        cache_gb: Size limit of that folder in gigabytes (10^9 bytes); the longest unused images are
+            removed first. The images of one run have to fit.
+        allow_leak: Training images whose copies may be test images: paths as ``python check.py``
+            prints them, patterns with ``*``, or ``all``.
     """
 
     per_object: bool = False
@@ -105,18 +104,18 @@ class Dataset(Source):
     def __post_init__(self) -> None:
         """Checks that objects are not held out of networks that see one object each."""
         if self.per_object and self.hold_out:
-            raise ValueError("per_object: a network of one object sees no other; drop hold_out")
+            raise ValueError("per_object: each network sees one object only; remove hold_out")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """What the network sees of a picture.
+    """How a picture becomes the input of the network.
 
     Attributes:
         size: Side in pixels, or ``[height, width]``.
-        resize: ``full``: all of the picture, stretched; ``pad``: all of it in its own proportions;
-            ``center_crop``: the released way, which cuts the sides off; ``tiles``: overlapping
-            squares side by side, for ``winclip``.
+        resize: ``full``: the whole picture, stretched; ``pad``: the whole picture in its own
+            proportions, with black borders; ``center_crop``: without the ends of the longer side,
+            as in the released code; ``tiles``: overlapping squares side by side, for ``winclip``.
     """
 
     size: Side | tuple[Side, Side] = 224
@@ -129,19 +128,19 @@ class Image:
 
     @property
     def view(self) -> View:
-        """From a picture to what the network sees."""
+        """The function from a picture to the input of the network."""
         return View(self.height_width, self.resize)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionOptions:
-    """What the teacher reads: while it is trained, and while it guides a student.
+    """The text that the teacher reads, in its own training and in that of the student.
 
     Attributes:
-        policy: ``label``: the defect string or ``normal``; ``sentence``: an English sentence made
-            of it; ``object``: the object's name alone.
-        dropout: Probability that an image gets its ``object`` caption instead, so that the teacher
-            has to look at the image.
+        policy: ``label``: the name of the defect, or ``normal``; ``sentence``: an English sentence
+            about it; ``object``: only the name of the object.
+        dropout: Probability of the ``object`` caption instead, so that the teacher has to use the
+            image.
     """
 
     policy: Policy = "sentence"
@@ -155,17 +154,18 @@ class Engine:
     Attributes:
         epochs: Passes over the training images.
         batch_size: Images per step.
-        eval_batch_size: Images per step where nothing is learned; changes no score.
+        eval_batch_size: Images per step in validation and test; it does not change scores.
         sampler: Order of the training images: ``shuffle``, or ``balanced``: both labels equally
             often.
-        keep: Which epoch's weights: ``best`` on the validation images, or the ``last``.
-        num_workers: Loader processes; 0: none, ``null``: as many as help.
-        compile: Whether ``torch.compile`` translates the network first. It needs a C++ compiler, or
-            Triton on GPUs, and a minute; on CPUs it does not make a training step faster.
+        keep: The weights that are kept: those of the ``best`` epoch on the validation images, or
+            of the ``last``.
+        num_workers: Number of loader processes; 0: none, ``null``: chosen for the machine.
+        compile: Whether the network is compiled with ``torch.compile``. This needs a C++ compiler,
+            or Triton on GPUs, and a minute; on CPUs it does not make a training step faster.
         pixels_on_device: Whether all decoded images are kept in the memory of each device.
-        targets: What a teacher says about an image that guides a student. ``once``: asked once per
-            image, with one caption, before the training; ``live``: asked at every step, with the
-            caption of the epoch.
+        targets: When the teacher computes its targets for the student. ``once``: once for each
+            image, with one caption, before the training; ``live``: at every step, with the caption
+            of the epoch.
     """
 
     epochs: Count = 15
@@ -181,13 +181,13 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True)
 class Misc:
-    """What else there is.
+    """Seed, device and precision.
 
     Attributes:
-        seed: Every random choice follows from it.
-        device: ``auto`` takes cuda, else mps, else cpu.
-        precision: Of the networks' arithmetic; losses and scores are always fp32. ``auto``: bf16
-            where the hardware has fast units for it, else fp32.
+        seed: Seed of every random choice.
+        device: ``auto``: cuda if there is one, otherwise mps, otherwise cpu.
+        precision: Number format of the networks' computations; losses and scores are always fp32.
+            ``auto``: bf16 if the hardware has fast units for it, otherwise fp32.
     """
 
     seed: int = 1204
@@ -199,16 +199,16 @@ class Misc:
 class Stage:
     """One network and its training. A section at the top of a file is the default of each stage.
 
-    What needs no training needs no objective, optimizer and schedule.
+    A network that is not trained needs no objective, optimizer and schedule.
 
     Attributes:
-        model: Which network, with its options.
-        image: What it sees of a picture.
-        augment: Random changes to its training images.
-        captions: What the teacher reads.
-        objective: What to minimize, with its options.
+        model: The network.
+        image: How a picture becomes its input.
+        augment: Random changes of its training images.
+        captions: The text that the teacher reads.
+        objective: The loss that is minimized.
         optimizer: How the parameters are changed by their gradients.
-        schedule: How the learning rate changes, with its options.
+        schedule: How the learning rate changes.
         engine: How the training runs.
     """
 
@@ -222,13 +222,13 @@ class Stage:
     engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
-        """Checks that a training is described where one is needed."""
+        """Checks that a network that is trained has all that a training needs."""
         for name in ("objective", "optimizer", "schedule") if self.needs_training else ():
             if getattr(self, name) is None:
-                raise ValueError(f"missing option {name!r}; {self.model.name} is to be trained")
+                raise ValueError(f"missing option {name!r}; {self.model.name} has to be trained")
         masks = self.objective is not None and OBJECTIVES[self.objective.name].needs_masks
         if self.augment.mosaic and not masks:
-            raise ValueError("augment.mosaic: only for an objective that learns from masks")
+            raise ValueError("augment.mosaic: needs an objective that learns from masks")
 
     def with_local(self, other: "Stage") -> "Stage":
         """This stage, but with what changes no result as ``other`` has it."""
@@ -237,7 +237,7 @@ class Stage:
 
     @property
     def needs_training(self) -> bool:
-        """Whether the network is of use only after a training."""
+        """Whether the network has to be trained before it is used."""
         return METHODS[self.model.name].needs_training(self.model.options)
 
 
@@ -246,13 +246,13 @@ class Run:
     """One experiment.
 
     Attributes:
-        exp: Where it lives.
-        dataset: Which images.
+        exp: Where the results are written.
+        dataset: The images.
         misc: Seed, device, precision.
         teacher: The teacher to train, or the folder of a trained one; ``null``: none.
         student: The student to train, after the teacher; ``null``: none.
         baseline: A published method to compare with; ``null``: none.
-        command: The options file and the options over it, as they were written.
+        command: The options file and the overrides, as they stand on the command line.
     """
 
     exp: Exp
@@ -264,20 +264,20 @@ class Run:
     command: str = field(default="", compare=False, metadata=NOT_AN_OPTION)
 
     def __post_init__(self) -> None:
-        """Checks that there is something to do, and that it can be done."""
+        """Checks that there is a stage, and that each has the data and the teacher it needs."""
         if not self.stages:
             raise ValueError("nothing to do: write a section 'teacher', 'student' or 'baseline'")
         if self.student is not None and self.teacher is None:
             objective = self.student.objective
             if objective is not None and OBJECTIVES[objective.name].needs_teacher:
                 raise ValueError(
-                    f"student.objective: {objective.name} needs a teacher: write a section "
+                    f"student.objective: {objective.name} needs a teacher; write a section "
                     "'teacher', or teacher: FOLDER of a trained one"
                 )
         trained = self.baseline is not None and self.baseline.needs_training
         if trained and self.dataset.auxiliary is None:
             raise ValueError(
-                "baseline: is trained on another data set: write a section dataset.auxiliary"
+                "baseline: is trained on another data set; write a section dataset.auxiliary"
             )
         for name, stage in self.stages.items():
             if (
@@ -286,12 +286,12 @@ class Run:
                 and not self.dataset.val_fraction
             ):
                 raise ValueError(
-                    f"{name}: without validation images no epoch is the best: write "
+                    f"{name}: without validation images no epoch can be chosen as the best; write "
                     "dataset.val_fraction, or engine.keep: last"
                 )
 
     @property
     def stages(self) -> dict[str, Stage]:
-        """The networks this run trains or tests, by name, in this order."""
-        found = {name: getattr(self, name) for name in STAGES}
-        return {name: stage for name, stage in found.items() if isinstance(stage, Stage)}
+        """The networks that are trained or tested, by name, in this order."""
+        stages = {name: getattr(self, name) for name in STAGES}
+        return {name: stage for name, stage in stages.items() if isinstance(stage, Stage)}

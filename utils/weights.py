@@ -9,6 +9,15 @@ from torch import Tensor
 from utils.errors import UserError
 
 
+def existing_file(name: str) -> Path | None:
+    """The file of this name; ``None`` if there is none, or if files cannot have such a name."""
+    try:
+        file = Path(name).expanduser()
+        return file if file.is_file() else None
+    except (OSError, RuntimeError):  # too long; the home of an unknown user
+        return None
+
+
 def read_state(file: Path, key: str = "state_dict") -> dict[str, Tensor]:
     """The state dict in a safetensors file or a PyTorch file, on the CPU.
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from utils.download import check_sha256, fetch
 from utils.errors import UserError
-from utils.weights import read_state
+from utils.weights import existing_file, read_state
 
 if TYPE_CHECKING:
     from open_clip.model import CustomTextCLIP
@@ -150,16 +150,16 @@ def _weights_file(arch: str, pre_trained: str, sha256: str, *, quick_gelu: bool)
     open_clip = open_clip_library()
     tag = open_clip.get_pretrained_cfg(arch, pre_trained)
     if not tag:
-        file = Path(pre_trained).expanduser()
-        if not file.is_file():
+        own_file = existing_file(pre_trained)
+        if own_file is None:
             own = [tag for name, tag in OWN_WEIGHTS if name == arch]
             tags = ", ".join(own + open_clip.list_pretrained_tags_by_model(arch)) or "none"
             raise ValueError(
                 f"pre_trained: {pre_trained!r} is neither a file nor a tag of {arch} "
                 f"(tags: {tags}); write random for random weights"
             )
-        check_sha256(file, sha256)
-        return file
+        check_sha256(own_file, sha256)
+        return own_file
     if tag.get("quick_gelu", False) != quick_gelu:
         _activation_mismatch(f"the weights {pre_trained!r}", arch, quick_gelu=quick_gelu)
     if url := tag.get("url"):  # before the hub: some of its entries name another file than the tag

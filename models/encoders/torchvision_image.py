@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.encoders.tower import ImageEncoder, Train, as_tokens
 from utils.download import check_sha256, fetch
-from utils.weights import read_state
+from utils.weights import existing_file, read_state
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -162,8 +162,8 @@ def _weights_file(arch: str, pre_trained: str, sha256: str) -> Path:
         digits = url.rsplit("-", 1)[1].split(".")[0]  # the first eight of its SHA-256
         folder = Path(torch.hub.get_dir()) / "checkpoints"  # torchvision's own place
         return fetch(url, folder / url.rsplit("/", 1)[1], sha256=sha256 or digits)
-    file = Path(pre_trained).expanduser()
-    if not file.is_file():
+    file = existing_file(pre_trained)
+    if file is None:
         names = ", ".join(weights.__members__)
         raise ValueError(
             f"pre_trained: {pre_trained!r} is not a file; write a file, true, false, or {names}"

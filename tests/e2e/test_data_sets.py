@@ -270,7 +270,7 @@ def test_an_epoch_that_cannot_be_chosen(smoke, tmp_path, capsys, monkeypatch):
     [
         (["dataset.hold_out=[nut]"], "no object 'nut'; there are candle, pipe_fryum"),
         (["dataset.hold_out=[candle, pipe_fryum]"], "no object is left to train on"),
-        (["dataset.hold_out=[candle]", "dataset.per_object=true"], "drop hold_out"),
+        (["dataset.hold_out=[candle]", "dataset.per_object=true"], "remove hold_out"),
     ],
 )
 def test_what_cannot_be_held_out(smoke, tmp_path, capsys, options, message):

@@ -269,7 +269,7 @@ def test_a_column_can_be_left_out(good):
 
 def test_a_stage_that_is_not_there(good):
     comparison = load_comparison(good, ["columns.ours.stage=baseline"])
-    with pytest.raises(UserError, match=r"demo\.yaml: has no baseline to score, but teacher and"):
+    with pytest.raises(UserError, match=r"demo\.yaml: has no stage baseline; it has teacher and"):
         comparison.run_of(comparison.chosen["ours"], 0)
 
 
@@ -314,5 +314,5 @@ def test_mistakes_have_a_file_and_a_line(good, old, new, said):
 
 
 def test_a_comparison_of_nothing(good):
-    with pytest.raises(UserError, match=r"good\.yaml:2: columns: there is none to score"):
+    with pytest.raises(UserError, match=r"good\.yaml:2: columns: there is no column to score"):
         load_comparison(good, ["columns.ours=null", "columns.other=null"])

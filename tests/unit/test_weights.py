@@ -122,6 +122,8 @@ def test_openais_archive_needs_quick_gelu(files, monkeypatch):
         ),
         ("RN51", "openai", "unknown arch 'RN51'"),
         (ARCH, "openai", "neither a file nor a tag of tiny-RN"),
+        (ARCH, "a" * 300, "neither a file nor a tag of tiny-RN"),
+        (ARCH, "~nobody-/x", "neither a file nor a tag of tiny-RN"),
         (ARCH, "none.pt", r"neither a file nor a tag of tiny-RN \(tags: none\); write random"),
     ],
 )
@@ -129,6 +131,15 @@ def test_weights_that_do_not_belong_to_the_architecture(arch, pre_trained, messa
     monkeypatch.setattr(clip, "fetch", lambda *a, **k: pytest.fail("must not get this far"))
     with pytest.raises(ValueError, match=message):
         clip_model(arch, None, pre_trained=pre_trained)
+
+
+def test_an_architecture_that_the_hub_does_not_have(monkeypatch):
+    def fail(arch):
+        raise FileNotFoundError("Failed to download file\nand a page of advice")
+
+    monkeypatch.setattr(open_clip, "get_model_config", fail)
+    with pytest.raises(ValueError, match=r"hf-hub:x/y cannot be had: Failed to download file$"):
+        clip_model("hf-hub:x/y", None, pre_trained="random")
 
 
 def test_weights_of_another_shape(files):
