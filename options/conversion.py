@@ -154,8 +154,8 @@ class Conversion:
             return self.dataclass(kind, node)  # type: ignore[arg-type]
         if origin is dict and isinstance(node, Block):
             return {key: self.value(args[1], part) for key, part in node.items()}
-        if kind in (str, Path) and node.written is not None:
-            return self.text(kind, node.written, node)
+        if kind in (str, Path) and node.written is not None:  # whatever YAML makes of it
+            node = Leaf(node.where, node.path, text=node.written)
         if isinstance(node, Block):
             return self.fail(node, f"expected {_spell(kind)}, got a block")
         if origin is tuple:
@@ -165,7 +165,7 @@ class Conversion:
         if origin is Literal:
             return self.choice(args, node)
         if kind in (str, Path):
-            return self.text(kind, node.text or "", node)
+            return self.text(kind, node)
         return self.scalar(kind, node)
 
     def union(self, kinds: Sequence[Any], node: Leaf | Block) -> Any:
@@ -217,8 +217,9 @@ class Conversion:
                 return number
         return self.fail(node, f"expected {_spell(kind)}, got {quoted(text)}")
 
-    def text(self, kind: Any, text: str, node: Leaf | Block) -> Any:
+    def text(self, kind: Any, node: Leaf) -> Any:
         """Text, or a path that file systems take."""
+        text = node.text or ""
         is_text = "\0" not in text and not _SURROGATE.search(text)
         value = _path(text) if kind is Path and is_text else text
         if is_text and value is not None:
