@@ -47,27 +47,27 @@ _PLAIN: dict[type, Schema] = {
 def json_schema(cls: type[Any]) -> Schema:
     """The schema, draft 7, of a file that fills ``cls``: a ``Run`` or a ``Comparison``.
 
-    Every section and component is defined twice: ``part.X`` may leave out anything, ``whole.X``
-    adds what is required where nothing else can say it.
+    Every section and component has two definitions: in ``part.X`` nothing is required, for an
+    included file, a section at the top or the command line may have it; ``whole.X`` adds what is
+    required where that cannot be.
     """
     definitions = _Definitions()
     definitions.section(cls)
-    part, whole = (
-        definitions.found[f"part.{cls.__name__}"],
-        definitions.found[f"whole.{cls.__name__}"],
-    )
+    part, whole = (definitions.schemas[f"{state}.{cls.__name__}"] for state in ("part", "whole"))
     properties = {"__include__": _INCLUDE, **part["properties"]}
-    alone: list[str] = ["__include__"]
-    has_stages: Schema = {}
-    rules = []
+    required = {key: whole[key] for key in ("required", "properties")}
     if cls is Run:
         hints = get_type_hints(Stage, include_extras=True)
         sections = {f.name: definitions.option(hints[f.name], f, Stage) for f in fields(Stage)}
-        properties |= sections
-        has_stages = {"anyOf": [{"required": [name]} for name in STAGES]}
         stages = {name: whole["properties"].pop(name) for name in STAGES}
-        rules.append(_unless([*alone, *sections], {"properties": stages}))
-    rules.append(_unless(alone, {k: whole[k] for k in ("required", "properties")}, has_stages))
+        has_stage = {"anyOf": [{"required": [name]} for name in STAGES]}
+        rules = [
+            _unless(["__include__"], {"if": has_stage, "then": required}),
+            _unless(["__include__", *sections], {"properties": stages}),
+        ]
+        properties |= sections
+    else:
+        rules = [_unless(["__include__"], required)]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": cls.__doc__.splitlines()[0] if cls.__doc__ else cls.__name__,
@@ -75,25 +75,24 @@ def json_schema(cls: type[Any]) -> Schema:
         "properties": properties,
         "additionalProperties": False,
         "allOf": rules,
-        "definitions": dict(sorted(definitions.found.items())),
+        "definitions": dict(sorted(definitions.schemas.items())),
     }
 
 
-def _unless(keys: list[str], then: Schema, also: Schema | None = None) -> Schema:
-    """``then`` holds of files that have none of ``keys``, and to which ``also`` applies."""
-    has_none = {"not": {"anyOf": [{"required": [key]} for key in keys]}}
-    return {"if": {"allOf": [has_none, also or {}]}, "then": then}
+def _unless(keys: list[str], rule: Schema) -> Schema:
+    """The rule for files that have none of ``keys`` at their top."""
+    return {"if": {"anyOf": [{"required": [key]} for key in keys]}, "else": rule}
 
 
 class _Definitions:
     """Collects the definition of each section and component under a name of its own.
 
     Attributes:
-        found: The definitions.
+        schemas: The definitions by name.
     """
 
     def __init__(self) -> None:
-        self.found: dict[str, Schema] = {}
+        self.schemas: dict[str, Schema] = {}
 
     def kind(self, kind: Any, name: str, state: str = "part") -> Schema:
         """What a value of type ``kind`` is written as; ``name``: that of its option."""
@@ -122,17 +121,17 @@ class _Definitions:
             return {"$ref": f"#/definitions/{state}.{kind.__name__}"}  # type: ignore[union-attr]
         return dict(_PLAIN[kind])
 
-    def option(self, kind: Any, field: Field[Any], owner: type[Any], state: str = "part") -> Schema:
+    def option(self, kind: Any, field: Field[Any], owner: type[Any]) -> Schema:
         """An option of a section, with its description and its default."""
         text = descriptions_of(owner).get(field.name, "")
-        return _described(self.kind(kind, field.name, state), text, field.default)
+        return _described(self.kind(kind, field.name), text, field.default)
 
     def section(self, cls: type[Any]) -> None:
         """Defines a dataclass; one with a component among its fields once for each choice."""
         name = cls.__name__
-        if f"part.{name}" in self.found:
+        if f"part.{name}" in self.schemas:
             return
-        self.found[f"part.{name}"] = {}  # sections may contain each other
+        self.schemas[f"part.{name}"] = {}  # sections may contain each other
         hints = get_type_hints(cls, include_extras=True)
         own = [f for f in fields(cls) if f.metadata not in (INLINE, NOT_AN_OPTION)]
         inline = [f for f in fields(cls) if f.metadata == INLINE]
@@ -141,22 +140,22 @@ class _Definitions:
         nested = {key: value for key, value in whole.items() if "whole." in str(value)}
         required = [f.name for f in own if f.default is MISSING and f.default_factory is MISSING]
         if not inline:
-            self.found[f"part.{name}"] = _block(properties)
-            self.found[f"whole.{name}"] = _whole(f"part.{name}", required, nested)
+            self.schemas[f"part.{name}"] = _block(properties)
+            self.schemas[f"whole.{name}"] = _whole(f"part.{name}", required, nested)
             return
-        self.found[f"own.{name}"] = {"properties": properties}
+        self.schemas[f"own.{name}"] = {"properties": properties}
         shared = {key: {"$ref": f"#/definitions/own.{name}/properties/{key}"} for key in properties}
         table = get_args(hints[inline[0].name])[1]
         self.entries(name, table, shared=shared, required=required, nested=nested)
 
     def table(self, name: str, table: Mapping[str, Callable[..., Any]]) -> None:
         """Defines a choice of components: the name alone, or a block of name and options."""
-        if f"part.{name}" in self.found:
+        if f"part.{name}" in self.schemas:
             return
         self.entries(name, table)
         short = {key for key, entry in table.items() if not _required(entry)}
         for state, names in (("part", set(table)), ("whole", short)):
-            self.found[f"{state}.{name}"]["anyOf"].insert(0, {"enum": sorted(names)})
+            self.schemas[f"{state}.{name}"]["anyOf"].insert(0, {"enum": sorted(names)})
 
     def entries(
         self,
@@ -178,7 +177,7 @@ class _Definitions:
         """
         for state in ("part", "whole"):
             references = [{"$ref": f"#/definitions/{state}.{name}.{key}"} for key in sorted(table)]
-            self.found[f"{state}.{name}"] = {"anyOf": references}
+            self.schemas[f"{state}.{name}"] = {"anyOf": references}
         for key, entry in table.items():
             properties = {"name": {"const": key, "description": _first_line(entry)}}
             whole = dict(nested or {})
@@ -188,8 +187,8 @@ class _Definitions:
                 properties[option] = _described(kind, texts.get(option, ""), parameter.default)
                 if table_of(parameter.annotation) is not None:
                     whole[option] = self.kind(parameter.annotation, option, "whole")
-            self.found[f"part.{name}.{key}"] = _block({**(shared or {}), **properties})
-            self.found[f"whole.{name}.{key}"] = _whole(
+            self.schemas[f"part.{name}.{key}"] = _block({**(shared or {}), **properties})
+            self.schemas[f"whole.{name}.{key}"] = _whole(
                 f"part.{name}.{key}", ["name", *(required or []), *_required(entry)], whole
             )
 

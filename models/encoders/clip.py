@@ -113,7 +113,9 @@ def clip_model(
                 arch, force_custom_text=True, force_image_size=size, pretrained_text=False
             )
     except (RuntimeError, OSError, ImportError) as error:
-        raise ValueError(f"{arch} cannot be built: {error}") from error
+        raise ValueError(f"{arch} cannot be built: {str(error).splitlines()[0]}") from error
+    if image_size is not None:
+        _check_image_size(model.visual, image_size)
     if state is not None:
         _load(model, state, name=f"{arch} from {pre_trained}")
     if image_size is not None:
@@ -226,17 +228,23 @@ def _load(model: "CustomTextCLIP", state: dict[str, Tensor], *, name: str) -> No
         raise ValueError(f"{name}: the weights do not fit the architecture: {first}") from error
 
 
-def _fit_image_size(visual: Any, image_size: tuple[int, int], positions: str) -> None:
-    """Makes ``visual`` accept ``image_size``.
+def _patch_size(visual: Any) -> tuple[int, int]:
+    """Height and width in pixels that become one place of the last feature map."""
+    return (32, 32) if is_resnet(visual) else getattr(visual, "patch_size", (1, 1))
 
-    Raises:
-        ValueError: If it is not a multiple of the patches, so that a border would be cut off.
-    """
-    patch = (32, 32) if is_resnet(visual) else getattr(visual, "patch_size", (1, 1))
+
+def _check_image_size(visual: Any, image_size: tuple[int, int]) -> None:
+    """Raises ValueError if a border of such an image would be cut off."""
+    patch = _patch_size(visual)
     if any(side % p for side, p in zip(image_size, patch, strict=True)):
         raise ValueError(
             f"image size {list(image_size)} must be a multiple of {patch[0]} x {patch[1]} pixels"
         )
+
+
+def _fit_image_size(visual: Any, image_size: tuple[int, int], positions: str) -> None:
+    """Makes ``visual`` accept ``image_size``."""
+    patch = _patch_size(visual)
     if is_resnet(visual):
         at = visual.attnpool.positional_embedding
         at.data = _interpolate(at.data, (image_size[0] // 32, image_size[1] // 32), positions)
