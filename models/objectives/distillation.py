@@ -1,6 +1,6 @@
 """Knowledge distillation from a frozen teacher."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,7 +9,7 @@ from models.base import Output
 from models.objectives.base import Objective, Targets
 from models.objectives.cross_entropy import WeightedCrossEntropy
 from utils.batch import Batch
-from utils.ranges import BelowOne, NotNegative, Positive, check_ranges
+from utils.ranges import BelowOne, NotNegative, Positive, Range, check_ranges
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -85,7 +85,7 @@ class Distillation(Objective):
         ce_weight: NotNegative = 0.5,
         kl_weight: NotNegative = 0.5,
         feature_weight: NotNegative = 0.0,
-        temperature: Positive = 5.0,
+        temperature: Annotated[float, Range(0, 1_000, "(]")] = 5.0,
         feature_loss: Literal["mse", "cosine"] = "mse",
         anomaly_weight: Positive = 1.0,
         label_smoothing: BelowOne = 0.0,

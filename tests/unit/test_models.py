@@ -430,7 +430,7 @@ def test_the_teacher_is_frozen_and_not_part_of_what_is_trained_or_saved():
     [
         ({"ce_weight": -1.0}, "ce_weight must be at least 0, got -1.0"),
         ({"ce_weight": 0.0, "kl_weight": 0.0}, "ce_weight or kl_weight must be more than 0"),
-        ({"temperature": 0.0}, "temperature must be more than 0, got 0.0"),
+        ({"temperature": 0.0}, r"temperature must be in \(0, 1000\], got 0.0"),
         ({"anomaly_weight": 0.0}, "anomaly_weight must be more than 0, got 0.0"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
     ],
