@@ -48,8 +48,8 @@ class AnomalyClip(ClipBaseline):
         deep_context: Tokens of each further one: they replace those at positions 1, 2, ...
         dual_blocks: How many of the last image blocks have a second, V-V path.
         levels: After which blocks, counted from 1, the second path is read off.
-        released: The authors' weights of the prompts (``epoch_15.pth``): with them nothing is left
-            to train; ``null``: none.
+        released: Trained prompts: the authors' file (``epoch_15.pth``), or the ``best.safetensors``
+            of a training of this program. With them nothing is left to train; ``null``: none.
 
     Raises:
         ValueError: As :func:`models.encoders.clip.clip_model`, if a number is out of range, or if
@@ -99,6 +99,7 @@ class AnomalyClip(ClipBaseline):
         )
         if load_weights and released is not None:
             names = {"ctx_pos": "normal", "ctx_neg": "anomalous", "compound_prompts_text.": "deep."}
+            names["prompts_of_states."] = ""  # in our own files
             load_released(self.prompts_of_states, released, "prompt_learner", names)
 
     @classmethod

@@ -33,8 +33,9 @@ class Vand(ClipBaseline):
         levels: After which blocks, counted from 1, patch tokens are taken.
         per_prompt_norm: Whether each sentence's embedding gets length 1 before their mean is taken.
         underscore: Whether the underscores in an object's name stay there, as in the official code.
-        released: The authors' weights of the layers (``visa_pretrained.pth``,
-            ``mvtec_pretrained.pth``): with them nothing is left to train; ``null``: none.
+        released: Trained layers: the authors' file (``visa_pretrained.pth``,
+            ``mvtec_pretrained.pth``), or the ``best.safetensors`` of a training of this program.
+            With them nothing is left to train; ``null``: none.
         temperature: Of the softmax over the two cosines of the image. The published one is that of
             OpenAI's weights; with others, whose cosines differ by more than 0.15, scores would tie
             at 1.
@@ -84,7 +85,8 @@ class Vand(ClipBaseline):
         width = self.clip.visual.conv1.out_channels
         self.layers = nn.ModuleList(nn.Linear(width, self.feature_dim) for _ in levels)
         if load_weights and released is not None:
-            load_released(self.layers, released, "trainable_linearlayer", {"fc.": ""})
+            names = {"fc.": "", "layers.": ""}  # in the authors' files and in ours
+            load_released(self.layers, released, "trainable_linearlayer", names)
 
     @classmethod
     def needs_training(cls, options: Mapping[str, Any]) -> bool:
@@ -146,13 +148,14 @@ def check_levels(levels: tuple[int, ...], visual: Any) -> None:
 
 
 def load_released(module: nn.Module, file: Path, key: str, renamed: Mapping[str, str]) -> None:
-    """Loads the authors' own file into ``module``.
+    """Loads trained weights into ``module``: the authors' own, or those of a training here.
 
     Args:
-        module: Where to.
-        file: A PyTorch file, ``{key: state dict}``.
-        key: Under which name the weights stand there.
-        renamed: From their prefixes of names to ours; all other entries are left out.
+        module: Gets the weights.
+        file: A PyTorch file, ``{key: state dict}``, or a safetensors file.
+        key: Name of the state dict in the PyTorch file.
+        renamed: From the prefixes of names in the file to those in ``module``; all other entries
+            are left out.
 
     Raises:
         UserError: If the file cannot be read.
