@@ -14,7 +14,6 @@ import math
 import random
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -38,11 +37,11 @@ from models.encoders.tower import normalize
 from utils.batch import Batch
 from utils.checkpoint import save_weights
 from utils.console import say
-from utils.device import num_cores
+from utils.device import Machine, num_cores
 from utils.errors import run_command
 from utils.schedules import OneCycle
 from utils.seeding import seed_everything
-from utils.training import Epoch, fit
+from utils.training import Epoch, Epochs, fit
 
 ARCH, IMAGE_SIZE = "demo-ViT", 144
 SEED, LR = 0, 1.5e-3
@@ -52,7 +51,8 @@ NORMAL = (*VAND_PROMPTS.normal, "normal {}", "intact {}")
 ANOMALOUS = (*VAND_PROMPTS.anomalous, "anomalous {}", "abnormal {}")
 TEMPLATES = (*VAND_PROMPTS.templates, *WINCLIP_PROMPTS["22"].templates, "{}.")
 _THINGS = ("object", "product", "item", "part", "thing")
-_LEVELS = [2, 3]  # blocks, counted from 0, whose patches learn: the class token reads the first
+# The patches of the last two blocks learn: in the last one, the class token reads those before.
+_BLOCKS = {"indices": [2, 3], "normalize_intermediates": True, "output_fmt": "NLC"}
 _COVERED = 0.02  # share of a patch, or of a defect, that has to be seen to count
 
 
@@ -92,13 +92,11 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor]]):
         product, labels = _product(rng)
         defect = labels[int(rng.integers(len(labels)))]
         scene = int(rng.integers(2**63))
-        pictures, masks = zip(
-            *(
-                render_product(product, defects, np.random.default_rng(scene), RENDERED)
-                for defects in ({}, {defect: 1})
-            ),
-            strict=True,
-        )
+        twins = [
+            render_product(product, defects, np.random.default_rng(scene), RENDERED)
+            for defects in ({}, {defect: 1})
+        ]
+        pictures, masks = zip(*twins, strict=True)
         pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
         return _view(pixels, torch.from_numpy(np.stack(masks)).unsqueeze(1).float(), rng)
 
@@ -219,12 +217,7 @@ class StateLearner(nn.Module):
         normal, anomalous = zip(*(opposites() for _ in range(self.pairs)), strict=True)
         texts = self.clip.encode_text(self.tokenize([*normal, *anomalous]), normalize=True)
         way = scale * (texts[self.pairs :] - texts[: self.pairs])  # (K, D)
-        outputs = visual.forward_intermediates(
-            normalized(batch.image),
-            indices=_LEVELS,
-            normalize_intermediates=True,
-            output_fmt="NLC",
-        )
+        outputs = visual.forward_intermediates(normalized(batch.image), **_BLOCKS)
         cover = F.adaptive_avg_pool2d(batch.mask.float(), visual.grid_size).flatten()
         clear = (cover == 0) | (cover > _COVERED)
         flawed = (cover[clear] > 0).long()
@@ -319,15 +312,12 @@ def pretrain(file: Path, *, epochs: int = 10, steps: int = 400, batch_size: int 
     batches = Twins(steps, batch_size)
     first = torch.cat([batch.image for batch in islice(batches.epoch(0), 12)])
     whiten_patches(clip.visual.conv1, normalized(first))
-    matrices = [p for p in learner.parameters() if p.ndim > 1]
-    vectors = [p for p in learner.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": [p for p in learner.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in learner.parameters() if p.ndim > 1], "weight_decay": 0.05},
+    ]
     optimizer = torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": 0.05, "initial_lr": LR},
-            {"params": vectors, "weight_decay": 0.0, "initial_lr": LR},
-        ],
-        betas=(0.9, 0.98),
-        fused=True,
+        [{**group, "initial_lr": LR} for group in groups], betas=(0.9, 0.98), fused=True
     )
 
     def report(epoch: Epoch) -> None:
@@ -339,24 +329,20 @@ def pretrain(file: Path, *, epochs: int = 10, steps: int = 400, batch_size: int 
         batches,
         optimizer,
         OneCycle(epochs, warmup=0.15),
-        epochs=range(epochs),
-        seed=SEED,
-        device=torch.device("cpu"),
-        autocast=nullcontext,
+        epochs=Epochs("clip", range(epochs), SEED),
+        machine=Machine.choose("cpu", "fp32"),
         on_epoch=report,
-        name="clip",
     )
     save_weights(clip.half(), file, {"arch": ARCH, "pictures": epochs * batches.num_images})
     say(f"wrote {file}; what it is worth: docs/demo_clip.md")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 something the user can fix, 130 interrupted."""
+    """Exit status: 0 done, 2 something the user can fix, 130 or 143 interrupted."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = Path("logs/demo_clip/demo_clip.safetensors")
-    parser.add_argument("--out", type=Path, default=default, help="file to write")
+    parser.add_argument("--out", type=Path, default=Path("logs/demo_clip/demo_clip.safetensors"))
     args = parser.parse_args(arguments)
     torch.set_num_threads(max(num_cores() // 2, 1))  # the other cores render
     return run_command(lambda: pretrain(args.out))

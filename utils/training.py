@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -40,20 +40,6 @@ class Learner(Protocol):
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss."""
-
-
-class Steps(Protocol):
-    """What moves the parameters: an optimiser of torch, or several that act as one."""
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Parameters and their rates."""
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forgets the gradients."""
-
-    def step(self) -> object:
-        """One step along them."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +82,7 @@ class Epochs:
 def fit(
     learner: Learner,
     batches: Source,
-    optimizer: Steps,
+    optimizer: torch.optim.Optimizer,
     schedule: Callable[[float], float],
     *,
     epochs: Epochs,
@@ -178,7 +164,7 @@ def _terms(learner: Learner, batch: Batch) -> dict[str, Tensor]:
         ) from error
 
 
-def _set_rates(optimizer: Steps, factor: float) -> None:
+def _set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
 
