@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam import HiResCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
@@ -20,13 +20,16 @@ def heat_maps(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
 
     With :math:`A_k` the maps that the encoder's :meth:`~ImageEncoder.cam_layer` puts out and
     :math:`y` the anomalous logit, the heat is
-    :math:`\mathrm{ReLU}(\sum_k \overline{\partial y / \partial A_k}\, A_k)`, the bar being the mean
-    over all places. Where average pooling and one linear layer follow, as in ``ResNet`` with
-    ``classif: linear``, this is what each place adds to the logit.
+    :math:`\mathrm{ReLU}(\sum_k (\partial y / \partial A_k)\, A_k)`, place by place. Where average
+    pooling and one linear layer follow, as in ``ResNet`` with ``classif: linear``, this is what each
+    place adds to the logit.
 
     Source:
-        Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, eq. 1 and 2; computed by
-        ``pytorch_grad_cam``.
+        Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, eq. 1 and 2, with the gradient of
+        each place instead of its mean over all places: HiResCAM, Draelos and Carin 2020,
+        https://arxiv.org/abs/2011.08891. After average pooling both are the same; in a
+        vision transformer the mean would make places hot that the class token does not look at.
+        Computed by ``pytorch_grad_cam``.
         Departure: that library stretches every map to ``[0, 1]`` by itself, so that a normal image
         glows as an anomalous one does. Here the maps stay as the equation says, and lie where
         :func:`models.places.stride_and_first` says.
@@ -59,8 +62,8 @@ def heat_maps(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
     return cam.outputs.detach().softmax(dim=-1)[:, ANOMALOUS], heat.to(batch.image.device)
 
 
-class _Unscaled(GradCAM):  # type: ignore[misc]  # the library has no types
-    """The library's Grad-CAM of one layer, before anything is stretched or resized."""
+class _Unscaled(HiResCAM):  # type: ignore[misc]  # the library has no types
+    """The library's map of one layer, before anything is stretched or resized."""
 
     def compute_cam_per_layer(
         self, input_tensor: Tensor, targets: list[nn.Module], eigen_smooth: bool
