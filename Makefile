@@ -1,4 +1,5 @@
-# make demo   set up, render the demo data, train teacher, student and baselines, print the tables
+# make demo   set up, render the demo data, train teacher and student, print their tables, draw heat maps
+# make compare  the demo's student beside four published methods, in one table
 # make test   set up if needed, then the fast tests
 # make test-slow  the others: several processes, killed runs, compiled networks
 # make check  format, lint, types, all tests: what CI runs
@@ -7,17 +8,17 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-slow check lint docs
+.PHONY: demo compare test test-slow check lint docs
 
 demo: $(VENV)/.installed
-	$(RUN) -m demo --root data/demo
-	$(RUN) -m demo --root data/demo_auxiliary --normals 25 --anomalies 25 \
-		--objects capsules chewinggum macaroni1 macaroni2 pcb2 pcb3 pcb4 pipe_fryum
-	$(RUN) compare.py options/comparison/demo.yaml --train
-	$(RUN) test.py options/demo.yaml --untrained
+	$(RUN) -m demo
+	$(RUN) run.py options/demo.yaml
 	$(RUN) test.py options/demo.yaml
-	$(RUN) compare.py options/comparison/demo.yaml
 	$(RUN) visualize.py options/demo.yaml
+
+compare: $(VENV)/.installed
+	$(RUN) -m demo
+	$(RUN) compare.py options/comparison/demo.yaml --train
 
 test: $(VENV)/.installed
 	$(RUN) -m pytest -n 2 --dist worksteal -c .ci/pytest.ini --rootdir .

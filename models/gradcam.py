@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam import HiResCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
@@ -20,13 +20,15 @@ def heat_maps(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
 
     With :math:`A_k` the output maps of the encoder's :meth:`~ImageEncoder.cam_layer` and :math:`y`
     the anomalous logit, the heat is
-    :math:`\mathrm{ReLU}(\sum_k \overline{\partial y / \partial A_k}\, A_k)`; the bar means the mean
-    over all places. If average pooling and one linear layer follow, as in a ResNet with
-    ``classif: linear``, the heat of a place is what it adds to the logit.
+    :math:`\mathrm{ReLU}(\sum_k (\partial y / \partial A_k)\, A_k)`, place by place. If average
+    pooling and one linear layer follow, as in a ResNet with ``classif: linear``, the heat of a place
+    is what it adds to the logit.
 
     Source:
-        Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, eq. 1 and 2; computed by
-        ``pytorch_grad_cam``.
+        Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, eq. 1 and 2, with the gradient of
+        each place instead of its mean over all places: HiResCAM, Draelos and Carin 2020,
+        https://arxiv.org/abs/2011.08891. After average pooling both are the same; in a vision
+        transformer the mean makes places hot that do not count. Computed by ``pytorch_grad_cam``.
         Departure: the library scales each map to ``[0, 1]``, so that a normal image looks as hot
         as an anomalous one. Here the maps are those of the equation, resized by
         :func:`models.places.pixel_maps`.
@@ -59,8 +61,8 @@ def heat_maps(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
     return cam.outputs.detach().softmax(dim=-1)[:, ANOMALOUS], heat.to(batch.image.device)
 
 
-class _Unscaled(GradCAM):  # type: ignore[misc]  # the library has no types
-    """The library's Grad-CAM of one layer, without scaling and resizing."""
+class _Unscaled(HiResCAM):  # type: ignore[misc]  # the library has no types
+    """The library's map of one layer, without scaling and resizing."""
 
     def compute_cam_per_layer(
         self, input_tensor: Tensor, targets: list[nn.Module], eigen_smooth: bool

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -40,20 +40,6 @@ class Trainable(Protocol):
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss."""
-
-
-class Steps(Protocol):
-    """An optimizer of torch, or several that act as one."""
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Groups of parameters with their learning rates."""
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Resets the gradients."""
-
-    def step(self) -> object:
-        """Changes the parameters once."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +82,7 @@ class Epochs:
 def fit(
     learner: Trainable,
     batches: EpochSource,
-    optimizer: Steps,
+    optimizer: torch.optim.Optimizer,
     schedule: Callable[[float], float],
     *,
     epochs: Epochs,
@@ -178,7 +164,7 @@ def _terms(learner: Trainable, batch: Batch) -> dict[str, Tensor]:
         ) from error
 
 
-def _set_rates(optimizer: Steps, factor: float) -> None:
+def _set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
 

@@ -47,8 +47,8 @@ class AnomalyClip(ClipBaseline):
             positions 1, 2, ...
         dual_blocks: Number of last image blocks with a second path of V-V attention.
         levels: The blocks, counted from 1, after which patch tokens of the second path are taken.
-        released: File with the authors' weights of the prompts (``epoch_15.pth``), so that nothing
-            has to be trained; ``null``: none.
+        released: File with trained prompts, so that nothing has to be trained: the authors'
+            ``epoch_15.pth``, or ``best.safetensors`` of a run of this program; ``null``: none.
 
     Raises:
         ValueError: As :func:`models.encoders.clip.clip_model`, if a number is out of range, or if
@@ -90,6 +90,7 @@ class AnomalyClip(ClipBaseline):
         )
         if load_weights and released is not None:
             names = {"ctx_pos": "normal", "ctx_neg": "anomalous", "compound_prompts_text.": "deep."}
+            names["prompts_of_states."] = ""  # in our own files
             load_released(self.prompts_of_states, released, "prompt_learner", names)
 
     @classmethod

@@ -32,8 +32,9 @@ class Vand(ClipBaseline):
         pre_trained: A tag, a file, or ``random``.
         sha256: SHA-256 of the file, or its first digits; not needed for tags.
         levels: The blocks, counted from 1, after which patch tokens are taken.
-        released: File with the authors' weights of the layers (``visa_pretrained.pth``,
-            ``mvtec_pretrained.pth``), so that nothing has to be trained; ``null``: none.
+        released: File with trained layers, so that nothing has to be trained: the authors'
+            ``visa_pretrained.pth`` or ``mvtec_pretrained.pth``, or ``best.safetensors`` of a run of
+            this program; ``null``: none.
         temperature: Of the softmax over the two cosines of the image. The published one suits
             OpenAI's weights; with weights whose cosines differ by more than 0.15, many scores would
             be exactly 1.
@@ -74,7 +75,8 @@ class Vand(ClipBaseline):
         width = self.clip.visual.conv1.out_channels
         self.layers = nn.ModuleList(nn.Linear(width, self.feature_dim) for _ in levels)
         if load_weights and released is not None:
-            load_released(self.layers, released, "trainable_linearlayer", {"fc.": ""})
+            names = {"fc.": "", "layers.": ""}  # in the authors' files and in ours
+            load_released(self.layers, released, "trainable_linearlayer", names)
 
     @classmethod
     def needs_training(cls, options: Mapping[str, Any]) -> bool:
@@ -136,12 +138,12 @@ def check_levels(levels: tuple[int, ...], visual: Any) -> None:
 
 
 def load_released(module: nn.Module, file: Path, key: str, renamed: Mapping[str, str]) -> None:
-    """Loads the authors' weights from their file into ``module``.
+    """Loads trained weights from a file into ``module``.
 
     Args:
         module: Gets the weights.
-        file: A PyTorch file, ``{key: state dict}``.
-        key: Name of the state dict in the file.
+        file: The authors' PyTorch file, ``{key: state dict}``, or a safetensors file.
+        key: Name of the state dict in the PyTorch file.
         renamed: Prefixes of parameter names in the file, and what they are here; parameters with
             other names are left out.
 

@@ -95,6 +95,23 @@ def test_the_library_says_the_same_after_stretching_each_image():
     np.testing.assert_allclose(stretched, theirs, atol=1e-4)
 
 
+def test_a_place_that_the_network_does_not_look_at_is_cold():
+    """The mean gradient of Grad-CAM would spread the heat of the left half over the right one."""
+
+    class Left(Pixels):
+        def forward(self, image):
+            maps = self.layer(self.normalize(image))
+            looks = torch.arange(maps.shape[-1]) < maps.shape[-1] // 2
+            return as_tokens(maps * looks).mean(dim=1, keepdim=True)
+
+    student, batch = Linear(), random_batch(3, 4, 6)
+    student.img_enc = Left()
+    heat = heat_maps(student, batch)[1].numpy()
+    expected = by_hand(batch.image).clamp(min=0).numpy()
+    np.testing.assert_allclose(heat[..., :3], expected[..., :3], atol=1e-6)
+    assert heat[..., 3:].max() == 0
+
+
 def test_one_scale_a_normal_image_does_not_glow():
     """An image with a tenth of the evidence has a tenth of the heat; one with none has none."""
     batch = random_batch(3, 4, 6)

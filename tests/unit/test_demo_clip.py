@@ -1,17 +1,22 @@
-"""The weights of the small CLIP that lie in the repository: whole, loadable, and worth loading."""
+"""The weights in the repository: those of the small CLIP, and what two baselines learned on it."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from datasets.image import View
 from demo import DEMO, SIZE, defects_of, render
+from jobs.build import build_model
 from models.baselines.clip import Clip
 from models.encoders.clip import OWN_WEIGHTS, clip_model
 from models.encoders.clip_image import ClipImageEncoder
 from models.encoders.clip_text import ClipTextEncoder
+from options.load import load
 from tests.fixtures import random_batch
 from utils.batch import Batch
 from utils.checkpoint import read_about
@@ -27,6 +32,17 @@ def test_the_file_is_the_one_that_was_trained():
     assert sha256_of(FILE) == SHA256
     assert FILE.stat().st_size < 8_000_000
     assert read_about(FILE)["arch"] == ARCH
+
+
+@pytest.mark.parametrize("name", ["vand", "anomalyclip"])
+def test_what_a_baseline_learned_is_in_the_repository(name):
+    options = load(Path(f"options/baselines/demo_{name}.yaml"))
+    file = options.baseline.model.options["released"]
+    assert not options.baseline.needs_training
+    assert file.stat().st_size < 150_000
+    assert sha256_of(file) in Path("docs/demo_clip.md").read_text()
+    weights = build_model(options, "baseline").state_dict()
+    assert all(torch.equal(weights[key], value) for key, value in load_file(file).items())
 
 
 def test_another_file_in_its_place_is_refused(tmp_path, monkeypatch):

@@ -1,1 +1,0 @@
-"""How the small CLIP of the demo is made."""
