@@ -49,7 +49,7 @@ RENDERED = (144, 216)  # height and width of a picture, before it is squashed to
 TRAINED_ON = tuple(name for name in OBJECTS if name not in DEMO)
 NORMAL = (*VAND_PROMPTS.normal, "normal {}", "intact {}")
 ANOMALOUS = (*VAND_PROMPTS.anomalous, "anomalous {}", "abnormal {}")
-TEMPLATES = (*VAND_PROMPTS.templates, *WINCLIP_PROMPTS["22"].templates, "{}.")
+TEMPLATES = (*VAND_PROMPTS.templates, *WINCLIP_PROMPTS["mala_lab"].templates, "{}.")
 _THINGS = ("object", "product", "item", "part", "thing")
 # The patches of the last two blocks learn: in the last one, the class token reads those before.
 _BLOCKS = {"indices": [2, 3], "normalize_intermediates": True, "output_fmt": "NLC"}

@@ -21,8 +21,8 @@ def heat_maps(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
     With :math:`A_k` the output maps of the encoder's :meth:`~ImageEncoder.cam_layer` and :math:`y`
     the anomalous logit, the heat is
     :math:`\mathrm{ReLU}(\sum_k (\partial y / \partial A_k)\, A_k)`, place by place. If average
-    pooling and one linear layer follow, as in a ResNet with ``classif: linear``, the heat of a place
-    is what it adds to the logit.
+    pooling and one linear layer follow, as in a ResNet with ``classif: linear``, the heat of a
+    place is what it adds to the logit.
 
     Source:
         Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, eq. 1 and 2, with the gradient of
