@@ -2,13 +2,14 @@
 # make compare  the demo's student beside four published methods, in one table
 # make test   set up if needed, then the fast tests
 # make test-slow  the others: several processes, killed runs, compiled networks
+# make fuzz   10,000 faulty options files, 2,000 damaged pictures, 1,000 damaged tables: an hour
 # make check  format, lint, types, all tests: what CI runs
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo compare test test-slow check lint docs
+.PHONY: demo compare test test-slow fuzz check lint docs
 
 demo: $(VENV)/.installed
 	$(RUN) -m demo
@@ -25,6 +26,9 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(RUN) -m pytest -n 2 --dist worksteal -m "slow and not gpu" -c .ci/pytest.ini --rootdir .
+
+fuzz: $(VENV)/.installed
+	FUZZ=100 $(RUN) -m pytest -n 2 --dist worksteal -c .ci/pytest.ini --rootdir . tests/faults
 
 check: lint test test-slow
 

@@ -21,9 +21,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from tqdm import trange
 
 import run as run_py
 import test as test_py
@@ -61,7 +62,25 @@ def started(arguments: Sequence[str], errors: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def ended_early(folder: Path, number: signal.Signals, workers: int, draw: random.Random) -> str:
+class Right(NamedTuple):
+    """An undisturbed run: its files, and its seconds from a cold start."""
+
+    files: dict[str, bytes]
+    seconds: float
+
+
+def undisturbed(folder: Path) -> Right:
+    """Trains and tests in ``folder``."""
+    options = [str(folder / "smoke.yaml"), f"exp.dir={folder}/right"]
+    start = time.perf_counter()
+    assert started(options, folder / "errors.txt").wait() == 0
+    duration = time.perf_counter() - start
+    return Right(finish(options), duration)
+
+
+def ended_early(
+    folder: Path, right: Right, number: signal.Signals, workers: int, draw: random.Random
+) -> str:
     """What is wrong after a run was ended at a random moment and resumed; empty: nothing."""
     name = f"{number.name}, {workers} loader processes"
     shutil.rmtree(folder / "cache", ignore_errors=True)
@@ -69,7 +88,7 @@ def ended_early(folder: Path, number: signal.Signals, workers: int, draw: random
     while True:
         shutil.rmtree(folder / "run", ignore_errors=True)
         errors = folder / "errors.txt"
-        process, moment = started(options, errors), draw.uniform(FIRST, DURATION["run"])
+        process, moment = started(options, errors), draw.uniform(FIRST, right.seconds)
         time.sleep(moment)
         if process.poll() is None:
             os.killpg(process.pid, number)
@@ -83,23 +102,10 @@ def ended_early(folder: Path, number: signal.Signals, workers: int, draw: random
         return f"{name} after {moment:.2f} s: exit status {status}: {lines[-1:]}"
     if number != signal.SIGKILL and (len(lines) != 1 or not lines[0].endswith(LAST_WORD)):
         return f"{name} after {moment:.2f} s: {len(lines)} lines: {lines[-3:]}"
-    if finish(options) != RIGHT[0]:
+    if finish(options) != right.files:
         return f"{name} after {moment:.2f} s: another result"
     left = [path for path in folder.rglob("*.part") if path.is_relative_to(folder / "run")]
     return f"{name} after {moment:.2f} s: left {left}" if left else ""
-
-
-RIGHT: list[dict[str, bytes]] = []  # the files of an undisturbed run
-DURATION: dict[str, float] = {}
-
-
-def undisturbed(folder: Path) -> None:
-    """Remembers the files of an undisturbed run, and how long it takes from a cold start."""
-    options = [str(folder / "smoke.yaml"), f"exp.dir={folder}/right"]
-    start = time.perf_counter()
-    assert started(options, folder / "errors.txt").wait() == 0
-    DURATION["run"] = time.perf_counter() - start
-    RIGHT.append(finish(options))
 
 
 class _Anything:
@@ -178,15 +184,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_smoke(folder, write_visa(folder / "visa"))
-        undisturbed(folder)
+        right = undisturbed(folder)
         outcomes = Counter(flipped(folder, args.flips, draw))
         lines += [f"{kind}, a flipped byte: {how}: {n}" for (kind, how), n in outcomes.items()]
         for numbers in ([signal.SIGKILL], [signal.SIGINT, signal.SIGTERM]):
-            wrong = [
-                ended_early(folder, numbers[i // 2 % len(numbers)], i % 2 * 2, draw)
-                for i in range(args.runs)
+            problems = [
+                ended_early(folder, right, numbers[i // 2 % len(numbers)], i % 2 * 2, draw)
+                for i in trange(args.runs)
             ]
-            found = [problem for problem in wrong if problem]
+            found = [problem for problem in problems if problem]
             what = " and ".join(number.name for number in numbers)
             lines += [f"{args.runs} runs ended by {what}, wrong: {len(found)}", *found]
     report(lines, {"lines": lines})

@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets.copies import group_copies
 from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
-from datasets.record import Record, Splits, data_hash, hold_out
+from datasets.record import Record, Splits, check_name, data_hash, hold_out
 from datasets.split import carve_validation
 from options.schema import Dataset, Run, Source
 from utils.errors import UserError
@@ -53,10 +53,15 @@ def read_splits(options: Source) -> Splits:
 
     Raises:
         UserError: As the reader and :func:`datasets.record.hold_out`, or if an object is called
-            ``mean`` like the last row of each table.
+            ``mean`` like the last row of each table, or has a name that no table can hold.
     """
     splits: Splits = options.reader.build(DATASETS, options.dir)
-    if any(record.object == "mean" for records in splits.values() for record in records):
+    everything = [record for records in splits.values() for record in records]
+    objects = {record.object for record in everything}
+    # A defect's text may have several lines.
+    for name in objects | {" ".join(record.defect.split()) for record in everything}:
+        check_name(name, str(options.dir))
+    if "mean" in objects:
         raise UserError(
             f"{options.dir}: an object is called 'mean', as the last row of every table; rename it"
         )

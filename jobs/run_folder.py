@@ -21,6 +21,8 @@ from utils.errors import UserError
 from utils.ranks import is_main
 
 _PART = re.compile(r".+\.[0-9a-f]{8}\.part")  # of a file that was never finished
+# What reading a damaged file may raise.
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class StageFolder:
             run = loads(self.options.read_text(encoding="utf-8"), str(self.options))
             about: dict[str, Any] = json.loads(self.about.read_text(encoding="utf-8"))
             about["data"]
-        except (OSError, ValueError, TypeError, KeyError, UserError) as error:
+        except (*_UNREADABLE, UserError) as error:
             if not self.best.is_file():
                 raise UserError(
                     f"{self.path}: options.yaml or about.json is missing or damaged ({error}); "
@@ -223,7 +225,14 @@ class StageFolder:
             ]
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise UserError(
                 f"{self.lists}: is damaged ({type(error).__name__}), so it is not known which "
                 "images the network has learned from; put the file back, or train again"

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from options.tree import MAX_DEPTH, Block, Leaf, Mistake, Place, merge, printable
+from options.tree import MAX_DEPTH, Block, Leaf, Mistake, Place, merge
 from options.yaml_text import parse
-from utils.errors import UserError
+from utils.errors import UserError, printable
 
 
 def from_overrides(items: Sequence[str], mistakes: list[Mistake]) -> Block:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from utils.errors import printable
+
 MAX_DEPTH = 32  # blocks inside of blocks
 
 
@@ -63,12 +65,6 @@ class Block(dict[str, "Leaf | Block"]):
         self.where, self.path = where, path
         self.replaced: Block | None = None
         self.written: str | None = None
-
-
-def printable(text: str, width: int = 120) -> str:
-    """``text`` on one line of at most ``width`` signs, for messages."""
-    text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[: width + 1])
-    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def quoted(text: str) -> str:

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from options.tree import MAX_DEPTH, Block, Leaf, Mistake, Place, merge, printable
-from utils.errors import UserError
+from options.tree import MAX_DEPTH, Block, Leaf, Mistake, Place, merge
+from utils.errors import UserError, printable
 
 MAX_BYTES = 100_000  # of one file; those of this repository have at most 6,000
 MAX_VALUES = 10_000  # in one file, counted each time that an alias repeats them
@@ -89,7 +90,7 @@ def parse(text: str, file: str, mistakes: list[Mistake]) -> Block:
         UserError: If it is not YAML, not a mapping, nested too deeply or too large.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except RecursionError as error:
         raise UserError(f"{file}: {_TOO_DEEP}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
@@ -104,6 +105,14 @@ def parse(text: str, file: str, mistakes: list[Mistake]) -> Block:
     if not isinstance(tree, Block):
         raise UserError(f"{file}:1: expected options, one 'key: value' a line")
     return tree
+
+
+class _Loader(yaml.SafeLoader):
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """PyYAML takes quadratic time for brackets inside of brackets."""
+        if self.flow_level > MAX_DEPTH:
+            raise RecursionError
+        super().fetch_flow_collection_start(token)
 
 
 class _TreeBuilder:

@@ -2,6 +2,7 @@
 
 import _thread
 import errno
+import io
 import signal
 import sys
 import threading
@@ -10,6 +11,9 @@ from types import FrameType
 from typing import Any
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+
+
+_MOST_LINES, _MOST_SIGNS = 30, 1000  # of a message, so that its beginning stays on the screen
 
 
 class UserError(Exception):
@@ -31,6 +35,20 @@ class UserError(Exception):
     def within(self, section: str) -> "UserError":
         """The same error, which begins with the option's whole name: ``dataset.dir: ...``."""
         return UserError(f"{section}.{self.option}: {self}") if self.option and section else self
+
+
+def printable(text: str, width: int = 120) -> str:
+    """``text`` on one line of at most ``width`` signs, for messages."""
+    text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[: width + 1])
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def shown(message: str) -> str:
+    """A message as it is printed: at most a screen, without signs that spoil a terminal."""
+    lines = message.split("\n")
+    more = len(lines) - _MOST_LINES
+    rest = [f"... and {more} more lines"] if more > 0 else []
+    return "\n".join([*(printable(line, _MOST_SIGNS) for line in lines[:_MOST_LINES]), *rest])
 
 
 class Interrupted(KeyboardInterrupt):
@@ -86,6 +104,8 @@ def run_command(command: Callable[[], None]) -> int:
         terminated (SIGTERM).
     """
     progress = "interrupted"
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what it cannot print
+        sys.stdout.reconfigure(errors="backslashreplace")
     with _Signals() as signals:
         try:
             command()
@@ -96,7 +116,7 @@ def run_command(command: Callable[[], None]) -> int:
             if not signals.number:  # otherwise a library has turned the interrupt into an error
                 if (problem := _explained(error)) is None:
                     raise
-                sys.stderr.write(f"{problem}\n")
+                sys.stderr.write(f"{shown(problem)}\n")
                 return 2
         if signals.number:
             sys.stderr.write(f"{progress}; run the same command again to resume\n")

@@ -36,7 +36,7 @@ def read_meta(
         raise UserError(
             f"{path}: cannot be read ({error.strerror})", option="file" if file else "dir"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON ({error})") from error
     if not isinstance(meta, dict) or not {"train", "test"} & meta.keys():
         raise UserError(f"{path}: expected {{'train': ..., 'test': ...}}")

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.memory import check_memory
 
 _DELIMITERS = (",", ";", "\t")
+_MEMORY = 20  # bytes that a byte of a table takes as rows
 
 
 def read_rows(
@@ -24,9 +26,11 @@ def read_rows(
         optional: Those that come along where they are there.
 
     Raises:
-        UserError: If the file or a column is missing, or a row is too long or too short.
+        UserError: If the file or a column is missing, if a row is too long or too short, or if the
+            rows need more memory than there is.
     """
     try:
+        check_memory(_MEMORY * table.stat().st_size, f"{table}: its rows")
         text = table.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{table}: cannot be read ({error.strerror})", option="dir") from error
@@ -38,7 +42,10 @@ def read_rows(
     delimiter = max(_DELIMITERS, key=first.count)  # the comma, where there is none of them
     stream = io.StringIO(text, newline="")
     reader = csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)
-    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+    try:
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+    except csv.Error as error:
+        raise UserError(f"{table}:1: cannot be read ({error})") from error
     missing = [column for column in columns if column not in reader.fieldnames]
     if missing:
         raise UserError(

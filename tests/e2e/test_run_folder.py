@@ -39,7 +39,7 @@ def both(copy, capsys, *overrides):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff\xfe\x00", b"{", b"[]", b"null", b"exp: [", b"a: b"]
+    "content", [b"", b"\xff\xfe\x00", b"{", b"[]", b"null", b"exp: [", b"a: b", b"[" * 50_000]
 )
 @pytest.mark.parametrize("name", ["options.yaml", "about.json", "log.csv"])
 def test_damaged_descriptions_are_known_from_the_weights(copy, capsys, name, content):
@@ -50,7 +50,7 @@ def test_damaged_descriptions_are_known_from_the_weights(copy, capsys, name, con
 
 
 def test_damaged_lists_stop_a_test(copy, capsys):
-    for content in (b"", b"\xff", b"[1]", b'{"train": {"a": [{}]}}', b"{}"):
+    for content in (b"", b"\xff", b"[1]", b'{"train": {"a": [{}]}}', b"{}", b"[" * 50_000):
         (copy / "run/student/meta.json").write_bytes(content)
         assert test_py.main([str(copy / "smoke.yaml")]) == 2
         assert "meta.json: is damaged" in capsys.readouterr().err

@@ -1,13 +1,7 @@
-"""Options files and arguments full of faults: each is read, or refused in a few lines, in time.
-
-``python -m tests.faults.test_options 10000`` tries more of them than the test does.
-"""
+"""Options files and arguments full of faults: each is read, or refused in a few lines, in time."""
 
 import os
 import random
-import signal
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,9 +9,10 @@ import pytest
 
 from options.comparison_file import load_comparison
 from options.load import load, loads
+from tests.faults.limits import MANY, limited, wrong_with
 from utils.errors import UserError
 
-COUNT = 100
+COUNT = 100 * MANY
 SECONDS = 20  # of computing, for one file: ten thousand times what it should take
 FILES = sorted(path for path in Path("options").rglob("*.yaml"))
 TEXTS = (
@@ -125,22 +120,6 @@ def faulty(seed, folder):
     return path, content, arguments
 
 
-@contextmanager
-def limited(seconds):
-    """Raises TimeoutError after ``seconds`` of this process's computing."""
-
-    def stop(number, frame):
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-
-
 def outcome(call, *arguments):
     """What is wrong with how ``call`` ends; empty if it ends well."""
     try:
@@ -152,15 +131,6 @@ def outcome(call, *arguments):
         return "hangs"
     except Exception as error:  # noqa: BLE001  any of them would be a traceback
         return f"{type(error).__name__}: {error}"
-    return ""
-
-
-def wrong_with(message):
-    lines = message.split("\n")
-    if len(lines) > 25 or max(map(len, lines)) > 600:
-        return f"a message of {len(lines)} lines, {len(message)} signs: {message[:300]}"
-    if not all(line.isprintable() and line for line in lines):
-        return f"signs that spoil a terminal: {message!r}"
     return ""
 
 
@@ -244,9 +214,3 @@ def test_limits(tmp_path, text, message):
         load(file)
     assert message in str(caught.value)
     assert wrong_with(str(caught.value)) == ""
-
-
-if __name__ == "__main__":
-    found = list(problems(int(sys.argv[1])))
-    sys.stdout.write("".join(f"{line}\n" for line in found) + f"{len(found)} problems\n")
-    sys.exit(1 if found else 0)

@@ -1,6 +1,8 @@
 """What a program says and returns when it is ended early."""
 
+import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -109,3 +111,22 @@ def test_an_os_error_without_a_file_is_a_bug():
 
     with pytest.raises(OSError, match="Bad file descriptor"):
         run_command(command)
+
+
+def test_a_message_fits_a_screen_and_spoils_no_terminal(capsys):
+    def command():
+        raise UserError("\n".join(["a\x1b[2J\udce9" + "b" * 5_000] * 100))
+
+    assert run_command(command) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 31
+    assert lines[0].startswith(r"a\x1b[2J\udce9bbb")
+    assert max(map(len, lines)) == 1000
+    assert lines[-1] == "... and 70 more lines"
+
+
+def test_names_that_a_terminal_cannot_show_can_be_printed():
+    code = "from utils.errors import run_command; run_command(lambda: print('caf\\udce9 \\u2713'))"
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, check=True)
+    assert done.stdout == rb"caf\udce9 \u2713" + os.linesep.encode()
