@@ -46,10 +46,12 @@ class Source:
     Attributes:
         reader: The reader of its layout; the reader's own options stand beside it.
         dir: Folder of the data.
+        leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
     """
 
     reader: Annotated[Component, DATASETS] = field(metadata=INLINE)
     dir: Path = field(compare=False)
+    leave_out: Path | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -80,6 +82,7 @@ class Dataset(Source):
     Attributes:
         reader: The reader of the data set's layout; the reader's own options stand beside it.
         dir: Folder of the data.
+        leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
         per_object: Whether each object has its own networks, in ``<exp.dir>/<object>``.
         hold_out: Objects that are not trained on; only these are tested then.
         val_fraction: Share of the training images that choose the checkpoint and are not trained

@@ -25,6 +25,7 @@ from utils.errors import UserError
 from utils.evaluation import per_object
 from utils.provenance import code_hash, commit, environment
 from utils.ranks import joined, share
+from utils.store import Store
 
 _PUBLISHED = (
     "As published, on other images: the prevalence differs from the table above and between these "
@@ -50,7 +51,8 @@ def compare(comparison: Comparison) -> None:
     if share().world_size > 1:
         raise UserError("compare.py: scores in one process; start it without torchrun")
     published = read_published(comparison.published) if comparison.published else []
-    splits = read_tested(Dataset(**vars(comparison.dataset)))
+    dataset = Dataset(**vars(comparison.dataset))
+    splits = read_tested(dataset, Store(dataset.cache))
     machine = Machine.choose(comparison.misc.device, comparison.misc.precision)
     bugs: list[Exception] = []
     methods = [_method(comparison, name, splits, machine, bugs) for name in comparison.chosen]
