@@ -3,9 +3,15 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import run as run_py
+import test as test_py
+from datasets.readers import DATASETS
+from models.encoders import IMAGE_ENCODERS
 from models.fusion import FUSIONS
 from options.command import DEFAULT, DEFAULT_COMPARISON
 from options.comparison_file import load_comparison
@@ -20,17 +26,42 @@ def test_options_page_is_up_to_date():
     assert Path("docs/options.md").read_text() == document()
 
 
-def test_the_worked_example_works(monkeypatch):
+@pytest.fixture
+def examples(monkeypatch):
+    """The parts of docs/adding.md, in their tables."""
     page = Path("docs/adding.md").read_text()
-    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
     namespace = {}
-    exec(compile(code, "gated.py", "exec"), namespace)
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(code, "adding.md", "exec"), namespace)
     monkeypatch.setitem(FUSIONS, "gated", namespace["GatedFusion"])
+    monkeypatch.setitem(IMAGE_ENCODERS, "patchify", namespace["PatchifyEncoder"])
+    monkeypatch.setitem(DATASETS, "pairs", namespace["read_pairs"])
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_fusion_of_the_page_works():
     fusion = FUSIONS["gated"](8, 6, out_dim=4)
     fused = fusion(torch.randn(2, 1, 8), torch.randn(2, 1, 6), torch.ones(2, 1, dtype=torch.bool))
     assert fused.vector.shape == (2, fusion.out_dim)
     run = load(Path("options/demo.yaml"), ["teacher.model.fusion=gated"])
     assert run.teacher.model.options["fusion"].options == {"out_dim": 512}
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_encoder_and_the_reader_of_the_page_train_a_student(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    for i in range(24):
+        name = f"{'bad' if i % 2 else 'ok'}_{i:03d}.png"
+        pixels = rng.integers(0, 100, (32, 32, 3), dtype=np.uint8) + 100 * (i % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name)
+    words = ["teacher=null", "student.objective=cross_entropy", "image.size=32"]
+    words += ["student.model.img_enc.name=patchify", "engine.batch_size=4", "engine.epochs=3"]
+    words += ["dataset.name=pairs", f"dataset.dir={tmp_path}/data", f"exp.dir={tmp_path}/run"]
+    command = ["options/demo.yaml", *words, "dataset.cache=null"]
+    assert run_py.main(command) == 0
+    assert test_py.main(command) == 0
+    assert "part" in (tmp_path / "run/student/table.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -56,7 +87,8 @@ def test_commands_name_options_that_exist(page):
         compares = program == "compare"
         files = [Path(word) for word in words if word.endswith(".yaml")]
         file = files[0] if files else DEFAULT_COMPARISON if compares else DEFAULT
-        plain = [word for word in words if "=" in word and "$" not in word and "gated" not in word]
+        added = ("$", "gated", "patchify", "pairs")  # the parts of docs/adding.md
+        plain = [word for word in words if "=" in word and not any(a in word for a in added)]
         (load_comparison if compares else load)(file, plain)
 
 
