@@ -147,38 +147,38 @@ def _choose(
 ) -> Scores:
     """The threshold of the images or, with ``random``, of each of 1000 draws of as many."""
     scores = np.unique(np.concatenate([normal, anomalous]))
-    counts = [
-        np.bincount(np.searchsorted(scores, part), minlength=len(scores))
+    one, other = (
+        np.bincount(np.searchsorted(scores, part), minlength=len(scores))[None]
         for part in (normal, anomalous)
-    ]
+    )
     if random is None:
-        return _place(scores, *(count[None] for count in counts), rule, limit)
-    step = max(_LARGEST // len(scores), 1)  # of 1000 draws, so that memory holds their counts
-    thresholds = []
-    for start in range(0, _RESAMPLES, step):
-        drawn = [
-            random.multinomial(
-                count.sum(), count / max(count.sum(), 1), min(step, _RESAMPLES - start)
-            )
-            if count.any()
-            else np.zeros((min(step, _RESAMPLES - start), len(scores)), int)
-            for count in counts
+        return _place(scores, (one, other), rule, limit)
+    step = max(_LARGEST // len(scores), 1)  # of the 1000, so that memory holds their counts
+    return np.concatenate(
+        [
+            _place(scores, (_drawn(one, size, random), _drawn(other, size, random)), rule, limit)
+            for start in range(0, _RESAMPLES, step)
+            if (size := min(step, _RESAMPLES - start))
         ]
-        thresholds.append(_place(scores, *drawn, rule, limit))
-    return np.concatenate(thresholds)
+    )
 
 
-def _place(scores: Scores, normal: Counts, anomalous: Counts, rule: str, limit: float) -> Scores:
-    """The thresholds of R lists, each a number of normal and of anomalous images for each score.
+def _drawn(counts: Counts, size: int, random: np.random.Generator) -> Counts:
+    """How often each score comes up in ``size`` draws of as many images, with replacement."""
+    total = counts.sum()
+    return random.multinomial(total, counts[0] / max(total, 1), size)
+
+
+def _place(scores: Scores, counts: tuple[Counts, Counts], rule: str, limit: float) -> Scores:
+    """The thresholds of R lists: how many normal and anomalous images have each score, ``(R, K)``.
 
     A threshold lies midway between two scores of its list, so that a score that differs by a
     rounding error gets the same verdict. If all reach it, it is the lowest of them; if none does,
     it is the next number above the highest.
     """
-    passed = (np.pad(count.cumsum(axis=1), ((0, 0), (1, 0))) for count in (normal, anomalous))
-    normal_below, misses = passed
+    normal_below, misses = (np.pad(part.cumsum(axis=1), ((0, 0), (1, 0))) for part in counts)
     places = RULES[rule](normal_below[:, -1:] - normal_below, misses, limit)
-    is_there, lists = normal + anomalous > 0, np.arange(len(places))
+    is_there, lists = counts[0] + counts[1] > 0, np.arange(len(places))
     steps = np.arange(len(scores))
     below = np.maximum.accumulate(np.where(is_there, steps, -1), axis=1)
     above = np.minimum.accumulate(np.where(is_there, steps, len(scores))[:, ::-1], axis=1)[:, ::-1]
@@ -200,8 +200,8 @@ def _band(scores: Scores, threshold: float, share: float) -> tuple[float, float]
         return threshold, threshold
     most = int(np.flatnonzero(np.arange(len(scores) + 1) / len(scores) <= share)[-1])
     ordered, different = np.sort(scores), np.unique(scores)
-    ends = [different[:1], _middle(different[:-1], different[1:]), [np.nextafter(different[-1], 2)]]
-    edges = np.concatenate(ends)
+    edges = np.append(different[:1], _middle(different[:-1], different[1:]))
+    edges = np.append(edges, np.nextafter(different[-1], np.inf))
     place = np.searchsorted(ordered, threshold)
     below = np.append(edges[edges < threshold], threshold)
     above = np.append(threshold, edges[edges > threshold])

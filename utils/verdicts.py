@@ -1,7 +1,8 @@
 """From scores to verdicts: what a trained model is stored with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from utils.calibration import calibration_error, fit_temperature, probabilities
+from utils.checkpoint import read_about
 from utils.thresholds import ANOMALOUS, NORMAL, UNSURE, Threshold, find_threshold
 
 Scores = NDArray[np.float64]
@@ -23,11 +25,23 @@ class Verdicts:
         thresholds: By object; :data:`EVERY`: for all others.
         temperature: Of the calibration; ``None``: the scores are taken as probabilities.
         errors: Expected calibration error on the validation images before and after.
+        options: What was asked for, as the options file says it.
     """
 
     thresholds: Mapping[str, Threshold]
     temperature: float | None = None
     errors: tuple[float, float] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, file: Path) -> "Verdicts | None":
+        """Those that are stored with a network; ``None`` if there are none.
+
+        Raises:
+            UserError: As :func:`utils.checkpoint.read_about`.
+        """
+        content = read_about(file).get("verdicts")
+        return None if content is None else cls.from_json(content)
 
     @classmethod
     def at(cls, value: float) -> "Verdicts":
@@ -118,7 +132,8 @@ class Verdicts:
             )
             for name, one in content["thresholds"].items()
         }
-        return cls(thresholds, content["temperature"], _pair(content["errors"]))
+        errors = _pair(content["errors"])
+        return cls(thresholds, content["temperature"], errors, content["options"])
 
     def __str__(self) -> str:
         """As in "threshold 0.41 (...); temperature 1.3, calibration error 8.1 -> 4.0 %"."""

@@ -1,6 +1,7 @@
 """The threshold of a trained network, found on its validation images and stored with it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -11,7 +12,7 @@ from jobs.job import Job
 from jobs.scoring import score_all
 from options.dump import plain
 from options.schema import Rule, ThresholdOptions
-from utils.checkpoint import add_verdicts, read_about
+from utils.checkpoint import add_verdicts
 from utils.console import say
 from utils.errors import UserError
 from utils.ranks import is_main, wait_for_all
@@ -46,7 +47,8 @@ def find_verdicts(job: Job) -> None:
     """Stores threshold and calibration in ``best.safetensors``, unless they are there already."""
     file, options = job.folder.best, job.stage.threshold
     asked = plain(options)
-    if read_about(file).get("verdicts", {}).get("options") == asked:
+    stored = Verdicts.of(file)
+    if stored is not None and stored.options == asked:
         return
     rule, limit = _rule(options)
     normal, _ = _count(job.data.val)
@@ -65,7 +67,7 @@ def find_verdicts(job: Job) -> None:
         seed=job.seed("threshold"),
     )
     if is_main():
-        add_verdicts(file, {"options": asked, **verdicts.to_json()})
+        add_verdicts(file, replace(verdicts, options=asked).to_json())
     wait_for_all()
     say(f"{job.name}: {verdicts}")
     if rule == "auto" and not verdicts.threshold_of(EVERY).num_anomalous:

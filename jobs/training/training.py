@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -111,7 +112,7 @@ def _train_locked(job: Job) -> None:
     folder, stage, machine = job.folder, job.stage, job.machine
     teacher = guide_file(job.run, stage, job.splits)
     teacher_hash = identity(teacher) if teacher else ""
-    about = {
+    about: dict[str, Any] = {
         "data": job.data.hash,
         "teacher": teacher_hash[:12] or None,
         "precision": str(machine),

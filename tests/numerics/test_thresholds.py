@@ -199,7 +199,7 @@ def test_the_temperature_of_scores_that_are_too_sure():
 
 def test_images_without_mistakes_do_not_make_it_certain():
     score, label = np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1])
-    assert TEMPERATURES[0] < fit_temperature(score, label) < 2
+    assert 0.6 < fit_temperature(score, label) < 1
 
 
 @pytest.mark.parametrize("temperature", [*TEMPERATURES, 1.0, 3.0])
