@@ -139,7 +139,8 @@ class CaptionOptions:
 
     Attributes:
         policy: ``label``: the name of the defect, or ``normal``; ``sentence``: an English sentence
-            about it; ``object``: only the name of the object.
+            about it; ``object``: only the name of the object; ``shuffled``: as ``sentence``, but
+            with the defect of another anomalous image of the object, as a control.
         dropout: Probability of the ``object`` caption instead, so that the teacher has to use the
             image.
     """
