@@ -2,13 +2,16 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
-from datasets.record import ANOMALY, Record
-from utils.seeding import derive
+import torch
 
-Policy = Literal["label", "sentence", "object"]
+from datasets.record import ANOMALY, Record
+from utils.seeding import derive, generator
+
+Policy = Literal["label", "sentence", "object", "shuffled"]
 
 _NORMAL = "normal"
 _TEMPLATES = (
@@ -27,22 +30,28 @@ class Captions:
     Args:
         policy: ``label``: the released behavior, ``normal`` or the defect string. ``sentence``: an
             English sentence made from the record, its wording drawn per image and epoch.
-            ``object``: "a photo of a fryum", which says nothing about the label.
+            ``object``: "a photo of a fryum", which says nothing about the label. ``shuffled``: as
+            ``sentence``, with the defect that ``texts`` has for the image.
         dropout: Probability that an image gets its ``object`` caption instead, so that a teacher
             has to look at the image.
         seed: Every draw follows from it, the epoch and the image.
+        texts: Path of an image to what is said about its defect, instead of its own text.
     """
 
-    def __init__(self, policy: Policy, dropout: float, seed: int) -> None:
+    def __init__(
+        self, policy: Policy, dropout: float, seed: int, texts: Mapping[str, str] | None = None
+    ) -> None:
         self.write = POLICIES[policy]
         self.dropout, self.seed = dropout, seed
+        self.texts = texts or {}
 
     def __call__(self, record: Record, epoch: int) -> str:
         """The caption of ``record`` in ``epoch``."""
         draw = random.Random(derive(self.seed, "caption", epoch, record.path))  # noqa: S311
         if draw.random() < self.dropout:
             return object_caption(record, draw)
-        return self.write(record, draw)
+        text = self.texts.get(record.path, record.defect)
+        return self.write(replace(record, defect=text), draw)
 
 
 def label_caption(record: Record, draw: random.Random) -> str:
@@ -70,7 +79,25 @@ POLICIES = {
     "label": label_caption,
     "sentence": sentence_caption,
     "object": object_caption,
+    "shuffled": sentence_caption,
 }
+
+
+def shuffled_texts(records: Iterable[Record], seed: int) -> dict[str, str]:
+    """The defect texts of the anomalous images, shuffled among those of one object, by path.
+
+    A control: the label stays in the caption, but what it says about the defect is another
+    image's.
+    """
+    anomalous = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.path):
+        if record.label:
+            anomalous[record.object].append(record)
+    texts: dict[str, str] = {}
+    for name, images in anomalous.items():
+        order = torch.randperm(len(images), generator=generator(seed, "shuffled", name)).tolist()
+        texts |= {images[i].path: images[j].defect for i, j in enumerate(order)}
+    return texts
 
 
 def says_only_the_label(records: Iterable[Record]) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from datasets.captions import Captions
+from datasets.captions import Captions, shuffled_texts
 from datasets.record import Splits
 from jobs.data import Data
 from jobs.run_folder import StageFolder
@@ -43,7 +43,10 @@ class Job:
     def captions(self) -> Captions:
         """What a teacher reads about the training images."""
         options = self.stage.captions
-        return Captions(options.policy, options.dropout, self.seed("data"))
+        # Teacher and student read the same texts, so the seed is that of the run.
+        is_shuffled = options.policy == "shuffled"
+        texts = shuffled_texts(self.data.train, self.run.misc.seed) if is_shuffled else None
+        return Captions(options.policy, options.dropout, self.seed("data"), texts)
 
     def seed(self, *purpose: str) -> int:
         """A seed of this stage for one purpose."""
