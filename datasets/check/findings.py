@@ -15,6 +15,7 @@ from datasets.check.duplicates import same_picture
 from datasets.check.facts import Facts
 from datasets.copies import same_bytes
 from datasets.image import SIXTEEN_BITS
+from datasets.mask import is_crosswise
 from datasets.record import Record, Splits
 from datasets.scan import mask_stem, normal_stems
 
@@ -169,10 +170,13 @@ def masks(images: Iterable[ListedImage]) -> Iterator[Finding]:
         if mask is None or mask.error:
             continue
         if not image.facts.error and mask.size != image.facts.size:
+            facts = image.facts
+            is_turned = is_crosswise((mask.width, mask.height), (facts.width, facts.height))
+            mend = "turn the mask: it was drawn without the picture's EXIF orientation"
             yield Finding(
                 "error",
-                f"{record.mask}: the mask is {mask.size}, its picture {record.path} "
-                f"{image.facts.size}; write the mask at the picture's size",
+                f"{record.mask}: the mask is {mask.size}, its picture {record.path} {facts.size}; "
+                f"{mend if is_turned else 'write the mask at the size of the picture'}",
             )
         if record.label and not mask.marked:
             yield Finding(
