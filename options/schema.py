@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from datasets.augment import Augment
 from datasets.captions import Policy
-from datasets.image import Resize, View
+from datasets.image import MaskResize, Resize, View
 from datasets.image_text import SAMPLERS
 from datasets.readers import DATASETS
 from models.methods import METHODS
@@ -120,10 +120,13 @@ class Image:
         resize: ``full``: the whole picture, stretched; ``pad``: the whole picture in its own
             proportions, with black borders; ``center_crop``: without the ends of the longer side,
             as in the released code; ``tiles``: overlapping squares side by side, for ``winclip``.
+        mask_resize: ``area``: a pixel of a mask is anomalous if half of it is, and thin regions are
+            kept; ``bilinear``: as VAND, AnomalyCLIP and Accurate-WinCLIP do: thin regions vanish.
     """
 
     size: Side | tuple[Side, Side] = 224
     resize: Resize = "full"
+    mask_resize: MaskResize = "area"
 
     @property
     def height_width(self) -> tuple[int, int]:
