@@ -95,7 +95,7 @@ def read_tested(options: Source, store: Store) -> Splits:
     if not splits["test"]:
         raise UserError(
             f"{options.dir}: no test images; see dataset.split, dataset.objects and "
-            "dataset.hold_out"
+            "dataset.hold_out; pictures without labels are for python predict.py MODEL FOLDER"
         )
     return splits
 
