@@ -62,5 +62,5 @@ def pixel_maps(
         for pixels, places in zip(size, maps.shape[-2:], strict=True)
     )
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).to(maps.dtype)
-    grid = grid.expand(len(maps), -1, -1, -1)
+    grid = grid.expand(maps.shape[0], -1, -1, -1)  # len() would be a constant in a graph
     return F.grid_sample(maps, grid, mode=mode, padding_mode="border", align_corners=False)
