@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
@@ -15,7 +16,9 @@ from utils.errors import UserError
 from utils.store import Store
 
 SIDE = 32  # of a thumbnail, in pixels
-_FORMAT = 4  # raise it when the same content gives other facts
+# A picture is binary if this share of its pixels is this near to one of two gray levels.
+_NEARLY_ALL, _SPREAD, _APART = 0.95, 4, 64
+_FORMAT = 5  # raise it when the same content gives other facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Facts:
         thumbnail: The gray picture at ``SIDE x SIDE``, float16, as bytes; empty for a mask.
         marked: Anomalous pixels of a mask.
         regions: Connected regions of them, 8 neighbors counting as connected.
+        is_binary: Whether nearly all pixels of a picture are of two gray levels, as a mask's are.
         error: Why the file cannot be read; then everything else is empty.
     """
 
@@ -40,6 +44,7 @@ class Facts:
     thumbnail: bytes = b""
     marked: int = 0
     regions: int = 0
+    is_binary: bool = False
     error: str = ""
 
     @property
@@ -65,9 +70,23 @@ def image_facts(file: Path) -> Facts:
         return Facts(
             error=f"{file}: cannot be read ({error.strerror or error}); replace or remove it"
         )
-    gray = small.convert("L").convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    thumbnail = np.asarray(gray).astype(np.float16).tobytes()
-    return Facts(width, height, mode, thumbnail=thumbnail)
+    gray = small.convert("L")
+    tiny = gray.convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    thumbnail = np.asarray(tiny).astype(np.float16).tobytes()
+    is_binary = _is_binary(np.array(gray.histogram()))
+    return Facts(width, height, mode, thumbnail=thumbnail, is_binary=is_binary)
+
+
+def _is_binary(counts: NDArray[np.int64]) -> bool:
+    """Whether nearly all pixels have one of two gray levels that are far apart, or the same one.
+
+    Args:
+        counts: How many pixels have each of the 256 gray levels.
+    """
+    around = np.convolve(counts, np.ones(2 * _SPREAD + 1), "same")
+    first = around.argmax()
+    is_far = np.abs(np.arange(256) - first) >= _APART
+    return bool(around[first] + around[is_far].max() >= _NEARLY_ALL * counts.sum())
 
 
 def mask_facts(file: Path) -> Facts:
@@ -130,12 +149,13 @@ def collect(
 
 
 def _packed(facts: Facts) -> bytes:
-    numbers = f"{facts.width} {facts.height} {facts.marked} {facts.regions} {facts.mode}\n"
+    counts = (facts.width, facts.height, facts.marked, facts.regions, int(facts.is_binary))
+    numbers = f"{' '.join(map(str, counts))} {facts.mode}\n"
     return numbers.encode() + facts.thumbnail
 
 
 def _unpacked(content: bytes, digest: str) -> Facts:
     numbers, _, thumbnail = content.partition(b"\n")
-    *counts, mode = numbers.decode().split(" ", maxsplit=4)
-    width, height, marked, regions = map(int, counts)
-    return Facts(width, height, mode, digest, thumbnail, marked, regions)
+    *counts, mode = numbers.decode().split(" ", maxsplit=5)
+    width, height, marked, regions, is_binary = map(int, counts)
+    return Facts(width, height, mode, digest, thumbnail, marked, regions, bool(is_binary))

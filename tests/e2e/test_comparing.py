@@ -386,3 +386,29 @@ def test_a_baseline_is_not_tested_on_what_it_learned_from(smoke, tmp_path, capsy
     for program in (run_py, test_py):
         assert program.main([*options, "dataset.objects=[pipe_fryum]"]) == 2
         assert "dataset.auxiliary: holds images that are to be tested" in capsys.readouterr().err
+
+
+def test_every_column_beside_one_of_them(folder, capsys):
+    command = [str(folder / "compare.yaml"), "against=teacher"]
+    assert compare_py.main([*command, "columns.later=null"]) == 0
+    printed = capsys.readouterr().out
+    table = pd.read_csv(folder / "out/differences.csv").set_index("method")
+    assert list(table.index) == ["Ours", "oracle"]
+    figures = pd.read_csv(folder / "out/comparison.csv").set_index(["method", "object"])
+    gap = figures["auroc"]["Ours", "mean"] - figures["auroc"]["teacher", "mean"]
+    assert table["auroc"]["Ours"] == pytest.approx(gap, abs=1e-3)
+    assert "Difference from teacher" in printed
+    assert compare_py.main([str(folder / "compare.yaml"), "against=techer"]) == 2
+    assert capsys.readouterr().err == (
+        "against: there is no column 'techer'; did you mean 'teacher'?\n"
+    )
+
+
+def test_an_image_only_teacher_guides_a_student(folder):
+    tower = "img_enc: {name: clip, arch: tiny-RN, pre_trained: random}"
+    words = [f"teacher.model={{name: student, {tower}, classif: linear}}"]
+    words += [f"exp.dir={folder}/image_teacher", "engine.epochs=1"]
+    words += ["teacher.engine.epochs=1", "student.engine.epochs=1"]
+    assert run_py.main([str(folder / "smoke.yaml"), *words]) == 0
+    assert test_py.main([str(folder / "smoke.yaml"), *words]) == 0
+    assert "image only" in (folder / "image_teacher/teacher/table.md").read_text()
