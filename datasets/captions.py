@@ -93,7 +93,7 @@ def shuffled_texts(records: Iterable[Record], seed: int) -> dict[str, str]:
     for record in sorted(records, key=lambda record: record.path):
         if record.label:
             anomalous[record.object].append(record)
-    texts = {}
+    texts: dict[str, str] = {}
     for name, images in anomalous.items():
         order = torch.randperm(len(images), generator=generator(seed, "shuffled", name)).tolist()
         texts |= {images[i].path: images[j].defect for i, j in enumerate(order)}

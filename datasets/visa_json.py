@@ -57,7 +57,7 @@ def download(root: Path, url: str, sha256: str, size: int | None) -> None:
     Raises:
         UserError: If it cannot be fetched, or is not what it should be.
     """
-    archive = fetch(url, root / url.rsplit("/", 1)[1], sha256=sha256, size=size)
+    archive = fetch(url, root / url.rsplit("/")[-1], sha256=sha256, size=size)
     try:
         with tarfile.open(archive) as tar:
             for member in tqdm(tar.getmembers(), unit="file", desc="unpacking"):

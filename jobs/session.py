@@ -23,8 +23,9 @@ from utils.device import Machine
 from utils.errors import UserError
 from utils.pixel_evaluation import PixelFigures
 from utils.provenance import environment
-from utils.ranks import WHOLE, Share
+from utils.ranks import WHOLE, Share, main_first
 from utils.seeding import derive, generator
+from utils.verdicts import Verdicts
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Network:
         model: In eval mode.
         stage: The options it was built with.
         title: What tables call it.
+        verdicts: Its threshold and calibration; ``None``: it has none.
     """
 
     model: AnomalyModel
     stage: Stage
     title: str
+    verdicts: Verdicts | None = None
 
     def told(self, what: str) -> "Network":
         """The same network; its title ends with what it was told."""
@@ -69,7 +72,8 @@ class Session:
         Raises:
             UserError: As the reader, or if there are no test images.
         """
-        splits = read_tested(run.dataset)
+        with main_first():  # the others find in the cache what the files hold
+            splits = read_tested(run.dataset, store_of(run))
         return cls(with_object(run, splits), splits, machine, program)
 
     def of_objects(self) -> list["Session"]:
@@ -121,7 +125,7 @@ class Session:
         done, title = folder.num_epochs(), trained.model.name
         if done is not None and done < stage.engine.epochs:
             title += f", UNFINISHED ({done} of {stage.engine.epochs} epochs)"
-        return Network(model, trained, title)
+        return Network(model, trained, title, Verdicts.of(folder.best))
 
     def untrained(self, name: str) -> Network:
         """The network of a stage before any training."""

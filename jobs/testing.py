@@ -9,16 +9,25 @@ from typing import Any
 import pandas as pd
 
 from datasets.captions import Policy
+from datasets.check.facts import collect, mask_facts
+from jobs.data import store_of
 from jobs.experiments import of_seeds
 from jobs.session import Network, Session
-from options.schema import Run
+from options.dump import plain
+from options.schema import Run, Stage
 from utils.checkpoint import write_bytes
 from utils.console import say
 from utils.device import Machine
 from utils.evaluation import per_object
 from utils.pixel_evaluation import PixelFigures
 from utils.ranks import gathered, is_main, joined
-from utils.tables import write_seed_tables, write_tables
+from utils.tables import (
+    remove_threshold_tables,
+    write_seed_tables,
+    write_tables,
+    write_threshold_tables,
+)
+from utils.thresholds import figures_at_threshold
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class Report:
         scores: One row per image.
         pixels: Figures of its maps; ``None``: they were not asked for.
         about: Where the figures come from.
+        threshold: What is known about the thresholds; empty: there are none.
+        verdicts: As ``scores``, with a column ``verdict``; ``None``: there are none.
     """
 
     folder: Path
@@ -53,6 +64,8 @@ class Report:
     scores: pd.DataFrame
     pixels: PixelFigures | None
     about: Mapping[str, Any]
+    threshold: str = ""
+    verdicts: pd.DataFrame | None = None
 
     @property
     def table(self) -> pd.DataFrame:
@@ -64,7 +77,13 @@ class Report:
         """Writes scores and tables; returns the table as text, and where it is."""
         write_bytes(self.scores.to_csv(index=False).encode(), self.folder / "scores.csv")
         text = write_tables(self.folder, self.title, self.table, self.about)
-        return f"\n{text}\n{self.folder}: scores.csv, table.md, table.csv, table.json"
+        files = "scores.csv, table.md, table.csv, table.json"
+        if self.verdicts is None:
+            remove_threshold_tables(self.folder)  # of other weights
+            return f"\n{text}\n{self.folder}: {files}"
+        figures = figures_at_threshold(self.verdicts)
+        second = write_threshold_tables(self.folder, figures, f"{self.title}: {self.threshold}")
+        return f"\n{text}\n{second}\n{self.folder}: {files}, threshold.md, threshold.csv"
 
 
 def evaluate(run: Run, extras: Extras, seeds: int | None = None) -> None:
@@ -120,6 +139,8 @@ def _reports(session: Session, extras: Extras) -> Iterable[Report]:
             yield _report(session, network, folder / "untrained", extras)
             continue
         network = session.network(name)
+        if stage.needs_training:
+            _say_threshold(session, stage, network, folder)
         reads_text = network.model.reads_text
         if extras.oracle_text and stage.needs_training and not reads_text:
             say(f"{network.title}: reads no text; --oracle-text adds nothing")
@@ -133,6 +154,15 @@ def _reports(session: Session, extras: Extras) -> Iterable[Report]:
             yield _report(session, network.told(told), folder / "oracle_text", extras, policy)
 
 
+def _say_threshold(session: Session, stage: Stage, network: Network, folder: Path) -> None:
+    """Prints why there is no table at the threshold, or not at the one that was asked for."""
+    again = f"python run.py {session.run.command}"
+    if network.verdicts is None:
+        say(f"{folder}: no threshold was found yet; {again} finds it on validation images")
+    elif network.verdicts.options != plain(stage.threshold):
+        say(f"{folder}: its threshold was found with other options; {again} finds it again")
+
+
 def _report(
     session: Session, network: Network, folder: Path, extras: Extras, policy: Policy = "object"
 ) -> Report:
@@ -140,10 +170,29 @@ def _report(
     scores = session.scores(network, policy=policy, pixels=pixels)
     if pixels is not None:
         pixels = PixelFigures.merged(gathered(pixels))
+        _count_regions(session, pixels)
     title = network.title
     if session.run.dataset.hold_out:
         title += ", tested on objects that it was not trained on"
-    return Report(folder, title, scores, pixels, session.about)
+    report = Report(folder, title, scores, pixels, session.about)
+    verdicts = network.verdicts
+    if verdicts is None or policy != "object":  # found without the true captions
+        return report
+    return replace(report, threshold=str(verdicts), verdicts=verdicts.decide(scores))
+
+
+def _count_regions(session: Session, pixels: PixelFigures) -> None:
+    """Adds how many regions the masks of the test images have as they were drawn."""
+    of_mask = {record.mask: record.object for record in session.splits["test"] if record.mask}
+    facts = collect(
+        session.run.dataset.dir,
+        list(of_mask),
+        mask_facts,
+        store=store_of(session.run),
+        title="counting regions",
+    )
+    for mask, name in of_mask.items():
+        pixels.objects[name].drawn += facts[mask].regions
 
 
 def _has_maps(session: Session, network: Network) -> bool:
@@ -161,12 +210,15 @@ def _merged(folder: Path, reports: Sequence[Report], about: Mapping[str, Any]) -
     """One report of the networks of all objects."""
     titles = " / ".join(dict.fromkeys(report.title for report in reports))
     pixels = [report.pixels for report in reports if report.pixels is not None]
+    verdicts = [report.verdicts for report in reports if report.verdicts is not None]
     return Report(
         folder,
         f"{titles}, one model per object",
         pd.concat([report.scores for report in reports], ignore_index=True),
         PixelFigures.merged(pixels) if pixels else None,
         about,
+        "each object at the threshold of its own model",
+        pd.concat(verdicts) if len(verdicts) == len(reports) else None,
     )
 
 

@@ -28,6 +28,7 @@ class ImageList(Source):
     Attributes:
         reader: The reader of its layout; the reader's own options stand beside it.
         dir: Folder of the data.
+        leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
         cache: Folder for decoded images; ``null``: they are decoded each time.
     """
 
@@ -71,6 +72,8 @@ class Comparison:
         layout: The rows: ``objects`` as published, or ``methods`` if there are many.
         seeds: More than 1: mean and spread over the runs that ``run.py --seeds`` writes to
             ``<exp.dir>/seed_<seed>``, beginning with ``misc.seed``.
+        against: The column that all others are compared with: a second table has each one's
+            difference from it, with a paired bootstrap interval over images and seeds.
         published: A file of published figures that are printed below, as in ``docs/published``.
         command: The file and the overrides, as they stand on the command line.
     """
@@ -82,6 +85,7 @@ class Comparison:
     title: str = "Comparison"
     layout: Literal["objects", "methods"] = "objects"
     seeds: Annotated[int, SEEDS] = 1
+    against: str = ""
     published: Path | None = None
     command: str = field(default="", metadata=NOT_AN_OPTION)
 

@@ -51,7 +51,7 @@ def document() -> str:
         for name, kind in get_type_hints(cls, include_extras=True).items():
             for part in get_args(kind) or (kind,):
                 if is_dataclass(part) and part not in (Stage, Component):
-                    sections += [f"## `{name}`\n", _section(part)]  # type: ignore[arg-type]
+                    sections += _sections(name, part)  # type: ignore[arg-type]
         if cls is Run:
             sections += ["## A stage: `teacher`, `student` or `baseline`\n", _section(Stage)]
     sections += [
@@ -79,6 +79,16 @@ def _collect(hints: Mapping[str, Any], tables: dict[str, Any]) -> None:
             tables[name] = table
             for entry in table.values():
                 _collect({k: p.annotation for k, p in options_of(entry).items()}, tables)
+
+
+def _sections(name: str, cls: type[Any]) -> list[str]:
+    """A section, and the blocks inside of it."""
+    sections = [f"## `{name}`\n", _section(cls)]
+    for key, kind in get_type_hints(cls, include_extras=True).items():
+        for part in get_args(kind):
+            if is_dataclass(part) and part is not Component and part is not Source:
+                sections += _sections(f"{name}.{key}", part)  # type: ignore[arg-type]
+    return sections
 
 
 def _section(cls: type[Any]) -> str:

@@ -24,6 +24,8 @@ def anywhere(value: Any) -> Any:
     for f in fields(value):
         if f.compare:
             changed[f.name] = anywhere(getattr(value, f.name))
+        elif f.default_factory is not MISSING:
+            changed[f.name] = f.default_factory()
         else:
             changed[f.name] = Path() if f.default is MISSING else f.default
     return replace(value, **changed)  # type: ignore[type-var]

@@ -32,6 +32,7 @@ class Method:
     Attributes:
         title: What the table calls it.
         tables: The result of ``per_object`` for each seed; empty: it could not be scored.
+        scores: The scores of the images for each seed; empty where they are not known.
         facts: What has to be known to compare it, such as ``{"trained on": "nothing"}``.
         note: Why there are no figures, or what else must be said; a footnote.
         group: The best figure is found among methods of one group only: AUPR means something else
@@ -43,6 +44,7 @@ class Method:
     facts: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     group: str = ""
+    scores: Sequence[pd.DataFrame] = ()
 
     @property
     def means(self) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,22 +18,22 @@ from jobs.build import (
     load_model,
     training_batches,
 )
-from jobs.checking import check_data
-from jobs.data import read_data, read_splits, with_object
+from jobs.checking import check_data, check_scorable
+from jobs.data import read_data, read_splits, store_of, with_object
 from jobs.experiments import keep_list, of_objects, of_seeds
 from jobs.job import Job
 from jobs.training.keeping import Keeper, restore
 from jobs.training.teacher import ask_once, guide_file
+from jobs.training.threshold import check_threshold, find_verdicts
 from jobs.training.tokens import ask_encoders
 from models.base import AnomalyModel
 from models.methods import METHODS
 from models.objectives.base import Learner, LiveTeacher, Targets
 from options.dump import anywhere, dumps
 from options.schema import Run, Stage
-from utils.checkpoint import num_parameters
+from utils.checkpoint import identity, num_parameters
 from utils.console import say
 from utils.device import Machine
-from utils.download import sha256_of
 from utils.errors import Interrupted, UserError
 from utils.provenance import environment
 from utils.ranks import is_main, joined, main_first, synchronized
@@ -69,17 +70,21 @@ def train(run: Run) -> None:
         return
     for stage in stages.values():
         check_training(stage)
-    # All data are read first: a mistake in them should cost no training.
-    splits = read_splits(run.dataset)
-    jobs = [
-        Job(part, name, images, read_data(part, name, images), machine)
-        for part, images in of_objects(with_object(run, splits), splits)
-        for name in stages
-    ]
-    for job in jobs:
-        _check_validation(job)
-        check_batch(job)
     with joined(machine.device):
+        # All data are read first: a mistake in them should cost no training. What the files hold
+        # is found out by the main process; the others find it in the cache.
+        with main_first():
+            splits = read_splits(run.dataset, store_of(run))
+            check_scorable(run, splits)
+            jobs = [
+                Job(part, name, images, read_data(part, name, images), machine)
+                for part, images in of_objects(with_object(run, splits), splits)
+                for name in stages
+            ]
+        for job in jobs:
+            _check_validation(job)
+            check_threshold(job)
+            check_batch(job)
         check_data(run, [job.data for job in jobs])
         for job in jobs:
             if run.dataset.per_object:
@@ -104,13 +109,14 @@ def _train_stage(job: Job) -> None:
     """Trains one network, or resumes its training, unless it is finished."""
     with job.folder.locked():
         _train_locked(job)
+        find_verdicts(job)
 
 
 def _train_locked(job: Job) -> None:
     folder, stage, machine = job.folder, job.stage, job.machine
     teacher = guide_file(job.run, stage, job.splits)
-    teacher_hash = sha256_of(teacher) if teacher else ""
-    about = {
+    teacher_hash = identity(teacher) if teacher else ""
+    about: dict[str, Any] = {
         "data": job.data.hash,
         "teacher": teacher_hash[:12] or None,
         "precision": str(machine),
@@ -143,7 +149,8 @@ def _train_locked(job: Job) -> None:
         folder.describe(job.run, about, to_meta(lists))
         keep_list(job.run, job.splits)
     # Without folders: the same experiment leaves the same weights, byte by byte.
-    about |= {"stage": job.name, "options": dumps(anywhere(job.run))}
+    objects = sorted({record.object for record in job.data.train})
+    about |= {"stage": job.name, "objects": objects, "options": dumps(anywhere(job.run))}
     keeper = Keeper(job, learner, optimizer, about, history=state["history"] if state else [])
     del state  # three times the size of the weights, in each process
     _announce(job, learner, done)

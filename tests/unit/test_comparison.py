@@ -302,7 +302,7 @@ def test_a_stage_that_is_not_there(good):
             "stage",
             "6: columns.other: missing option 'options'",
         ),
-        ("dir: logs/x", "dir: logs/x\nlr: 3", "3: unknown option 'lr'; known: columns, dataset"),
+        ("dir: logs/x", "dir: logs/x\nlr: 3", "3: unknown option 'lr'; known: against, columns"),
     ],
 )
 def test_mistakes_have_a_file_and_a_line(good, old, new, said):

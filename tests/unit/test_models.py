@@ -5,6 +5,7 @@ import json
 import open_clip
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from models.base import Output
@@ -368,6 +369,30 @@ def test_an_encoder_looks_at_images_if_asked_to(batch_norm, is_changed):
     encoder.adapt(iter([image]))
     assert torch.equal(encoder.trunk[1].running_mean, mean) != is_changed
     torch.testing.assert_close(encoder(image), before, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("folded", "options", "is_changed"),
+    [
+        (True, {}, True),
+        (True, {"train": "last_stage"}, True),
+        (True, {"train": "none"}, False),
+        (True, {"batch_norm": "fixed"}, False),
+        (False, {}, False),
+    ],
+)
+def test_folded_weights_are_recognized(tmp_path, capsys, folded, options, is_changed):
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18()
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and folded):
+        nn.init.normal_(norm.bias)
+    torch.save(network.state_dict(), tmp_path / "r.pt")
+    options |= {"arch": "resnet18", "pre_trained": str(tmp_path / "r.pt")}
+    encoder = IMAGE_ENCODERS["torchvision"]((64, 64), True, True, **options)
+    said = capsys.readouterr().out
+    encoder.adapt(iter([random_batch(4, 64, 64).image]))
+    assert bool(encoder.trunk[1].running_mean.any()) == is_changed
+    assert ("r.pt: BatchNorm is folded into the convolutions: it is unfolded" in said) == is_changed
 
 
 def test_text_encoder_restricts_too():
