@@ -93,7 +93,12 @@ def ended_early(
         if process.poll() is None:
             os.killpg(process.pid, number)
             break  # otherwise it was done before
-    status, text = process.wait(60), errors.read_text(errors="replace")
+    try:
+        status = process.wait(60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return f"{name} after {moment:.2f} s: did not end within a minute"
+    text = errors.read_text(errors="replace")
     lines = [line.rpartition("\r")[2] for line in text.splitlines()]
     lines = [line for line in lines if line.strip()]
     if status == 0:  # the signal came while Python was ending
@@ -180,7 +185,7 @@ def main() -> None:
     parser.add_argument("--flips", type=int, default=200, help="in each kind of file")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    draw, lines = random.Random(args.seed), []  # noqa: S311 - nothing secret
+    draw, lines = random.Random(args.seed), list[str]()  # noqa: S311 - nothing secret
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_smoke(folder, write_visa(folder / "visa"))
@@ -195,6 +200,7 @@ def main() -> None:
             found = [problem for problem in problems if problem]
             what = " and ".join(number.name for number in numbers)
             lines += [f"{args.runs} runs ended by {what}, wrong: {len(found)}", *found]
+            sys.stderr.write("\n".join([*lines, ""]))
     report(lines, {"lines": lines})
 
 

@@ -1,6 +1,5 @@
 """Errors that a user can fix, as opposed to bugs; and how a command ends."""
 
-import _thread
 import errno
 import io
 import signal
@@ -11,8 +10,8 @@ from types import FrameType
 from typing import Any
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
-
-
+_SIGNALS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGINT)}
+_AGAIN = 5  # seconds, in which a command that is interrupted has usually ended
 _MOST_LINES, _MOST_SIGNS = 30, 1000  # of a message, so that its beginning stays on the screen
 
 
@@ -73,19 +72,24 @@ class _Signals:
     def __enter__(self) -> "_Signals":
         self.hook, sys.unraisablehook = sys.unraisablehook, self.unraisable
         if threading.current_thread() is threading.main_thread():  # only this one may set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _SIGNALS:
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self.before[number] = signal.signal(number, self.handle)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.number:
+            _again_after(0)
         for number, handler in self.before.items():
             signal.signal(number, handler)
         # Objects that were interrupted, such as a progress bar, raise errors when they are deleted.
         sys.unraisablehook = (lambda _: None) if self.number else self.hook
 
     def handle(self, number: int, _: FrameType | None) -> None:
-        self.number = number
+        if number in (signal.SIGINT, signal.SIGTERM):
+            self.number = number
+            # Code of libraries, of imports above all, may lose the interrupt: then it comes again.
+            _again_after(_AGAIN)
         raise KeyboardInterrupt
 
     def unraisable(self, problem: Any) -> None:
@@ -93,7 +97,13 @@ class _Signals:
         if not self.number:
             self.hook(problem)
         elif problem.exc_type is KeyboardInterrupt:
-            threading.Timer(0.01, _thread.interrupt_main, [self.number]).start()
+            _again_after(0.01)
+
+
+def _again_after(seconds: float) -> None:
+    """Interrupts after ``seconds``, and again and again; 0: no more."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN if seconds else 0)
 
 
 def run_command(command: Callable[[], None]) -> int:
@@ -137,6 +147,8 @@ def _explained(error: Exception) -> str | None:
             "a loader process was ended by the system, perhaps because memory ran out; run the "
             "same command again to resume; engine.num_workers=0 needs less"
         )
+    if "getpwuid" in str(error):
+        return "this user has no name, which PyTorch needs here; set the variable USER to any name"
     if isinstance(error, OSError) and (error.filename or error.errno in _NO_ROOM):
         # Whatever is not handled where it comes up: a folder that vanished, lost permissions.
         where = f"{error.filename}: " if error.filename else ""

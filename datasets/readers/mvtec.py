@@ -14,11 +14,13 @@ from datasets.scan import BAD, MaskIndex, find_folders, find_pictures
 from datasets.split import move_anomalies
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
+from utils.store import NOWHERE, Store
 
 
 @check_ranges
 def read_mvtec(
     root: Path,
+    store: Store = NOWHERE,
     *,
     split: Literal["1cls", "2cls"] = "1cls",
     objects: tuple[str, ...] = (),
@@ -30,6 +32,7 @@ def read_mvtec(
 
     Args:
         root: The folder of the objects, or that of one object.
+        store: Where it is remembered what the pictures hold.
         split: ``1cls``: the official one, which trains on normal images only; ``2cls``: the same,
             but anomalous test images of every defect are given to the training.
         objects: Which objects; empty: all.
@@ -45,15 +48,20 @@ def read_mvtec(
         ValueError: If ``test_fraction`` is out of range.
     """
     levels = {"train": "train", "test": "test"}
-    splits = read_levels(root, levels, good=good, masks=("ground_truth",))
+    splits = read_levels(root, levels, good=good, masks=("ground_truth",), objects=objects)
     splits = checked(root, splits, objects, where=str(root), hint="unpack the archive again")
     if split == "1cls":
         return splits
-    return move_anomalies(splits, root, test_fraction=test_fraction, split_seed=split_seed)
+    return move_anomalies(splits, root, store, test_fraction=test_fraction, split_seed=split_seed)
 
 
 def read_levels(
-    root: Path, levels: Mapping[str, str], *, good: Sequence[str], masks: Sequence[str]
+    root: Path,
+    levels: Mapping[str, str],
+    *,
+    good: Sequence[str],
+    masks: Sequence[str],
+    objects: Sequence[str],
 ) -> Splits:
     """The pictures of ``<object>/<level>/<kind>``.
 
@@ -62,6 +70,7 @@ def read_levels(
         levels: ``{folder: split}``; an object is what has one of these folders.
         good: Kinds that are normal, in small letters.
         masks: Names of folders that hold masks, in small letters.
+        objects: Those of whose unused masks a line is printed; empty: all.
 
     Raises:
         UserError: If there is no object, or no picture.
@@ -88,7 +97,9 @@ def read_levels(
                 mask=index.find(path) if label else "",
             )
             splits[levels[level]].append(record)
-        index.say_unused(root, [r for found in splits.values() for r in found if r.object == name])
+        if not objects or name in objects:
+            records = [r for found in splits.values() for r in found if r.object == name]
+            index.say_unused(root, records)
     if not any(splits.values()):
         wanted = ", ".join(f"<object>/{level}/<kind>" for level in levels)
         raise UserError(

@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
+from utils import errors
 from utils.errors import Interrupted, UserError, run_command
 
 
@@ -24,7 +26,7 @@ def hook(monkeypatch):
     return seen
 
 
-def test_nothing_follows_the_last_word_of_an_interrupted_program(hook, capsys):
+def test_an_interrupted_program_prints_nothing_after_its_last_line(hook, capsys):
     def command():
         bar = HalfMade()
         raise KeyboardInterrupt(bar)
@@ -35,7 +37,7 @@ def test_nothing_follows_the_last_word_of_an_interrupted_program(hook, capsys):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_is_one_line_whatever_a_library_makes_of_it(hook, capsys, number, status):
+def test_a_signal_is_one_line_whatever_a_library_does(hook, monkeypatch, capsys, number, status):
     def turned_into_an_error():
         try:
             signal.raise_signal(number)
@@ -57,7 +59,14 @@ def test_a_signal_is_one_line_whatever_a_library_makes_of_it(hook, capsys, numbe
         except KeyboardInterrupt:
             raise Interrupted("student: stopped after epoch 3") from None
 
-    for command in (turned_into_an_error, swallowed, with_a_text):
+    def lost():
+        with suppress(KeyboardInterrupt):  # as some extension modules do
+            signal.raise_signal(number)
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    monkeypatch.setattr(errors, "_AGAIN", 0.05)
+    for command in (turned_into_an_error, swallowed, with_a_text, lost):
         text = "student: stopped after epoch 3" if command is with_a_text else "interrupted"
         assert run_command(command) == status
         assert capsys.readouterr().err == f"{text}; run the same command again to resume\n"
@@ -92,6 +101,10 @@ def test_a_bug_keeps_its_traceback():
         (FileNotFoundError(2, "No such file or directory", "/x"), "/x: cannot be used (No such f"),
         (OSError(28, "No space left on device"), "cannot be used (No space left on device); fix"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "a loader proce"),
+        (
+            KeyError("getpwuid(): uid not found: 54321"),
+            "this user has no name, which PyTorch",
+        ),
         (MemoryError(), "not enough memory; a smaller image.size or engine.batch_size needs less"),
     ],
 )
