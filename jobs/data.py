@@ -11,6 +11,7 @@ from datasets.readers import DATASETS
 from datasets.record import Record, Splits, data_hash, hold_out
 from datasets.split import carve_validation
 from options.schema import Dataset, Run, Source
+from utils.console import say
 from utils.errors import UserError
 from utils.store import NOWHERE, Store
 
@@ -129,7 +130,13 @@ def read_data(run: Run, name: str, splits: Splits) -> Data:
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
                 "other objects of it"
             )
-    grouped = group_copies(options.dir, splits["train"], store_of(run))
-    train, val = carve_validation(grouped, run.dataset.val_fraction, run.misc.seed)
-    store = image_store(run, {**splits, "train": grouped}, options.dir)
+    records = group_copies(options.dir, splits["train"], store_of(run))
+    fraction, seed = run.dataset.val_fraction, run.misc.seed
+    try:
+        train, val = carve_validation(records, fraction, seed)
+    except UserError:
+        records = splits["train"]
+        train, val = carve_validation(records, fraction, seed)  # if copies were not the reason
+        say(f"{options.dir}: so many pictures are alike that the validation has copies of others")
+    store = image_store(run, {**splits, "train": records}, options.dir)
     return Data(store, train, val, splits, data_hash(splits))
