@@ -1,5 +1,6 @@
 """From options to objects: the only module that reads options and builds networks and batches."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from datasets.augment import Augmentation
 from datasets.captions import Captions
 from datasets.image import View
 from datasets.image_text import Batches, Guide, ImageText
-from datasets.mask import Masks
+from datasets.mask import Masks, check_directions
 from datasets.pixels import ImageStore, Pixels, ResidentPixels
 from datasets.record import Record
 from jobs.data import Data, store_of
@@ -76,8 +77,11 @@ def build_learner(job: Job, targets: Targets | None) -> Learner:
 
 def build_optimizer(stage: Stage, learner: Learner) -> torch.optim.Optimizer:
     """The optimizer of a stage: encoders in one group, everything else in another."""
-    encoders = [p for encoder in learner.model.encoders() for p in encoder.parameters()]
-    inside = {id(p) for p in encoders}
+    encoders: dict[float, list[nn.Parameter]] = defaultdict(list)
+    for encoder in learner.model.encoders():
+        for factor, parameters in encoder.lr_factors():
+            encoders[factor] += parameters
+    inside = {id(p) for encoder in learner.model.encoders() for p in encoder.parameters()}
     others = [p for p in learner.parameters() if id(p) not in inside]
     assert stage.optimizer is not None  # checked by the schema
     optimizer: torch.optim.Optimizer = stage.optimizer.build(
@@ -100,7 +104,7 @@ def check_training(stage: Stage) -> None:
         UserError: If an option of optimizer or schedule is wrong.
     """
     assert stage.optimizer is not None  # checked by the schema
-    stage.optimizer.build(OPTIMIZERS, Parameters([nn.Parameter(torch.zeros(1))], []))
+    stage.optimizer.build(OPTIMIZERS, Parameters({1.0: [nn.Parameter(torch.zeros(1))]}, []))
     build_schedule(stage)
 
 
@@ -137,7 +141,7 @@ def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
         augmentation=Augmentation(stage.augment, stage.image.height_width, seed),
         captions=job.captions if METHODS[stage.model.name].reads_text else None,
         guide=Guide(pixels(live_teacher.image.view), job.captions) if live_teacher else None,
-        masks=_masks(data, view) if needs_masks(stage) else None,
+        masks=_masks(data, view, stage) if needs_masks(stage) else None,
     )
     return Batches(
         images,
@@ -155,7 +159,7 @@ def needs_masks(stage: Stage) -> bool:
     return stage.objective is not None and OBJECTIVES[stage.objective.name].needs_masks
 
 
-def _masks(data: Data, view: View) -> Masks:
+def _masks(data: Data, view: View, stage: Stage) -> Masks:
     missing = [record.path for record in data.train if record.label and not record.mask]
     if missing:
         raise UserError(
@@ -163,7 +167,8 @@ def _masks(data: Data, view: View) -> Masks:
             f"{missing[0]}; this network learns from masks: leave these images out, or use another "
             "data set"
         )
-    return Masks(data.root, data.train, view)
+    check_directions(data.root, data.train)
+    return Masks(data.root, data.train, view, stage.image.mask_resize)
 
 
 def evaluation_batches(
@@ -191,11 +196,15 @@ def evaluation_batches(
     is_reader = METHODS[stage.model.name].reads_text
     _check_batch(stage.image.view, min(stage.engine.eval_batch_size, len(records)))
     resident = device if stage.engine.pixels_on_device else None
+    masks = None
+    if with_masks:
+        check_directions(store.root, records)
+        masks = Masks(store.root, records, stage.image.view, stage.image.mask_resize)
     images = ImageText(
         store.pixels(records, stage.image.view, resident=resident),
         records,
         captions=(captions or Captions("object", 0.0, 0)) if is_reader else None,
-        masks=Masks(store.root, records, stage.image.view) if with_masks else None,
+        masks=masks,
     )
     return Batches(
         images,

@@ -9,7 +9,7 @@ from datasets.fix_list import leave_out
 from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
 from datasets.record import Record, Splits, data_hash, hold_out
-from datasets.split import carve_validation
+from datasets.split import carve_validation, fewer_anomalies
 from options.schema import Dataset, Run, Source
 from utils.console import say
 from utils.errors import UserError
@@ -96,7 +96,7 @@ def read_tested(options: Source, store: Store) -> Splits:
     if not splits["test"]:
         raise UserError(
             f"{options.dir}: no test images; see dataset.split, dataset.objects and "
-            "dataset.hold_out"
+            "dataset.hold_out; pictures without labels are for python predict.py MODEL FOLDER"
         )
     return splits
 
@@ -121,22 +121,22 @@ def read_data(run: Run, name: str, splits: Splits) -> Data:
         UserError: As the reader and :func:`datasets.split.carve_validation`.
     """
     options: Source = run.dataset
+    learned = fewer_anomalies(splits["train"], run.dataset.max_anomalies, run.misc.seed)
     if name == "baseline" and run.dataset.auxiliary is not None:
         tested = whole_paths(options.dir, (record.path for record in splits["test"]))
         options = run.dataset.auxiliary
-        splits = {"train": read_splits(options, store_of(run))["test"], "test": []}
+        learned = read_splits(options, store_of(run))["test"]
+        splits = {"train": learned, "test": []}
         if tested & whole_paths(options.dir, (record.path for record in splits["train"])):
             raise UserError(
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
                 "other objects of it"
             )
-    records = group_copies(options.dir, splits["train"], store_of(run))
     fraction, seed = run.dataset.val_fraction, run.misc.seed
+    grouped = group_copies(options.dir, learned, store_of(run))
     try:
-        train, val = carve_validation(records, fraction, seed)
+        train, val = carve_validation(grouped, fraction, seed)
     except UserError:
-        records = splits["train"]
-        train, val = carve_validation(records, fraction, seed)  # if copies were not the reason
+        train, val = carve_validation(learned, fraction, seed)  # if copies were not the reason
         say(f"{options.dir}: so many pictures are alike that the validation has copies of others")
-    store = image_store(run, {**splits, "train": records}, options.dir)
-    return Data(store, train, val, splits, data_hash(splits))
+    return Data(image_store(run, splits, options.dir), train, val, splits, data_hash(splits))

@@ -17,6 +17,7 @@ KINDS = {  # by suffix
     "prompts": "embeddings of sentences",
     "sqlite": "checksums of images and results of checks",
     "targets": "answers of a teacher",
+    "tokens": "features of a frozen encoder",
 }
 # With a description, a file that is being written, a lock, and what SQLite leaves if it is killed.
 _NAME = re.compile(

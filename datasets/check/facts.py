@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
+from scipy import ndimage
 
 from datasets.digests import Files, in_threads
-from datasets.image import read_image
+from datasets.image import read_image, upright_size
 from datasets.mask import read_mask
 from utils.errors import UserError
 from utils.store import Store
@@ -17,7 +18,7 @@ from utils.store import Store
 SIDE = 32  # of a thumbnail, in pixels
 # A picture is binary if this share of its pixels is this near to one of two gray levels.
 _NEARLY_ALL, _SPREAD, _APART = 0.95, 4, 64
-_FORMAT = 4  # raise it when the same content gives other facts
+_FORMAT = 5  # raise it when the same content gives other facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Facts:
         sha256: Of the file's bytes.
         thumbnail: The gray picture at ``SIDE x SIDE``, float16, as bytes; empty for a mask.
         marked: Anomalous pixels of a mask.
+        regions: Connected regions of them, 8 neighbors counting as connected.
         is_binary: Whether nearly all pixels of a picture are of two gray levels, as a mask's are.
         error: Why the file cannot be read; then everything else is empty.
     """
@@ -41,6 +43,7 @@ class Facts:
     sha256: str = ""
     thumbnail: bytes = b""
     marked: int = 0
+    regions: int = 0
     is_binary: bool = False
     error: str = ""
 
@@ -59,12 +62,8 @@ def image_facts(file: Path) -> Facts:
     try:
         small = read_image(file, at_least=4 * SIDE)
         with Image.open(file) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation)
-            (width, height), mode = image.size, image.mode
-            if image.format == "TIFF":  # Pillow turns it by itself, some versions on opening it
-                width, height = small.size
-            elif orientation in (5, 6, 7, 8):
-                width, height = height, width
+            mode = image.mode
+            width, height = small.size if image.format == "TIFF" else upright_size(image)
     except UserError as error:
         return Facts(error=str(error))
     except OSError as error:
@@ -97,7 +96,8 @@ def mask_facts(file: Path) -> Facts:
     except UserError as error:
         return Facts(error=str(error))
     marked = int(np.count_nonzero(np.asarray(mask)))
-    return Facts(mask.width, mask.height, marked=marked)
+    _, regions = ndimage.label(np.asarray(mask), structure=np.ones((3, 3)))
+    return Facts(mask.width, mask.height, marked=marked, regions=regions)
 
 
 def collect(
@@ -149,13 +149,13 @@ def collect(
 
 
 def _packed(facts: Facts) -> bytes:
-    numbers = f"{facts.width} {facts.height} {facts.marked} {int(facts.is_binary)} {facts.mode}\n"
+    counts = (facts.width, facts.height, facts.marked, facts.regions, int(facts.is_binary))
+    numbers = f"{' '.join(map(str, counts))} {facts.mode}\n"
     return numbers.encode() + facts.thumbnail
 
 
 def _unpacked(content: bytes, digest: str) -> Facts:
     numbers, _, thumbnail = content.partition(b"\n")
-    width, height, marked, is_binary, mode = numbers.decode().split(" ", maxsplit=4)
-    return Facts(
-        int(width), int(height), mode, digest, thumbnail, int(marked), is_binary=is_binary == "1"
-    )
+    *counts, mode = numbers.decode().split(" ", maxsplit=5)
+    width, height, marked, regions, is_binary = map(int, counts)
+    return Facts(width, height, mode, digest, thumbnail, marked, regions, bool(is_binary))

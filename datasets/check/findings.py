@@ -14,6 +14,7 @@ import numpy as np
 from datasets.check.duplicates import alike, are_copies, nearest_pair
 from datasets.check.facts import Facts
 from datasets.image import SIXTEEN_BITS
+from datasets.mask import is_crosswise
 from datasets.record import Record, Splits
 from datasets.scan import mask_stem, normal_stems
 
@@ -247,10 +248,13 @@ def masks(images: Iterable[ListedImage]) -> Iterator[Finding]:
         if mask is None or mask.error:
             continue
         if not image.facts.error and mask.size != image.facts.size:
+            facts = image.facts
+            is_turned = is_crosswise((mask.width, mask.height), (facts.width, facts.height))
+            fix = "turn the mask: it was drawn without the picture's EXIF orientation"
             yield Finding(
                 "error",
-                f"{record.mask}: the mask is {mask.size}, its picture {record.path} "
-                f"{image.facts.size}; write the mask at the picture's size",
+                f"{record.mask}: the mask is {mask.size}, its picture {record.path} {facts.size}; "
+                f"{fix if is_turned else 'write the mask at the size of the picture'}",
                 leave_out=[record.path],
             )
         if record.label and not mask.marked:
@@ -263,7 +267,7 @@ def masks(images: Iterable[ListedImage]) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"{record.mask}: the mask marks {mask.marked} pixels, but {record.path} is normal; "
-                "mend the label or the mask",
+                "fix the label or the mask",
             )
 
 

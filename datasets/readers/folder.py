@@ -255,7 +255,8 @@ def _nothing_found(
     anomalies = sum(record.label for record in records)
     return (
         f"{root}: {len(records) - anomalies} normal pictures (in folders {', '.join(good)}) and "
-        f"{anomalies} anomalous ones (in folders {', '.join(bad)}): there must be both. Other "
-        "names can be told: good=[NAME] and bad=[NAME]; the folders here are "
+        f"{anomalies} anomalous ones (in folders {', '.join(bad)}): there must be both (pictures "
+        "without labels are for python predict.py MODEL FOLDER). Other names can be "
+        "told: good=[NAME] and bad=[NAME]; the folders here are "
         f"{', '.join(find_folders(root)) or 'none'}" + "".join(unread)
     )

@@ -25,6 +25,7 @@ from jobs.job import Job
 from jobs.training.keeping import Keeper, restore
 from jobs.training.teacher import ask_once, guide_file
 from jobs.training.threshold import check_threshold, find_verdicts
+from jobs.training.tokens import ask_encoders
 from models.base import AnomalyModel
 from models.methods import METHODS
 from models.objectives.base import Learner, LiveTeacher, Targets
@@ -142,6 +143,7 @@ def _train_locked(job: Job) -> None:
         _adapt(learner.model, batches, machine.device)
     else:
         restore(learner, optimizer, state, folder)
+    ask_encoders(job, learner.model)
     if is_main():
         lists = {"train": job.data.train, "val": job.data.val, "test": job.data.splits["test"]}
         folder.describe(job.run, about, to_meta(lists))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageEnhance
+from scipy import ndimage
 
 import check as check_py
 import run as run_py
@@ -423,6 +424,21 @@ def test_a_small_decoding_sees_every_truncation(tmp_path, options):
         for at_least in (None, 4 * SIDE):
             with pytest.raises(UserError, match=r"cut\.jpg: "):
                 read_image(file, at_least=at_least)
+
+
+@pytest.mark.parametrize("size", [(630, 630), (1021, 515), (390, 301), (640, 480)])
+def test_a_small_decoding_shows_what_the_whole_one_does(tmp_path, size):
+    """A quarter of 630 pixels is 157.5: of the 158 that are decoded, half a column is nothing."""
+    noise = np.random.default_rng(0).normal(size=(64, 64))
+    shapes = ndimage.zoom(ndimage.gaussian_filter(noise, 1), 10)[: size[1], : size[0]]
+    picture = Image.fromarray(np.uint8(np.clip(shapes * 300 + 128, 0, 255))).resize(size)
+    picture.save(tmp_path / "a.jpg", quality=95)
+    picture.save(tmp_path / "a.png")
+    units = []
+    for name in ("a.jpg", "a.png"):
+        gray = np.frombuffer(image_facts(tmp_path / name).thumbnail, np.float16).astype(float)
+        units.append((gray - gray.mean()) / gray.std())
+    assert np.sqrt(np.mean((units[0] - units[1]) ** 2)) < LIMIT / 5
 
 
 def test_facts_are_of_the_whole_picture(tmp_path):
