@@ -390,7 +390,7 @@ def test_a_spot_makes_another_picture():
     assert same_picture(packed, dict.fromkeys(packed, "nut")) == []
 
 
-def test_pictures_of_one_colour_are_not_compared():
+def test_pictures_of_one_color_are_not_compared():
     flat = {str(i): np.full(SIDE**2, i, np.float16).tobytes() for i in (0, 255)}
     assert same_picture(flat, dict.fromkeys(flat, "nut")) == []
 
@@ -785,7 +785,7 @@ def test_training_is_stopped_by_what_spoils_it(folder, capsys):
     assert [line.split(":")[0] for line in named] == ["images/copy.jpg (test, normal)"]
 
 
-def test_training_goes_on_with_one_line(folder, capsys):
+def test_training_continues_with_one_line(folder, capsys):
     root = folder.write()
     for overrides in ((), ("dataset.cache=null",)):
         training_check(root, *overrides)
