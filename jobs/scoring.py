@@ -1,4 +1,4 @@
-"""From a network and batches to scores: for choosing a checkpoint and for testing."""
+"""The scores of images, in validation and in the test."""
 
 import pandas as pd
 import torch
@@ -25,8 +25,8 @@ def score_all(
     Args:
         model: The network.
         batches: The images; with masks, if ``pixels`` is given.
-        machine: Where to compute.
-        pixels: Gets the anomaly maps of this process's images; ``None``: no map is made.
+        machine: Device and precision.
+        pixels: Gets the anomaly maps of this process's images; ``None``: no map is computed.
     """
     model.eval()
 

@@ -155,11 +155,11 @@ def _reports(session: Session, extras: Extras) -> Iterable[Report]:
         told = ""
         if stage.needs_training:
             told = ", told the object's name only" if reads_text else ", image only"
-        yield _report(session, network.told(told), folder, extras)
+        yield _report(session, network.titled(told), folder, extras)
         if extras.oracle_text and reads_text and stage.needs_training:
             told = ", oracle text (told the truth: an upper bound, not a detector)"
             policy = network.stage.captions.policy
-            yield _report(session, network.told(told), folder / "oracle_text", extras, policy)
+            yield _report(session, network.titled(told), folder / "oracle_text", extras, policy)
 
 
 def _say_threshold(session: Session, stage: Stage, network: Network, folder: Path) -> None:
