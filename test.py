@@ -3,6 +3,7 @@
     python test.py                                  # options/KDstudent.yaml
     python test.py options/teacher.yaml --oracle-text
     python test.py options/baselines/winclip.yaml --maps
+    python test.py options/demo.yaml --stress       # under small changes of the pictures, too
     python test.py options/demo.yaml --seeds 3      # mean and spread, after run.py --seeds 3
 
 The student sees nothing but the image. A teacher is told the object's name and nothing else;
@@ -28,12 +29,20 @@ def command(arguments: Sequence[str] | None) -> None:
     parser.add_argument(
         "--maps", action="store_true", help="pixel AUROC and AUPRO too, where there are masks"
     )
+    parser.add_argument(
+        "--stress", action="store_true", help="the same under small changes of the pictures, too"
+    )
     args = parser.parse_intermixed_args(arguments)
 
     run = run_from(args)
     from jobs.testing import Extras, evaluate
 
-    extras = Extras(oracle_text=args.oracle_text, untrained=args.untrained, maps=args.maps)
+    extras = Extras(
+        oracle_text=args.oracle_text,
+        untrained=args.untrained,
+        maps=args.maps,
+        stress=args.stress,
+    )
     evaluate(run, extras, args.seeds)
 
 
