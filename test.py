@@ -32,6 +32,9 @@ def command(arguments: Sequence[str] | None) -> None:
     parser.add_argument(
         "--stress", action="store_true", help="the same under small changes of the pictures, too"
     )
+    parser.add_argument(
+        "--tsne", action="store_true", help="a plot of the features in report.html, too"
+    )
     args = parser.parse_intermixed_args(arguments)
 
     run = run_from(args)
@@ -42,6 +45,7 @@ def command(arguments: Sequence[str] | None) -> None:
         untrained=args.untrained,
         maps=args.maps,
         stress=args.stress,
+        tsne=args.tsne,
     )
     evaluate(run, extras, args.seeds)
 

@@ -87,7 +87,8 @@ def read_folder(
     left_out = [path for path in files if path not in places]
     left_out += [p for p, place in places.items() if place.label is None and not place.is_mask]
     say(f"{root}: {_assumed(records, subfolders)}")
-    index.say_unused(root, records)
+    if not objects:  # else they may belong to others
+        index.say_unused(root, records)
     if left_out:
         say(
             f"{root}: left out: {len(left_out)} of {len(files)} files, no pictures or in no folder "
