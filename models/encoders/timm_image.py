@@ -110,7 +110,8 @@ class TimmImageEncoder(ImageEncoder):
     def _freeze(self, train: Train | int) -> None:
         """Freezes what is not trained: blocks are those of timm's layer-wise learning rates."""
         if train in ("all", "none"):
-            return self.freeze_all_but(train, [])
+            self.freeze_all_but(train, [])
+            return
         from timm.models import group_parameters
 
         blocks = group_parameters(
@@ -121,7 +122,7 @@ class TimmImageEncoder(ImageEncoder):
         own = ((m, list(m.parameters(recurse=False))) for m in self.network.modules())
         modules = [m for m, ps in own if ps and all(id(p) in kept for p in ps)]
         loose = [p for p in self.network.parameters() if id(p) in kept]
-        return self.freeze_all_but("last_stage", [*modules, *loose])
+        self.freeze_all_but("last_stage", [*modules, *loose])
 
     def lr_factors(self) -> list[tuple[float, Sequence[nn.Parameter]]]:
         """Blocks nearer to the image learn more slowly; see :meth:`Tower.lr_factors`.

@@ -55,16 +55,6 @@ def test_attention_by_hand():
     assert found.places(PLACES)[0].tolist() == pytest.approx([3 * p for p in parts], abs=1e-3)
 
 
-def test_what_all_places_share_is_no_evidence_once_they_are_centered():
-    torch.manual_seed(0)
-    image = torch.randn(1, 6, 4)
-    for centered in (True, False):
-        found = PatchesClassifier(4, centered=centered).eval()
-        found.norm = torch.nn.Identity()
-        same = torch.allclose(found(image), found(image + torch.randn(4)), atol=1e-5)
-        assert same == centered
-
-
 def test_the_logit_of_the_mean_is_added_and_left_out_in_training():
     found = head("max", mean_dropout=1.0, dropout=0.0)
     found.mean.weight.data = torch.tensor([[3.0, 0, 0, 0]])
