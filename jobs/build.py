@@ -1,4 +1,4 @@
-"""From options to objects: the only module that reads options and builds networks and batches."""
+"""Builds networks, optimizers, schedules and batches from options."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -44,11 +44,11 @@ def build_model(run: Run, name: str) -> AnomalyModel:
 
 
 def load_model(file: Path, local: Stage | None = None) -> tuple[AnomalyModel, Stage, Run]:
-    """A trained network, rebuilt from nothing but its checkpoint.
+    """A trained network, built from its checkpoint alone.
 
     Args:
         file: The checkpoint.
-        local: Overrides what changes no result, such as ``engine.eval_batch_size``.
+        local: Replaces options that change no result, such as ``engine.eval_batch_size``.
 
     Returns:
         The network in eval mode, the stage and the experiment it was trained with.
@@ -109,12 +109,12 @@ def check_training(stage: Stage) -> None:
 
 
 def check_batch(job: Job) -> None:
-    """Raises UserError if a batch of training images is more than memory holds."""
+    """Raises UserError if a batch of training images does not fit into memory."""
     _check_batch(_training_view(job.stage), min(job.stage.engine.batch_size, len(job.data.train)))
 
 
 def _training_view(stage: Stage) -> View:
-    """Crops are cut out of a larger picture, so that the smallest one is still sharp."""
+    """The view of a training image: larger if it is cropped, so that the smallest crop is sharp."""
     scale = stage.augment.crop**-0.5
     height, width = stage.image.height_width
     return View((round(height * scale), round(width * scale)), stage.image.resize)
@@ -125,8 +125,8 @@ def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
 
     Args:
         job: The stage.
-        live_teacher: Options of a teacher that is asked at every step: the batches then hold what
-            it sees and reads, too.
+        live_teacher: Options of a teacher that runs at every step: the batches then have its
+            inputs, too.
     """
     stage, data, seed = job.stage, job.data, job.seed("data")
     view = _training_view(stage)
@@ -184,14 +184,14 @@ def evaluation_batches(
     """Images to score, each once, in order.
 
     Args:
-        store: Where their pixels are.
+        store: Their pixels.
         stage: The stage whose network scores them.
         records: The images.
-        device: Where the batches go.
-        captions: What a network that reads text is told: by default the object's name alone, which
-            does not tell the label. A network that reads no text gets none.
-        with_masks: Whether the batches hold masks.
-        part: Which share of them belongs to this process; by default one among all processes.
+        device: The device to which the batches will be moved.
+        captions: The text for a network that reads text; by default the name of the object, which
+            does not tell the label.
+        with_masks: Whether the batches have masks.
+        part: The share of this process; by default an equal one for each process.
     """
     is_reader = METHODS[stage.model.name].reads_text
     _check_batch(stage.image.view, min(stage.engine.eval_batch_size, len(records)))
@@ -217,10 +217,10 @@ def evaluation_batches(
 
 
 def _check_batch(view: View, count: int) -> None:
-    """Raises UserError if a batch of ``count`` images is more than memory holds."""
+    """Raises UserError if a batch of ``count`` images does not fit into memory."""
     height, width = view.size
     check_memory(
-        count * 3 * height * width * 4,  # a network computes with 32 bits a color
+        count * 3 * height * width * 4,  # float32
         f"{count} images of {height} x {width} pixels",
     )
 

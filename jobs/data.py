@@ -1,4 +1,4 @@
-"""Which images an experiment is about."""
+"""The images of an experiment."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +20,11 @@ class Data:
     """The images that one network learns from.
 
     Attributes:
-        store: Where their pixels are.
-        train: Images to learn from.
-        val: Images to choose a checkpoint on; part of the data set's training images.
+        store: Their pixels.
+        train: Training images.
+        val: Validation images; part of the data set's training images.
         splits: The data set's own splits; ``test`` is for ``test.py``.
-        hash: Names these splits.
+        hash: Hash of these splits.
     """
 
     store: ImageStore
@@ -40,12 +40,12 @@ class Data:
 
 
 def image_store(run: Run, splits: Splits, root: Path | None = None) -> ImageStore:
-    """Where the pixels of ``splits`` are; ``root``: of another data set than ``run.dataset``."""
+    """The pixels of ``splits``; ``root``: the folder, if it is not that of ``run.dataset``."""
     return ImageStore(root or run.dataset.dir, store_of(run), tuple(splits.values()))
 
 
 def store_of(run: Run) -> Store:
-    """Where the experiment keeps what takes long to make."""
+    """The cache of the experiment."""
     return Store(run.dataset.cache, int(run.dataset.cache_gb * 1e9))
 
 
@@ -73,10 +73,10 @@ def read_splits(options: Source, store: Store = NOWHERE) -> Splits:
 
 
 def with_object(run: Run, splits: Splits) -> Run:
-    """The experiment with the name of its object, where that is the name of the folder.
+    """The experiment with the name of its object, if that is the name of the folder.
 
-    The name is stored with the run: a folder that is renamed later is noticed, and does not change
-    captions and drawn splits silently.
+    The name is stored with the run. If the folder is renamed later, this is noticed, and captions
+    and drawn splits do not change silently.
     """
     name = run.dataset.dir.resolve().name
     objects = {record.object for records in splits.values() for record in records}
@@ -101,15 +101,15 @@ def read_tested(options: Source, store: Store) -> Splits:
 
 
 def whole_paths(root: Path, paths: Iterable[str]) -> set[Path]:
-    """The files that ``paths`` in ``root`` name, without links: to compare with other folders."""
+    """Absolute paths without links, so that files of several folders can be compared."""
     return {(root / path).resolve() for path in paths}
 
 
 def read_data(run: Run, name: str, splits: Splits) -> Data:
-    """What stage ``name`` learns from, with validation images taken out of it.
+    """The training and validation images of stage ``name``.
 
-    A baseline learns from the test images of ``dataset.auxiliary``, which have masks, and from
-    nothing else; they are not the test images of the run.
+    A baseline learns only from the test images of ``dataset.auxiliary``, which have masks. They are
+    not the test images of the run.
 
     Args:
         run: The experiment.

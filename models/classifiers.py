@@ -113,7 +113,7 @@ class PatchesClassifier(Classifier):
         if pool == "attention":
             hidden = nn.Linear(feature_dim, 128)
             self.attention = nn.Sequential(hidden, nn.Tanh(), nn.Linear(128, 1, bias=False))
-        self.mean_dropout = mean_dropout
+        self.mean_dropout = mean_dropout or 0.0
         self.mean = None if mean_dropout is None else nn.Linear(feature_dim, 1)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -97,5 +97,5 @@ def pixel_maps(
         )
     )
     points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).to(maps.dtype)
-    points = points.expand(len(maps), -1, -1, -1)
+    points = points.expand(maps.shape[0], -1, -1, -1)  # len() would be a constant in a graph
     return F.grid_sample(maps, points, mode=mode, padding_mode="border", align_corners=False)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from utils.batch import Batch
 from utils.device import moved
+from utils.errors import NothingToShowError
 
 Train = Literal["all", "last_stage", "none"]
 
@@ -124,6 +125,17 @@ class ImageEncoder(Tower):
         Returns:
             Shape ``(B, N, D)``; N is 1 if the encoder was built with ``pooled``.
         """
+
+    def places(self, image: Tensor) -> Tensor:
+        """The feature map ``(B, D, h, w)`` whose average over all places is the pooled vector.
+
+        Raises:
+            NothingToShowError: If the pooled vector is something else.
+        """
+        raise NothingToShowError(
+            f"{type(self).__name__} does not average a feature map, so it has no class activation "
+            "map; visualize.py draws one by gradients"
+        )
 
     @abstractmethod
     def cam_layer(self) -> nn.Module:

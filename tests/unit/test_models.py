@@ -275,7 +275,7 @@ def test_a_network_is_saved_and_loaded(name):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_only_networks_that_read_text_are_moved_by_it(name):
+def test_only_networks_that_read_text_depend_on_it(name):
     model, batch = build(name).eval(), a_batch(name)
     silent = Batch(batch.image, batch.label, batch.object, batch.path)
     with torch.no_grad():
@@ -289,14 +289,14 @@ def test_only_networks_that_read_text_are_moved_by_it(name):
 
 
 @pytest.mark.parametrize("name", [n for n in BUILDERS if n != "textonly"])
-def test_every_network_but_textonly_is_moved_by_the_image(name):
+def test_every_network_but_textonly_depends_on_the_image(name):
     model, batch = build(name).eval(), a_batch(name)
     other = Batch(255 - batch.image, batch.label, batch.object, batch.path, batch.caption)
     with torch.no_grad():
         assert not torch.allclose(model.score(other), model.score(batch), atol=1e-6)
 
 
-def test_textonly_is_not_moved_by_the_image():
+def test_textonly_does_not_depend_on_the_image():
     model, batch = build("textonly").eval(), random_batch(4, *SIZE)
     other = Batch(255 - batch.image, batch.label, batch.object, batch.path, batch.caption)
     with torch.no_grad():

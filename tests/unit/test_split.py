@@ -141,7 +141,7 @@ def test_anomalies_that_are_like_normal_images_stay_on_their_side(tmp_path):
     }
     write(tmp_path, splits["train"] + splits["test"])
     for i in range(6):  # 0, 1, 2 train, 10, 11, 12 are tested
-        half(picture(f"{i % 3 + i // 3 * 10}.png")).save(tmp_path / f"{20 + i}.png")
+        brighter(picture(f"{i % 3 + i // 3 * 10}.png")).save(tmp_path / f"{20 + i}.png")
     for seed in range(3):
         moved = move_anomalies(splits, tmp_path, NOWHERE, test_fraction=0.5, split_seed=seed)
         train, test = ({r.path for r in moved[split]} for split in ("train", "test"))
