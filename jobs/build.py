@@ -10,7 +10,7 @@ from datasets.augment import Augmentation
 from datasets.captions import Captions
 from datasets.image import View
 from datasets.image_text import Batches, Guide, ImageText
-from datasets.mask import Masks
+from datasets.mask import Masks, check_directions
 from datasets.pixels import ImageStore, Pixels, ResidentPixels
 from datasets.record import Record
 from jobs.data import Data, store_of
@@ -137,7 +137,7 @@ def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
         augmentation=Augmentation(stage.augment, stage.image.height_width, seed),
         captions=job.captions if METHODS[stage.model.name].reads_text else None,
         guide=Guide(pixels(live_teacher.image.view), job.captions) if live_teacher else None,
-        masks=_masks(data, view) if needs_masks(stage) else None,
+        masks=_masks(data, view, stage) if needs_masks(stage) else None,
     )
     return Batches(
         images,
@@ -155,7 +155,7 @@ def needs_masks(stage: Stage) -> bool:
     return stage.objective is not None and OBJECTIVES[stage.objective.name].needs_masks
 
 
-def _masks(data: Data, view: View) -> Masks:
+def _masks(data: Data, view: View, stage: Stage) -> Masks:
     missing = [record.path for record in data.train if record.label and not record.mask]
     if missing:
         raise UserError(
@@ -163,7 +163,8 @@ def _masks(data: Data, view: View) -> Masks:
             f"{missing[0]}; this network learns from masks: leave these images out, or use another "
             "data set"
         )
-    return Masks(data.root, data.train, view)
+    check_directions(data.root, data.train)
+    return Masks(data.root, data.train, view, stage.image.mask_resize)
 
 
 def evaluation_batches(
@@ -191,11 +192,15 @@ def evaluation_batches(
     is_reader = METHODS[stage.model.name].reads_text
     _check_batch(stage.image.view, min(stage.engine.eval_batch_size, len(records)))
     resident = device if stage.engine.pixels_on_device else None
+    masks = None
+    if with_masks:
+        check_directions(store.root, records)
+        masks = Masks(store.root, records, stage.image.view, stage.image.mask_resize)
     images = ImageText(
         store.pixels(records, stage.image.view, resident=resident),
         records,
         captions=(captions or Captions("object", 0.0, 0)) if is_reader else None,
-        masks=Masks(store.root, records, stage.image.view) if with_masks else None,
+        masks=masks,
     )
     return Batches(
         images,

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets.copies import group_copies
+from datasets.fix_list import leave_out
 from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
 from datasets.record import Record, Splits, data_hash, hold_out
 from datasets.split import carve_validation
 from options.schema import Dataset, Run, Source
 from utils.errors import UserError
-from utils.store import Store
+from utils.store import NOWHERE, Store
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,20 @@ def store_of(run: Run) -> Store:
     return Store(run.dataset.cache, int(run.dataset.cache_gb * 1e9))
 
 
-def read_splits(options: Source) -> Splits:
+def read_splits(options: Source, store: Store = NOWHERE) -> Splits:
     """A data set's own splits, without the objects that are held out of the training.
+
+    Args:
+        options: Names the data set.
+        store: Where it is remembered what its files hold.
 
     Raises:
         UserError: As the reader and :func:`datasets.record.hold_out`, or if an object is called
             ``mean`` like the last row of each table.
     """
-    splits: Splits = options.reader.build(DATASETS, options.dir)
+    splits: Splits = options.reader.build(DATASETS, options.dir, store)
+    if options.leave_out is not None:
+        splits = leave_out(splits, options.leave_out)
     if any(record.object == "mean" for records in splits.values() for record in records):
         raise UserError(
             f"{options.dir}: an object is called 'mean', as the last row of every table; rename it"
@@ -78,17 +85,17 @@ def with_object(run: Run, splits: Splits) -> Run:
     return run
 
 
-def read_tested(options: Source) -> Splits:
+def read_tested(options: Source, store: Store) -> Splits:
     """As :func:`read_splits`, for a command that tests something.
 
     Raises:
         UserError: If there are no test images, too.
     """
-    splits = read_splits(options)
+    splits = read_splits(options, store)
     if not splits["test"]:
         raise UserError(
             f"{options.dir}: no test images; see dataset.split, dataset.objects and "
-            "dataset.hold_out"
+            "dataset.hold_out; pictures without labels are for python predict.py MODEL FOLDER"
         )
     return splits
 
@@ -116,7 +123,7 @@ def read_data(run: Run, name: str, splits: Splits) -> Data:
     if name == "baseline" and run.dataset.auxiliary is not None:
         tested = whole_paths(options.dir, (record.path for record in splits["test"]))
         options = run.dataset.auxiliary
-        splits = {"train": read_splits(options)["test"], "test": []}
+        splits = {"train": read_splits(options, store_of(run))["test"], "test": []}
         if tested & whole_paths(options.dir, (record.path for record in splits["train"])):
             raise UserError(
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "

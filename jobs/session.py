@@ -23,7 +23,7 @@ from utils.device import Machine
 from utils.errors import UserError
 from utils.pixel_evaluation import PixelFigures
 from utils.provenance import environment
-from utils.ranks import WHOLE, Share
+from utils.ranks import WHOLE, Share, main_first
 from utils.seeding import derive, generator
 from utils.verdicts import Verdicts
 
@@ -72,7 +72,8 @@ class Session:
         Raises:
             UserError: As the reader, or if there are no test images.
         """
-        splits = read_tested(run.dataset)
+        with main_first():  # the others find in the cache what the files hold
+            splits = read_tested(run.dataset, store_of(run))
         return cls(with_object(run, splits), splits, machine, program)
 
     def of_objects(self) -> list["Session"]:

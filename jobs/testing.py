@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 
 from datasets.captions import Policy
+from datasets.check.facts import collect, mask_facts
+from jobs.data import store_of
 from jobs.experiments import of_seeds
 from jobs.session import Network, Session
 from options.dump import plain
@@ -168,6 +170,7 @@ def _report(
     scores = session.scores(network, policy=policy, pixels=pixels)
     if pixels is not None:
         pixels = PixelFigures.merged(gathered(pixels))
+        _count_regions(session, pixels)
     title = network.title
     if session.run.dataset.hold_out:
         title += ", tested on objects that it was not trained on"
@@ -176,6 +179,20 @@ def _report(
     if verdicts is None or policy != "object":  # found without the true captions
         return report
     return replace(report, threshold=str(verdicts), verdicts=verdicts.decide(scores))
+
+
+def _count_regions(session: Session, pixels: PixelFigures) -> None:
+    """Adds how many regions the masks of the test images have as they were drawn."""
+    of_mask = {record.mask: record.object for record in session.splits["test"] if record.mask}
+    facts = collect(
+        session.run.dataset.dir,
+        list(of_mask),
+        mask_facts,
+        store=store_of(session.run),
+        title="counting regions",
+    )
+    for mask, name in of_mask.items():
+        pixels.objects[name].drawn += facts[mask].regions
 
 
 def _has_maps(session: Session, network: Network) -> bool:

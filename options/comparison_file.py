@@ -28,6 +28,7 @@ class ImageList(Source):
     Attributes:
         reader: The reader of its layout; the reader's own options stand beside it.
         dir: Folder of the data.
+        leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
         cache: Folder for decoded images; ``null``: they are decoded each time.
     """
 

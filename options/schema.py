@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from datasets.augment import Augment
 from datasets.captions import Policy
-from datasets.image import Resize, View
+from datasets.image import MaskResize, Resize, View
 from datasets.image_text import SAMPLERS
 from datasets.readers import DATASETS
 from models.methods import METHODS
@@ -46,10 +46,12 @@ class Source:
     Attributes:
         reader: The reader of its layout; the reader's own options stand beside it.
         dir: Folder of the data.
+        leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
     """
 
     reader: Annotated[Component, DATASETS] = field(metadata=INLINE)
     dir: Path = field(compare=False)
+    leave_out: Path | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -80,6 +82,7 @@ class Dataset(Source):
     Attributes:
         reader: The reader of the data set's layout; the reader's own options stand beside it.
         dir: Folder of the data.
+        leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
         per_object: Whether each object has its own networks, in ``<exp.dir>/<object>``.
         hold_out: Objects that are not trained on; only these are tested then.
         val_fraction: Share of the training images that choose the checkpoint and are not trained
@@ -117,10 +120,13 @@ class Image:
         resize: ``full``: the whole picture, stretched; ``pad``: the whole picture in its own
             proportions, with black borders; ``center_crop``: without the ends of the longer side,
             as in the released code; ``tiles``: overlapping squares side by side, for ``winclip``.
+        mask_resize: ``area``: a pixel of a mask is anomalous if half of it is, and thin regions are
+            kept; ``bilinear``: as VAND, AnomalyCLIP and Accurate-WinCLIP do: thin regions vanish.
     """
 
     size: Side | tuple[Side, Side] = 224
     resize: Resize = "full"
+    mask_resize: MaskResize = "area"
 
     @property
     def height_width(self) -> tuple[int, int]:

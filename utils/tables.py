@@ -79,7 +79,8 @@ def _masks(objects: pd.DataFrame) -> str:
     left_out = f"; {without} anomalous images without a mask are left out" if without else ""
     return (
         f"Pixel figures at the size of the maps, AUPRO up to {FPR_LIMIT:.0%} false positives; "
-        f"images with a mask: {counts}{left_out}. "
+        f"images with a mask: {counts}{left_out}. {objects['regions_drawn'].sum()} regions as they "
+        f"were drawn, {objects['regions'].sum()} at this size. "
     )
 
 

@@ -9,10 +9,15 @@ from typing import Literal
 
 from datasets.readers.mvtec import read_levels
 from datasets.record import Splits, checked
+from utils.store import NOWHERE, Store
 
 
 def read_bmad(
-    root: Path, *, split: Literal["1cls", "2cls"] = "2cls", objects: tuple[str, ...] = ()
+    root: Path,
+    _: Store = NOWHERE,
+    *,
+    split: Literal["1cls", "2cls"] = "2cls",
+    objects: tuple[str, ...] = (),
 ) -> Splits:
     """Folders ``<benchmark>/{train/good, valid/{good,Ungood}, test/{good,Ungood}}``.
 

@@ -8,6 +8,7 @@ from datasets.scan import BAD, GOOD
 from datasets.split import draw_split
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
+from utils.store import NOWHERE, Store
 
 _COLUMNS = ("image_path", "label")
 _OPTIONAL = ("object", "split", "mask_path", "text")
@@ -21,6 +22,7 @@ _SPLITS = {"train": "train", "val": "train", "valid": "train", "test": "test"}
 @check_ranges
 def read_csv(
     root: Path,
+    store: Store = NOWHERE,
     *,
     objects: tuple[str, ...] = (),
     file: Path = Path("labels.csv"),
@@ -37,6 +39,7 @@ def read_csv(
 
     Args:
         root: Folder to which the paths are relative; absolute ones have to lie in it.
+        store: Where it is remembered what the pictures hold.
         objects: Which objects; empty: all.
         file: The table, in that folder or elsewhere.
         group: Column whose images belong together (patient, board, tile), so that a split that is
@@ -69,7 +72,7 @@ def read_csv(
     if not undecided:
         return checked(root, splits, objects, where=str(table), hint=hint)
     checked(root, {"train": undecided}, (), where=str(table), hint=hint)
-    splits = draw_split(root, undecided, test_fraction=test_fraction, split_seed=split_seed)
+    splits = draw_split(root, undecided, store, test_fraction=test_fraction, split_seed=split_seed)
     return choose_objects(splits, objects, str(table))
 
 

@@ -13,6 +13,7 @@ from datasets.split import draw_split
 from utils.console import say
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
+from utils.store import NOWHERE, Store
 
 _LEVELS = {
     "train": "train",
@@ -28,6 +29,7 @@ _UNNAMED = ("images", "image", "imgs", "img")
 @check_ranges
 def read_folder(
     root: Path,
+    store: Store = NOWHERE,
     *,
     objects: tuple[str, ...] = (),
     good: tuple[str, ...] = GOOD,
@@ -48,6 +50,7 @@ def read_folder(
 
     Args:
         root: The folder.
+        store: Where it is remembered what the pictures hold.
         objects: Which objects; empty: all.
         good: Names of the folders of normal pictures.
         bad: Names of the folders of anomalous pictures.
@@ -90,7 +93,7 @@ def read_folder(
             f"{root}: left out: {len(left_out)} of {len(files)} files, no pictures or in no folder "
             f"of a known name; the first is {sorted(left_out)[0]}"
         )
-    return _split(root, placed, objects, test_fraction=test_fraction, split_seed=split_seed)
+    return _split(root, placed, objects, store, test_fraction=test_fraction, split_seed=split_seed)
 
 
 def _is_inside(path: str, names: Sequence[str]) -> bool:
@@ -127,6 +130,7 @@ def _split(
     root: Path,
     placed: Sequence[tuple[str, Record]],
     objects: Sequence[str],
+    store: Store,
     *,
     test_fraction: float,
     split_seed: int,
@@ -137,6 +141,7 @@ def _split(
         root: The folder.
         placed: Each picture with the folder ``train``, ``val`` or ``test`` it lies in; empty: none.
         objects: As in :func:`read_folder`.
+        store: Likewise.
         test_fraction: Likewise.
         split_seed: Likewise.
     """
@@ -144,7 +149,9 @@ def _split(
     if "test" not in {level for level, _ in placed}:
         records = [record for _, record in placed]
         checked(root, {"train": records}, (), where=where, hint=hint)
-        splits = draw_split(root, records, test_fraction=test_fraction, split_seed=split_seed)
+        splits = draw_split(
+            root, records, store, test_fraction=test_fraction, split_seed=split_seed
+        )
         return choose_objects(splits, objects, where)
     splits = {"train": [], "test": []}
     for level, record in placed:
@@ -249,5 +256,6 @@ def _nothing_found(
         f"{root}: {len(records) - anomalies} normal pictures (in folders {', '.join(good)}) and "
         f"{anomalies} anomalous ones (in folders {', '.join(bad)}): there must be both. Other "
         "names can be told: good=[NAME] and bad=[NAME]; the folders here are "
-        f"{', '.join(find_folders(root)) or 'none'}" + "".join(unread)
+        f"{', '.join(find_folders(root)) or 'none'}; pictures without labels are for "
+        "python predict.py MODEL FOLDER" + "".join(unread)
     )

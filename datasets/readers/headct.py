@@ -12,11 +12,13 @@ from datasets.record import NORMAL, Record, Splits, checked, choose_objects
 from datasets.split import draw_split
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
+from utils.store import NOWHERE, Store
 
 
 @check_ranges
 def read_headct(
     root: Path,
+    store: Store = NOWHERE,
     *,
     objects: tuple[str, ...] = (),
     test_fraction: Fraction = 0.3,
@@ -26,6 +28,7 @@ def read_headct(
 
     Args:
         root: The folder of the data set.
+        store: Where it is remembered what the pictures hold.
         objects: ``[brain]`` or empty.
         test_fraction: Share of the pictures put aside for the test.
         split_seed: Decides which they are.
@@ -45,5 +48,5 @@ def read_headct(
         path, defect = f"{folder}/{int(row['id']):03d}.png", "hemorrhage" if label else NORMAL
         records.append(Record(path=path, object="brain", label=label, defect=defect))
     checked(root, {"": records}, (), where=str(table), hint="unpack the data set again")
-    splits = draw_split(root, records, test_fraction=test_fraction, split_seed=split_seed)
+    splits = draw_split(root, records, store, test_fraction=test_fraction, split_seed=split_seed)
     return choose_objects(splits, objects, str(table))

@@ -7,12 +7,18 @@ from typing import Any
 from datasets.record import ANOMALY, NORMAL, Record, Splits, check_path, checked
 from datasets.scan import BAD, GOOD
 from utils.errors import UserError
+from utils.store import NOWHERE, Store
 
 _KEYS = ("img_path", "cls_name", "anomaly")
 
 
 def read_meta(
-    root: Path, *, split: str = "", objects: tuple[str, ...] = (), file: Path | None = None
+    root: Path,
+    _: Store = NOWHERE,
+    *,
+    split: str = "",
+    objects: tuple[str, ...] = (),
+    file: Path | None = None,
 ) -> Splits:
     """The images listed in ``meta_<split>.json``, or in ``meta.json`` where ``split`` is empty.
 

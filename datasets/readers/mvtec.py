@@ -14,11 +14,13 @@ from datasets.scan import BAD, MaskIndex, find_folders, find_pictures
 from datasets.split import move_anomalies
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
+from utils.store import NOWHERE, Store
 
 
 @check_ranges
 def read_mvtec(
     root: Path,
+    store: Store = NOWHERE,
     *,
     split: Literal["1cls", "2cls"] = "1cls",
     objects: tuple[str, ...] = (),
@@ -30,6 +32,7 @@ def read_mvtec(
 
     Args:
         root: The folder of the objects, or that of one object.
+        store: Where it is remembered what the pictures hold.
         split: ``1cls``: the official one, which trains on normal images only; ``2cls``: the same,
             but anomalous test images of every defect are given to the training.
         objects: Which objects; empty: all.
@@ -49,7 +52,7 @@ def read_mvtec(
     splits = checked(root, splits, objects, where=str(root), hint="unpack the archive again")
     if split == "1cls":
         return splits
-    return move_anomalies(splits, root, test_fraction=test_fraction, split_seed=split_seed)
+    return move_anomalies(splits, root, store, test_fraction=test_fraction, split_seed=split_seed)
 
 
 def read_levels(

@@ -13,6 +13,7 @@ from datasets.readers.table import read_rows
 from datasets.record import Record, Splits, check_path, checked
 from utils.errors import UserError
 from utils.registry import did_you_mean
+from utils.store import NOWHERE, Store
 
 URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"
 SHA256 = "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362"
@@ -35,7 +36,9 @@ OBJECTS = (
 _LABELS = {"normal": 0, "anomaly": 1}
 
 
-def read_visa(root: Path, *, split: str, objects: tuple[str, ...] = ()) -> Splits:
+def read_visa(
+    root: Path, _: Store = NOWHERE, *, split: str, objects: tuple[str, ...] = ()
+) -> Splits:
     """The images of one official split.
 
     Args:

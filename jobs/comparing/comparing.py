@@ -27,6 +27,7 @@ from utils.evaluation import per_object
 from utils.provenance import code_hash, commit, environment
 from utils.ranks import joined, share
 from utils.registry import did_you_mean
+from utils.store import Store
 
 _PUBLISHED = (
     "As published, on other images: the prevalence, which is the AUPR of chance, differs from the "
@@ -55,7 +56,8 @@ def compare(comparison: Comparison) -> None:
         hint = did_you_mean(comparison.against, comparison.chosen)
         raise UserError(f"against: there is no column {comparison.against!r}; {hint}")
     published = read_published(comparison.published) if comparison.published else []
-    splits = read_tested(Dataset(**vars(comparison.dataset)))
+    dataset = Dataset(**vars(comparison.dataset))
+    splits = read_tested(dataset, Store(dataset.cache))
     machine = Machine.choose(comparison.misc.device, comparison.misc.precision)
     bugs: list[Exception] = []
     methods = [_method(comparison, name, splits, machine, bugs) for name in comparison.chosen]

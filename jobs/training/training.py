@@ -18,8 +18,8 @@ from jobs.build import (
     load_model,
     training_batches,
 )
-from jobs.checking import check_data
-from jobs.data import read_data, read_splits, with_object
+from jobs.checking import check_data, check_scorable
+from jobs.data import read_data, read_splits, store_of, with_object
 from jobs.experiments import keep_list, of_objects, of_seeds
 from jobs.job import Job
 from jobs.training.keeping import Keeper, restore
@@ -69,18 +69,21 @@ def train(run: Run) -> None:
         return
     for stage in stages.values():
         check_training(stage)
-    # All data are read before the first training, so that mistakes in them are found early.
-    splits = read_splits(run.dataset)
-    jobs = [
-        Job(part, name, images, read_data(part, name, images), machine)
-        for part, images in of_objects(with_object(run, splits), splits)
-        for name in stages
-    ]
-    for job in jobs:
-        _check_validation(job)
-        check_threshold(job)
-        check_batch(job)
     with joined(machine.device):
+        # All data are read before the first training, so that mistakes in them are found early. The
+        # main process reads the files; the others use its cache.
+        with main_first():
+            splits = read_splits(run.dataset, store_of(run))
+            check_scorable(run, splits)
+            jobs = [
+                Job(part, name, images, read_data(part, name, images), machine)
+                for part, images in of_objects(with_object(run, splits), splits)
+                for name in stages
+            ]
+        for job in jobs:
+            _check_validation(job)
+            check_threshold(job)
+            check_batch(job)
         check_data(run, [job.data for job in jobs])
         for job in jobs:
             if run.dataset.per_object:

@@ -5,9 +5,11 @@ import os
 import shutil
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import compare as compare_py
 import run as run_py
@@ -295,6 +297,7 @@ def test_maps_are_made_when_asked_for_and_only_then(folder, bright, capsys):
     text = (folder / "run/baseline/table.md").read_text()
     assert "pixel AUROC |   AUPRO |" in text
     assert "images with a mask: candle 2, pipe_fryum 2." in text
+    assert " 4 regions as they were drawn, 4 at this size." in text
     table = pd.read_csv(folder / "run/baseline/table.csv", index_col=0)
     assert table.loc["mean", ["pixel_auroc", "aupro"]].min() > 90  # the squares are bright
     rows = json.loads((folder / "run/baseline/table.json").read_text())["objects"]
@@ -306,6 +309,22 @@ def test_maps_of_a_network_that_has_none(folder, capsys):
     out = capsys.readouterr().out
     assert "student, image only: has no anomaly map; --maps adds nothing" in out
     assert "AUPRO" not in out
+
+
+def test_regions_that_merge_are_counted_before_and_after(folder, bright, smoke):
+    """Two squares, a pixel apart in the file, are one at the size of the network."""
+    shutil.copytree(smoke / "visa", folder / "visa")
+    mask = next((folder / "visa/candle/Data/Masks/Anomaly").iterdir())
+    with Image.open(mask) as image:
+        squares = np.zeros(image.size[::-1], np.uint8)
+    squares[4:8, 4:8] = squares[4:8, 9:13] = 1
+    for file in mask.parent.iterdir():
+        Image.fromarray(squares).save(file)
+    options = [str(bright), f"dataset.dir={folder}/visa", "image.size=8"]
+    assert test_py.main([*options, "--maps"]) == 0
+    table = pd.read_csv(folder / "run/baseline/table.csv", index_col=0)
+    assert table.loc["candle", ["regions_drawn", "regions"]].tolist() == [4, 2]
+    assert table.loc["mean", ["regions_drawn", "regions"]].tolist() == [6, 4]
 
 
 def test_maps_without_masks(folder, bright, smoke, capsys):
