@@ -149,7 +149,7 @@ def _reports(session: Session, extras: Extras) -> Iterable[Report]:
             told = ", told the object's name only" if reads_text else ", image only"
         yield _report(session, network.titled(told), folder, extras)
         if extras.oracle_text and reads_text and stage.needs_training:
-            told = ", oracle text (told the truth: an upper bound, not a detector)"
+            told = ", oracle text (captions tell the label: an upper bound, not a detector)"
             policy = network.stage.captions.policy
             yield _report(session, network.titled(told), folder / "oracle_text", extras, policy)
 
