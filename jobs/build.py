@@ -1,5 +1,6 @@
 """Builds networks, optimizers, schedules and batches from options."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -76,8 +77,11 @@ def build_learner(job: Job, targets: Targets | None) -> Learner:
 
 def build_optimizer(stage: Stage, learner: Learner) -> torch.optim.Optimizer:
     """The optimizer of a stage: encoders in one group, everything else in another."""
-    encoders = [p for encoder in learner.model.encoders() for p in encoder.parameters()]
-    inside = {id(p) for p in encoders}
+    encoders: dict[float, list[nn.Parameter]] = defaultdict(list)
+    for encoder in learner.model.encoders():
+        for factor, parameters in encoder.lr_factors():
+            encoders[factor] += parameters
+    inside = {id(p) for encoder in learner.model.encoders() for p in encoder.parameters()}
     others = [p for p in learner.parameters() if id(p) not in inside]
     assert stage.optimizer is not None  # checked by the schema
     optimizer: torch.optim.Optimizer = stage.optimizer.build(
@@ -100,7 +104,7 @@ def check_training(stage: Stage) -> None:
         UserError: If an option of optimizer or schedule is wrong.
     """
     assert stage.optimizer is not None  # checked by the schema
-    stage.optimizer.build(OPTIMIZERS, Parameters([nn.Parameter(torch.zeros(1))], []))
+    stage.optimizer.build(OPTIMIZERS, Parameters({1.0: [nn.Parameter(torch.zeros(1))]}, []))
     build_schedule(stage)
 
 

@@ -9,7 +9,7 @@ from datasets.fix_list import leave_out
 from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
 from datasets.record import Record, Splits, data_hash, hold_out
-from datasets.split import carve_validation
+from datasets.split import carve_validation, fewer_anomalies
 from options.schema import Dataset, Run, Source
 from utils.errors import UserError
 from utils.store import NOWHERE, Store
@@ -120,16 +120,17 @@ def read_data(run: Run, name: str, splits: Splits) -> Data:
         UserError: As the reader and :func:`datasets.split.carve_validation`.
     """
     options: Source = run.dataset
+    learned = fewer_anomalies(splits["train"], run.dataset.max_anomalies, run.misc.seed)
     if name == "baseline" and run.dataset.auxiliary is not None:
         tested = whole_paths(options.dir, (record.path for record in splits["test"]))
         options = run.dataset.auxiliary
-        splits = {"train": read_splits(options, store_of(run))["test"], "test": []}
+        learned = read_splits(options, store_of(run))["test"]
+        splits = {"train": learned, "test": []}
         if tested & whole_paths(options.dir, (record.path for record in splits["train"])):
             raise UserError(
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
                 "other objects of it"
             )
-    grouped = group_copies(options.dir, splits["train"], store_of(run))
+    grouped = group_copies(options.dir, learned, store_of(run))
     train, val = carve_validation(grouped, run.dataset.val_fraction, run.misc.seed)
-    store = image_store(run, {**splits, "train": grouped}, options.dir)
-    return Data(store, train, val, splits, data_hash(splits))
+    return Data(image_store(run, splits, options.dir), train, val, splits, data_hash(splits))

@@ -17,6 +17,7 @@ KINDS = {  # by suffix
     "prompts": "embeddings of sentences",
     "sqlite": "checksums of images and results of checks",
     "targets": "outputs of a teacher",
+    "tokens": "features of a frozen encoder",
 }
 # Also descriptions, unfinished files, locks, and journals that a killed SQLite leaves.
 _NAME = re.compile(

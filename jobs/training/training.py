@@ -25,6 +25,7 @@ from jobs.job import Job
 from jobs.training.keeping import Keeper, restore
 from jobs.training.teacher import compute_once, guide_file
 from jobs.training.threshold import check_threshold, find_verdicts
+from jobs.training.tokens import ask_encoders
 from models.base import AnomalyModel
 from models.methods import METHODS
 from models.objectives.base import Learner, LiveTeacher, Targets
@@ -70,8 +71,8 @@ def train(run: Run) -> None:
     for stage in stages.values():
         check_training(stage)
     with joined(machine.device):
-        # All data are read before the first training, so that mistakes in them are found early. The
-        # main process reads the files; the others use its cache.
+        # All data are read before the first training, so that mistakes in them are found early.
+        # The main process reads the files; the others find the results in the cache.
         with main_first():
             splits = read_splits(run.dataset, store_of(run))
             check_scorable(run, splits)
@@ -142,6 +143,7 @@ def _train_locked(job: Job) -> None:
         _adapt(learner.model, batches, machine.device)
     else:
         restore(learner, optimizer, state, folder)
+    ask_encoders(job, learner.model)
     if is_main():
         lists = {"train": job.data.train, "val": job.data.val, "test": job.data.splits["test"]}
         folder.describe(job.run, about, to_meta(lists))

@@ -431,7 +431,7 @@ def test_the_ranking_of_a_two_class_softmax_does_not_depend_on_the_temperature()
 @pytest.mark.parametrize(
     ("name", "options", "mode"),
     [
-        ("clip", {}, "bicubic"),
+        ("clip", {}, "bilinear"),
         ("winclip", {}, "bicubic"),
         ("vand", {"levels": (4,)}, "bicubic"),
         ("anomalyclip", {"levels": (4,), "depth": 2, "dual_blocks": 2}, "bilinear"),

@@ -40,6 +40,8 @@ TOWERS = {  # how much denser the heat must be around a patch than elsewhere; se
     ("torchvision", "mobilenet_v2"): 1.05,
     ("clip", "tiny-RN"): 3.0,
     ("clip", "tiny-ViT"): 5.0,
+    ("timm", "test_vit"): 1.4,
+    ("timm", "test_efficientnet"): 1.4,
 }
 
 

@@ -25,6 +25,7 @@ from datasets.check.inspection import inspect
 from datasets.check.sheets import contact_sheet
 from datasets.fix_list import leave_out, write_fix_list
 from datasets.image import read_image
+from datasets.readers import DATASETS
 from datasets.readers.meta import read_meta
 from datasets.record import Record
 from jobs.checking import check_data, default_folder
@@ -284,6 +285,20 @@ def test_masks_of_objects_that_were_not_asked_for(folder):
     (folder.root / "meta.json").write_text(content)
     (found,) = lines(folder.root, is_whole=False)
     assert found.startswith("warning: nut: stray.png is no listed image's mask")
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "folder"])
+def test_nothing_is_said_of_masks_of_objects_that_were_not_asked_for(tmp_path, capsys, layout):
+    root = tmp_path / "data"
+    for name in ("nut", "screw"):
+        for folder in ("train/good", "test/good", "test/bad", "ground_truth/bad"):
+            (root / name / folder).mkdir(parents=True)
+            scene(len(name + folder)).save(root / name / folder / "1.png")
+    scene(0).save(root / "screw/ground_truth/bad/stray.png")
+    DATASETS[layout](root, objects=("screw",) if layout == "mvtec" else ())
+    assert "stray.png" in capsys.readouterr().out
+    DATASETS[layout](root, objects=("nut",))
+    assert "stray.png" not in capsys.readouterr().out
 
 
 def test_masks_that_mark_nothing_are_not_missed(folder):

@@ -48,6 +48,15 @@ BUILDERS = {
     "student_mobilenet": lambda: METHODS["student"](
         SIZE, True, **student_options(arch="mobilenet_v2")
     ),
+    "student_timm_convnet": lambda: METHODS["student"](
+        SIZE, True, **student_options("timm", "test_efficientnet")
+    ),
+    "student_timm_vit": lambda: METHODS["student"](
+        SIZE, True, **student_options("timm", "test_vit")
+    ),
+    "student_patches": lambda: METHODS["student"](
+        SIZE, True, **{**student_options("clip", "tiny-ViT"), "classif": Component("patches", {})}
+    ),
     "student_clip": lambda: METHODS["student"](SIZE, True, **student_options("clip", "tiny-RN")),
     "student_vit": lambda: METHODS["student"](SIZE, True, **student_options("clip", "tiny-ViT")),
     "textonly": lambda: METHODS["textonly"](
@@ -298,7 +307,7 @@ def test_textonly_does_not_depend_on_the_image():
 @pytest.mark.parametrize("size", [1, 3])
 def test_classifiers(name, size):
     head = CLASSIFIERS[name](8)
-    logits = head(torch.randn(size, 8))
+    logits = head(torch.randn(size, 5, 8) if head.of_places else torch.randn(size, 8))
     assert logits.shape == (size, 2)
     logits.square().sum().backward()
     assert [n for n, p in head.named_parameters() if not learned(p)] == []
@@ -309,6 +318,8 @@ ENCODERS = [
     ("clip", {"arch": "tiny-ViT", "pre_trained": "random"}, "visual.transformer.resblocks.3"),
     ("torchvision", {"arch": "resnet18", "pre_trained": "false"}, "trunk.7"),
     ("torchvision", {"arch": "mobilenet_v2", "pre_trained": "false"}, "trunk.18"),
+    ("timm", {"arch": "test_vit", "pre_trained": "false"}, "network.blocks.5"),
+    ("timm", {"arch": "test_efficientnet", "pre_trained": "false"}, "network.blocks.4"),
 ]
 
 
