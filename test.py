@@ -1,4 +1,4 @@
-"""Scores the test images with what run.py trained, and prints AUROC and AUPR of each object.
+"""Scores the test images with the trained networks, and prints AUROC and AUPR of each object.
 
     python test.py                                  # options/KDstudent.yaml
     python test.py options/teacher.yaml --oracle-text
@@ -6,8 +6,8 @@
     python test.py options/demo.yaml --stress       # under small changes of the pictures, too
     python test.py options/demo.yaml --seeds 3      # mean and spread, after run.py --seeds 3
 
-The student sees nothing but the image. A teacher is told the object's name and nothing else;
-with --oracle-text it is also told the truth, in a table of its own: an upper bound.
+The student sees only the image. The teacher's captions are the names of the objects. With
+--oracle-text a second table has captions that tell the label: an upper bound.
 """
 
 import sys

@@ -163,7 +163,7 @@ def _reports(session: Session, extras: Extras) -> Iterable[Report]:
         if extras.stress:
             stress(session, network.titled(told), report.scores, folder)
         if extras.oracle_text and reads_text and stage.needs_training:
-            told = ", oracle text (told the truth: an upper bound, not a detector)"
+            told = ", oracle text (captions tell the label: an upper bound, not a detector)"
             policy = network.stage.captions.policy
             yield _report(session, network.titled(told), folder / "oracle_text", extras, policy)
 
