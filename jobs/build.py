@@ -113,7 +113,7 @@ def _training_view(stage: Stage) -> View:
     """Crops are cut out of a larger picture, so that the smallest one is still sharp."""
     scale = stage.augment.crop**-0.5
     height, width = stage.image.height_width
-    return View((round(height * scale), round(width * scale)), stage.image.resize)
+    return stage.image.view.at((round(height * scale), round(width * scale)))
 
 
 def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
