@@ -1,4 +1,4 @@
-"""What a training image is said to show: privileged information, never there at inspection."""
+"""Captions of training images: privileged information that does not exist at inspection."""
 
 import random
 from collections import defaultdict
@@ -29,13 +29,12 @@ class Captions:
 
     Args:
         policy: ``label``: the released behavior, ``normal`` or the defect string. ``sentence``: an
-            English sentence made from the record, its wording drawn per image and epoch.
-            ``object``: "a photo of a fryum", which says nothing about the label. ``shuffled``: as
+            English sentence about the record; its wording is drawn per image and epoch.
+            ``object``: "a photo of a fryum", which does not tell the label. ``shuffled``: as
             ``sentence``, with the defect that ``texts`` has for the image.
-        dropout: Probability that an image gets its ``object`` caption instead, so that a teacher
-            has to look at the image.
-        seed: Every draw follows from it, the epoch and the image.
-        texts: Path of an image to what is said about its defect, instead of its own text.
+        dropout: Probability of the ``object`` caption instead, so that a teacher needs the image.
+        seed: Every random choice depends on it, the epoch and the image only.
+        texts: Path of an image to the text about its defect that replaces its own.
     """
 
     def __init__(
@@ -86,8 +85,7 @@ POLICIES = {
 def shuffled_texts(records: Iterable[Record], seed: int) -> dict[str, str]:
     """The defect texts of the anomalous images, shuffled among those of one object, by path.
 
-    A control: the label stays in the caption, but what it says about the defect is another
-    image's.
+    A control: the caption still tells the label, but has the defect of another image.
     """
     anomalous = defaultdict(list)
     for record in sorted(records, key=lambda record: record.path):
@@ -106,7 +104,7 @@ def says_only_the_label(records: Iterable[Record]) -> bool:
     for record in records:
         if record.label:
             texts[record.object].add(record.defect)
-    return all(len(found) == 1 for found in texts.values())
+    return all(len(defects) == 1 for defects in texts.values())
 
 
 def _enumerate(defect: str) -> str:
@@ -117,7 +115,7 @@ def _enumerate(defect: str) -> str:
 
 
 def _with_article(name: str) -> str:
-    words = name.replace("_", " ").strip()
-    if words.endswith("s") and not words.endswith("ss"):
-        return words  # capsules
-    return f"{'an' if words[:1].lower() in 'aeiou' else 'a'} {words}"
+    noun = name.replace("_", " ").strip()
+    if noun.endswith("s") and not noun.endswith("ss"):
+        return noun  # capsules
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

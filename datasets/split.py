@@ -46,6 +46,22 @@ def carve_validation(
     return train, validation
 
 
+def fewer_anomalies(records: Sequence[Record], count: int | None, seed: int) -> list[Record]:
+    """At most ``count`` anomalous images of each object, and all normal ones, in their order.
+
+    Args:
+        records: The images.
+        count: How many; ``None``: all. With the same seed, a smaller number is a part of a larger.
+        seed: Decides which.
+    """
+    chosen: set[str] = set()
+    for name in {record.object for record in records}:
+        paths = sorted(r.path for r in records if r.label and r.object == name)
+        order = torch.randperm(len(paths), generator=generator(seed, "anomalies", name)).tolist()
+        chosen.update(paths[i] for i in order[:count])
+    return [record for record in records if not record.label or record.path in chosen]
+
+
 def draw_split(
     root: Path, records: Sequence[Record], store: Store, *, test_fraction: float, split_seed: int
 ) -> Splits:

@@ -1,5 +1,6 @@
-"""From options to objects: the only module that reads options and builds networks and batches."""
+"""Builds networks, optimizers, schedules and batches from options."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -43,11 +44,11 @@ def build_model(run: Run, name: str) -> AnomalyModel:
 
 
 def load_model(file: Path, local: Stage | None = None) -> tuple[AnomalyModel, Stage, Run]:
-    """A trained network, rebuilt from nothing but its checkpoint.
+    """A trained network, built from its checkpoint alone.
 
     Args:
         file: The checkpoint.
-        local: Overrides what changes no result, such as ``engine.eval_batch_size``.
+        local: Replaces options that change no result, such as ``engine.eval_batch_size``.
 
     Returns:
         The network in eval mode, the stage and the experiment it was trained with.
@@ -76,8 +77,11 @@ def build_learner(job: Job, targets: Targets | None) -> Learner:
 
 def build_optimizer(stage: Stage, learner: Learner) -> torch.optim.Optimizer:
     """The optimizer of a stage: encoders in one group, everything else in another."""
-    encoders = [p for encoder in learner.model.encoders() for p in encoder.parameters()]
-    inside = {id(p) for p in encoders}
+    encoders: dict[float, list[nn.Parameter]] = defaultdict(list)
+    for encoder in learner.model.encoders():
+        for factor, parameters in encoder.lr_factors():
+            encoders[factor] += parameters
+    inside = {id(p) for encoder in learner.model.encoders() for p in encoder.parameters()}
     others = [p for p in learner.parameters() if id(p) not in inside]
     assert stage.optimizer is not None  # checked by the schema
     optimizer: torch.optim.Optimizer = stage.optimizer.build(
@@ -100,17 +104,17 @@ def check_training(stage: Stage) -> None:
         UserError: If an option of optimizer or schedule is wrong.
     """
     assert stage.optimizer is not None  # checked by the schema
-    stage.optimizer.build(OPTIMIZERS, Parameters([nn.Parameter(torch.zeros(1))], []))
+    stage.optimizer.build(OPTIMIZERS, Parameters({1.0: [nn.Parameter(torch.zeros(1))]}, []))
     build_schedule(stage)
 
 
 def check_batch(job: Job) -> None:
-    """Raises UserError if a batch of training images is more than memory holds."""
+    """Raises UserError if a batch of training images does not fit into memory."""
     _check_batch(_training_view(job.stage), min(job.stage.engine.batch_size, len(job.data.train)))
 
 
 def _training_view(stage: Stage) -> View:
-    """Crops are cut out of a larger picture, so that the smallest one is still sharp."""
+    """The view of a training image: larger if it is cropped, so that the smallest crop is sharp."""
     scale = stage.augment.crop**-0.5
     height, width = stage.image.height_width
     return stage.image.view.at((round(height * scale), round(width * scale)))
@@ -121,8 +125,8 @@ def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
 
     Args:
         job: The stage.
-        live_teacher: Options of a teacher that is asked at every step: the batches then hold what
-            it sees and reads, too.
+        live_teacher: Options of a teacher that runs at every step: the batches then have its
+            inputs, too.
     """
     stage, data, seed = job.stage, job.data, job.seed("data")
     view = _training_view(stage)
@@ -180,14 +184,14 @@ def evaluation_batches(
     """Images to score, each once, in order.
 
     Args:
-        store: Where their pixels are.
+        store: Their pixels.
         stage: The stage whose network scores them.
         records: The images.
-        device: Where the batches go.
-        captions: What a network that reads text is told: by default the object's name alone, which
-            does not tell the label. A network that reads no text gets none.
-        with_masks: Whether the batches hold masks.
-        part: Which share of them belongs to this process; by default one among all processes.
+        device: The device to which the batches will be moved.
+        captions: The text for a network that reads text; by default the name of the object, which
+            does not tell the label.
+        with_masks: Whether the batches have masks.
+        part: The share of this process; by default an equal one for each process.
     """
     is_reader = METHODS[stage.model.name].reads_text
     _check_batch(stage.image.view, min(stage.engine.eval_batch_size, len(records)))
@@ -213,10 +217,10 @@ def evaluation_batches(
 
 
 def _check_batch(view: View, count: int) -> None:
-    """Raises UserError if a batch of ``count`` images is more than memory holds."""
+    """Raises UserError if a batch of ``count`` images does not fit into memory."""
     height, width = view.size
     check_memory(
-        count * 3 * height * width * 4,  # a network computes with 32 bits a color
+        count * 3 * height * width * 4,  # float32
         f"{count} images of {height} x {width} pixels",
     )
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from datasets.captions import Policy
 from datasets.check.facts import collect, mask_facts
 from jobs.data import store_of
 from jobs.experiments import of_seeds
+from jobs.reporting.evidence import gather
+from jobs.reporting.report import Evidence, write_report
 from jobs.session import Network, Session
 from options.dump import plain
 from options.schema import Run, Stage
@@ -38,11 +40,13 @@ class Extras:
         oracle_text: Also the teacher with the true captions, as an upper bound.
         untrained: The networks before their training instead.
         maps: Also anomaly maps against the masks, where a network has maps.
+        tsne: A plot of the features in the report, too.
     """
 
     oracle_text: bool = False
     untrained: bool = False
     maps: bool = False
+    tsne: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Report:
         about: Where the figures come from.
         threshold: What is known about the thresholds; empty: there are none.
         verdicts: As ``scores``, with a column ``verdict``; ``None``: there are none.
+        evidence: What else the page shows.
     """
 
     folder: Path
@@ -66,6 +71,7 @@ class Report:
     about: Mapping[str, Any]
     threshold: str = ""
     verdicts: pd.DataFrame | None = None
+    evidence: Evidence = field(default_factory=Evidence)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -77,7 +83,9 @@ class Report:
         """Writes scores and tables; returns the table as text, and where it is."""
         write_bytes(self.scores.to_csv(index=False).encode(), self.folder / "scores.csv")
         text = write_tables(self.folder, self.title, self.table, self.about)
-        files = "scores.csv, table.md, table.csv, table.json"
+        rows = self.scores if self.verdicts is None else self.verdicts
+        write_report(self.folder, self.title, rows, self.table, self.about, self.evidence)
+        files = "report.html, scores.csv, table.md, table.csv, table.json"
         if self.verdicts is None:
             remove_threshold_tables(self.folder)  # of other weights
             return f"\n{text}\n{self.folder}: {files}"
@@ -147,11 +155,11 @@ def _reports(session: Session, extras: Extras) -> Iterable[Report]:
         told = ""
         if stage.needs_training:
             told = ", told the object's name only" if reads_text else ", image only"
-        yield _report(session, network.told(told), folder, extras)
+        yield _report(session, network.titled(told), folder, extras)
         if extras.oracle_text and reads_text and stage.needs_training:
             told = ", oracle text (told the truth: an upper bound, not a detector)"
             policy = network.stage.captions.policy
-            yield _report(session, network.told(told), folder / "oracle_text", extras, policy)
+            yield _report(session, network.titled(told), folder / "oracle_text", extras, policy)
 
 
 def _say_threshold(session: Session, stage: Stage, network: Network, folder: Path) -> None:
@@ -174,9 +182,13 @@ def _report(
     title = network.title
     if session.run.dataset.hold_out:
         title += ", tested on objects that it was not trained on"
-    report = Report(folder, title, scores, pixels, session.about)
-    verdicts = network.verdicts
-    if verdicts is None or policy != "object":  # found without the true captions
+    # Thresholds are found without the true captions.
+    verdicts = network.verdicts if policy == "object" else None
+    evidence = Evidence()
+    if is_main():
+        evidence = gather(session, replace(network, verdicts=verdicts), scores, tsne=extras.tsne)
+    report = Report(folder, title, scores, pixels, session.about, evidence=evidence)
+    if verdicts is None:
         return report
     return replace(report, threshold=str(verdicts), verdicts=verdicts.decide(scores))
 

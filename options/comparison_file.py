@@ -41,12 +41,12 @@ class Column:
 
     Attributes:
         options: Its options file, with which ``run.py`` trains it.
-        overrides: Options ``a.b=value`` that go over that file.
+        overrides: Options ``a.b=value`` that override that file.
         title: Its title in the table; empty: its name in the comparison.
         stage: The network of the file that is scored.
         text: The text for a network that reads text. ``object``: the name of the object;
             ``oracle``: the true caption, so that the result is an upper bound.
-        trained_on: Its training data, in the words of the table; empty: taken from its options.
+        trained_on: Its training data, as the table shows them; empty: taken from its options.
         note: A footnote.
     """
 
@@ -75,7 +75,7 @@ class Comparison:
         against: The column that all others are compared with: a second table has each one's
             difference from it, with a paired bootstrap interval over images and seeds.
         published: A file of published figures that are printed below, as in ``docs/published``.
-        command: The file and the overrides, as they stand on the command line.
+        command: The file and the overrides, as on the command line.
     """
 
     dir: Path
@@ -106,7 +106,7 @@ class Comparison:
 
     @property
     def all_seeds(self) -> Sequence[int]:
-        """``misc.seed`` and those that follow it."""
+        """``misc.seed`` and the seeds after it."""
         return range(self.misc.seed, self.misc.seed + self.seeds)
 
     def run_of(self, column: Column, seed: int) -> Run:
@@ -152,12 +152,12 @@ class Comparison:
 
 
 def _written(source: Source) -> dict[str, object]:
-    """A data set's options as they stand in YAML."""
+    """A data set's options as YAML has them."""
     return {"name": source.name, "dir": source.dir, **source.reader.options}
 
 
 def _spelled(value: object) -> str:
-    """A value as it stands after ``=`` on the command line."""
+    """A value as it is written after ``=`` on the command line."""
     if isinstance(value, tuple):
         text = yaml.safe_dump(list(value), default_flow_style=True, allow_unicode=True, width=1e9)
         return text.strip()

@@ -85,6 +85,9 @@ class Dataset(Source):
         leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
         per_object: Whether each object has its own networks, in ``<exp.dir>/<object>``.
         hold_out: Objects that are not trained on; only these are tested then.
+        max_anomalies: Number of anomalous training images of each object, validation images
+            included, drawn by ``misc.seed``: the 5 are among the 10, and the test images stay the
+            same. ``null``: all.
         val_fraction: Share of the training images that choose the checkpoint and are not trained
             on, stratified by object and label; 0: none, which needs ``engine.keep: last``.
         auxiliary: The data set that a baseline is trained on; none of its images is tested.
@@ -99,6 +102,7 @@ class Dataset(Source):
 
     per_object: bool = False
     hold_out: tuple[str, ...] = ()
+    max_anomalies: Count | None = None
     val_fraction: BelowOne = 0.2
     auxiliary: Source | None = None
     cache: Path | None = field(default=FOLDER, compare=False)

@@ -83,7 +83,7 @@ class Histogram:
         self._merge_bins()
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state for another process; merged first, which makes it ten times smaller."""
+        """The state for another process; it is merged first, which makes it ten times smaller."""
         self._merge_bins()
         return vars(self)
 
@@ -150,7 +150,7 @@ class PixelFigures:
 
     @classmethod
     def merged(cls, parts: Iterable["PixelFigures"]) -> "PixelFigures":
-        """One for the images of all ``parts``."""
+        """The figures of the images of all ``parts``."""
         whole = cls()
         for part in parts:
             for name, histogram in part.objects.items():

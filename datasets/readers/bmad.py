@@ -34,6 +34,7 @@ def read_bmad(
         UserError: If the folders are not laid out like that.
     """
     levels = {"train": "train", "valid": {"1cls": "valid", "2cls": "train"}[split], "test": "test"}
-    splits = read_levels(root, levels, good=("good",), masks=("anomaly_mask", "label"))
+    masks = ("anomaly_mask", "label")
+    splits = read_levels(root, levels, good=("good",), masks=masks, objects=objects)
     splits.pop("valid", None)
     return checked(root, splits, objects, where=str(root), hint="unpack the archive again")

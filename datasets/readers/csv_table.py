@@ -81,7 +81,7 @@ def _record(row: dict[str, str], where: str, root: Path, group: str, object_name
     if label is None:
         raise UserError(
             f"{where}: label must be 0 or 1, normal or anomalous, good or bad ..., got "
-            f"{row['label']!r}"
+            f"{row['label']!r}; pictures without labels are for python predict.py MODEL FOLDER"
         )
     mask = row.get("mask_path", "")
     member = row.get(group, "")

@@ -87,7 +87,8 @@ def read_folder(
     left_out = [path for path in files if path not in places]
     left_out += [p for p, place in places.items() if place.label is None and not place.is_mask]
     say(f"{root}: {_assumed(records, subfolders)}")
-    index.say_unused(root, records)
+    if not objects:  # else they may belong to others
+        index.say_unused(root, records)
     if left_out:
         say(
             f"{root}: left out: {len(left_out)} of {len(files)} files, no pictures or in no folder "
@@ -254,8 +255,8 @@ def _nothing_found(
     anomalies = sum(record.label for record in records)
     return (
         f"{root}: {len(records) - anomalies} normal pictures (in folders {', '.join(good)}) and "
-        f"{anomalies} anomalous ones (in folders {', '.join(bad)}): there must be both. Other "
-        "names can be told: good=[NAME] and bad=[NAME]; the folders here are "
-        f"{', '.join(find_folders(root)) or 'none'}; pictures without labels are for "
-        "python predict.py MODEL FOLDER" + "".join(unread)
+        f"{anomalies} anomalous ones (in folders {', '.join(bad)}): there must be both (pictures "
+        "without labels are for python predict.py MODEL FOLDER). Other names can be "
+        "told: good=[NAME] and bad=[NAME]; the folders here are "
+        f"{', '.join(find_folders(root)) or 'none'}" + "".join(unread)
     )

@@ -48,7 +48,7 @@ def read_mvtec(
         ValueError: If ``test_fraction`` is out of range.
     """
     levels = {"train": "train", "test": "test"}
-    splits = read_levels(root, levels, good=good, masks=("ground_truth",))
+    splits = read_levels(root, levels, good=good, masks=("ground_truth",), objects=objects)
     splits = checked(root, splits, objects, where=str(root), hint="unpack the archive again")
     if split == "1cls":
         return splits
@@ -56,7 +56,12 @@ def read_mvtec(
 
 
 def read_levels(
-    root: Path, levels: Mapping[str, str], *, good: Sequence[str], masks: Sequence[str]
+    root: Path,
+    levels: Mapping[str, str],
+    *,
+    good: Sequence[str],
+    masks: Sequence[str],
+    objects: Sequence[str],
 ) -> Splits:
     """The pictures of ``<object>/<level>/<kind>``.
 
@@ -65,6 +70,7 @@ def read_levels(
         levels: ``{folder: split}``; an object is what has one of these folders.
         good: Kinds that are normal, in small letters.
         masks: Names of folders that hold masks, in small letters.
+        objects: Those of whose unused masks a line is printed; empty: all.
 
     Raises:
         UserError: If there is no object, or no picture.
@@ -91,7 +97,9 @@ def read_levels(
                 mask=index.find(path) if label else "",
             )
             splits[levels[level]].append(record)
-        index.say_unused(root, [r for found in splits.values() for r in found if r.object == name])
+        if not objects or name in objects:
+            records = [r for found in splits.values() for r in found if r.object == name]
+            index.say_unused(root, records)
     if not any(splits.values()):
         wanted = ", ".join(f"<object>/{level}/<kind>" for level in levels)
         raise UserError(

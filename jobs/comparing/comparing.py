@@ -30,26 +30,25 @@ from utils.registry import did_you_mean
 from utils.store import Store
 
 _PUBLISHED = (
-    "As published, on other images: the prevalence differs from the table above and between these "
-    "columns, and AUPR with it (chance gives the prevalence). Best in bold among columns of one "
-    "split."
+    "As published, on other images: the prevalence, which is the AUPR of chance, differs from the "
+    "table above and between these columns. Best in bold among columns of one split."
 )
 _TRAINED_ON = (
-    "Trained on nothing: as its encoder comes; on a data set: on images of that one alone; on "
-    "these objects: on their own training images, so many of them anomalous."
+    "Trained on nothing: the weights of its encoder are used as they are; on a data set: only on "
+    "images of that one; on these objects: on their training images (number of anomalous ones)."
 )
 _ORACLE = "told the truth: an upper bound, not a detector, and never in bold"
 
 
 def compare(comparison: Comparison) -> None:
-    """Scores every column that has what it needs and writes the tables, in ``comparison.dir``.
+    """Scores the columns and writes the tables to ``comparison.dir``.
 
-    A column that cannot be scored gets a footnote that says why. Scores are kept in
+    A column that cannot be scored gets a footnote with the reason. Scores are kept in
     ``<dir>/<column>`` and used again as long as network, options, images and program are the same.
 
     Raises:
-        UserError: If there are no images, if no column can be scored, if ``against`` is none, or in
-            several processes.
+        UserError: If there are no images, if no column can be scored, if ``against`` is no column,
+            or in several processes.
     """
     if share().world_size > 1:
         raise UserError("compare.py: scores in one process; start it without torchrun")
@@ -73,7 +72,7 @@ def compare(comparison: Comparison) -> None:
 
 
 def train_columns(comparison: Comparison) -> None:
-    """Trains what the columns lack, one after the other, so that :func:`compare` can score them.
+    """Trains the missing networks of the columns, one after the other.
 
     Raises:
         UserError: As :func:`jobs.training.training.train`.
@@ -127,7 +126,7 @@ def _method(
 
 
 def _scores(session: Session, column: Column, folder: Path) -> tuple[pd.DataFrame, Network]:
-    """The scores of one network; those in ``folder`` if they are of exactly this network."""
+    """The scores of one network; read from ``folder`` if nothing has changed since then."""
     network = session.network(column.stage)
     if column.text == "oracle" and not network.model.reads_text:
         method = network.stage.model.name
@@ -141,7 +140,7 @@ def _scores(session: Session, column: Column, folder: Path) -> tuple[pd.DataFram
     policy = network.stage.captions.policy if column.text == "oracle" else "object"
     scores = session.scores(network, policy=policy)
     write_bytes(scores.to_csv(index=False).encode(), folder / "scores.csv")
-    # Last, when the scores are complete.
+    # Last: it marks the scores as complete.
     write_bytes(json.dumps(about, indent=1).encode(), folder / "about.json")
     seconds = time.perf_counter() - start
     say(f"{title}: {len(scores)} images in {seconds:.0f} s ({folder}/scores.csv)")
@@ -182,7 +181,7 @@ def _earlier(folder: Path, about: dict[str, Any]) -> pd.DataFrame | None:
 
 
 def _num_references(stage: Stage) -> int:
-    """Normal images of each object that a method without training looks at first."""
+    """Number of normal reference images per object of a method without training."""
     return int(stage.model.options.get("shots", 0))
 
 
@@ -191,7 +190,7 @@ def _depends_on_seed(stage: Stage) -> bool:
 
 
 def _trained_on(run: Run, name: str, splits: Splits) -> str:
-    """What a network learned from, in a few words."""
+    """The training data of a network, for the table."""
     auxiliary, stage = run.dataset.auxiliary, run.stages[name]
     if name == "baseline" and auxiliary is not None:
         return " ".join([auxiliary.dir.name, *auxiliary.objects])
@@ -242,9 +241,9 @@ def _write(
     if comparison.against:
         text += _differences(comparison, methods)
     if published:
-        known = f"{_PUBLISHED} Source: {comparison.published}."
-        text += f"\n{markdown(published, known)}"
-        tex += f"\n{latex(published, known, 'tab:published')}"
+        below = f"{_PUBLISHED} Source: {comparison.published}."
+        text += f"\n{markdown(published, below)}"
+        tex += f"\n{latex(published, below, 'tab:published')}"
         write_bytes(_csv(published), folder / "published.csv")
     write_bytes(text.encode(), folder / "comparison.md")
     write_bytes(tex.encode(), folder / "comparison.tex")

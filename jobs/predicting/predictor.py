@@ -16,8 +16,8 @@ from datasets.image import View
 from jobs.build import build_model, load_model
 from jobs.data import store_of
 from jobs.run_folder import StageFolder
+from jobs.scoring import maps_of
 from models.base import AnomalyModel
-from models.gradcam import heat_maps
 from models.student import Student
 from options.load import load
 from options.schema import Run, Stage
@@ -144,15 +144,8 @@ class Predictor:
         return self.model.has_map or isinstance(self.model, Student)
 
     def maps(self, batch: Batch) -> Tensor:
-        """Where the anomaly is, ``(B, H, W)``, at least 0: Grad-CAM of a student in logits.
-
-        The maps of a method that has some of its own are in ``[0, 1]``.
-        """
-        batch = batch.to(self.machine.device)
-        if isinstance(self.model, Student):
-            return heat_maps(self.model, batch)[1].cpu()
-        with torch.inference_mode(), self.machine.autocast():
-            return self.model.score_and_map(batch)[1].float().cpu()
+        """As :func:`jobs.scoring.maps_of`."""
+        return maps_of(self.model, batch, self.machine)
 
 
 def _placed(model: AnomalyModel, machine: Machine) -> AnomalyModel:

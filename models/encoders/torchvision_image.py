@@ -88,8 +88,12 @@ class TorchvisionImageEncoder(ImageEncoder):
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, 3, H, W)`` bytes to ``(B, N, D)``; see :class:`ImageEncoder`."""
-        tokens = as_tokens(self.trunk(self.normalize(image)))
+        tokens = as_tokens(self.places(image))
         return tokens.mean(dim=1, keepdim=True) if self.pooled else tokens
+
+    def places(self, image: Tensor) -> Tensor:
+        """The output of the last stage, ``(B, D, h, w)``."""
+        return self.trunk(self.normalize(image))
 
     def cam_layer(self) -> nn.Module:
         """The last stage."""

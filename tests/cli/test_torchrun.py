@@ -101,7 +101,7 @@ sys.exit(run.main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_one_goes_on_where_two_were_cut_off(smoke, one, tmp_path):
+def test_one_process_resumes_a_run_of_two(smoke, one, tmp_path):
     write_smoke(tmp_path, smoke / "visa")
     (tmp_path / "cut.py").write_text(CUT)
     status, said = torchrun(tmp_path / "cut.py", tmp_path, *EXACT)

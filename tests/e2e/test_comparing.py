@@ -160,7 +160,7 @@ def test_an_upper_bound_is_never_in_bold(folder):
     assert "**" not in (folder / "out/comparison.md").read_text()
 
 
-def test_other_pictures_are_scored_anew(folder, bright, smoke):
+def test_other_pictures_are_scored_again(folder, bright, smoke):
     shutil.copytree(smoke / "visa", folder / "visa")
     column = [f"dataset.dir={folder}/visa", "columns.ours=null", "columns.later=null"]
     column += ["columns.oracle=null", f"columns.teacher={{options: {bright}, stage: baseline}}"]

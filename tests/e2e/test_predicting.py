@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import predict as predict_py
+import test as test_py
 from jobs.predicting import predicting
 from jobs.predicting.table import PredictionTable
 from utils.verdicts import Verdicts
@@ -232,6 +233,16 @@ def test_what_is_refused_is_one_line(smoke, tmp_path, capsys, arguments, message
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+
+
+def test_where_labels_are_missed_the_command_is_named(smoke, tmp_path, capsys):
+    shutil.copytree(smoke / "visa/candle/Data/Images/Normal", tmp_path / "pictures")
+    table = tmp_path / "pictures/labels.csv"
+    table.write_text("image_path,label,split\n000.JPG,,test\n")
+    for name in ("folder", "csv"):
+        arguments = [f"options/{name}.yaml", f"dataset.dir={tmp_path}/pictures"]
+        assert test_py.main(arguments) == 2
+        assert "are for python predict.py MODEL FOLDER" in capsys.readouterr().err
 
 
 @pytest.mark.slow

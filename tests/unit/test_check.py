@@ -25,6 +25,7 @@ from datasets.check.inspection import inspect
 from datasets.check.sheets import contact_sheet
 from datasets.fix_list import leave_out, write_fix_list
 from datasets.image import read_image
+from datasets.readers import DATASETS
 from datasets.readers.meta import read_meta
 from datasets.record import Record
 from jobs.checking import check_data, default_folder
@@ -330,6 +331,20 @@ def test_masks_of_objects_that_were_not_asked_for(folder):
     assert found.startswith("warning: nut: stray.png is no listed image's mask")
 
 
+@pytest.mark.parametrize("layout", ["mvtec", "folder"])
+def test_nothing_is_said_of_masks_of_objects_that_were_not_asked_for(tmp_path, capsys, layout):
+    root = tmp_path / "data"
+    for name in ("nut", "screw"):
+        for folder in ("train/good", "test/good", "test/bad", "ground_truth/bad"):
+            (root / name / folder).mkdir(parents=True)
+            scene(len(name + folder)).save(root / name / folder / "1.png")
+    scene(0).save(root / "screw/ground_truth/bad/stray.png")
+    DATASETS[layout](root, objects=("screw",) if layout == "mvtec" else ())
+    assert "stray.png" in capsys.readouterr().out
+    DATASETS[layout](root, objects=("nut",))
+    assert "stray.png" not in capsys.readouterr().out
+
+
 def test_masks_that_mark_nothing_are_not_missed(folder):
     """Some programs write one for normal pictures too, all black."""
     folder.mask("masks/test_0.png", marked=0)
@@ -419,7 +434,7 @@ def test_a_spot_makes_another_picture():
     assert same_picture(packed, dict.fromkeys(packed, "nut")) == []
 
 
-def test_pictures_of_one_colour_are_not_compared():
+def test_pictures_of_one_color_are_not_compared():
     flat = {str(i): np.full(SIDE**2, i, np.float16).tobytes() for i in (0, 255)}
     assert same_picture(flat, dict.fromkeys(flat, "nut")) == []
 
@@ -814,7 +829,7 @@ def test_training_is_stopped_by_what_spoils_it(folder, capsys):
     assert [line.split(":")[0] for line in named] == ["images/copy.jpg (test, normal)"]
 
 
-def test_training_goes_on_with_one_line(folder, capsys):
+def test_training_continues_with_one_line(folder, capsys):
     root = folder.write()
     for overrides in ((), ("dataset.cache=null",)):
         training_check(root, *overrides)

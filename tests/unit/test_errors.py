@@ -22,7 +22,7 @@ def hook(monkeypatch):
     return seen
 
 
-def test_nothing_follows_the_last_word_of_an_interrupted_program(hook, capsys):
+def test_an_interrupted_program_prints_nothing_after_its_last_line(hook, capsys):
     def command():
         bar = HalfMade()
         raise KeyboardInterrupt(bar)

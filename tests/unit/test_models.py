@@ -48,6 +48,15 @@ BUILDERS = {
     "student_mobilenet": lambda: METHODS["student"](
         SIZE, True, **student_options(arch="mobilenet_v2")
     ),
+    "student_timm_convnet": lambda: METHODS["student"](
+        SIZE, True, **student_options("timm", "test_efficientnet")
+    ),
+    "student_timm_vit": lambda: METHODS["student"](
+        SIZE, True, **student_options("timm", "test_vit")
+    ),
+    "student_patches": lambda: METHODS["student"](
+        SIZE, True, **{**student_options("clip", "tiny-ViT"), "classif": Component("patches", {})}
+    ),
     "student_clip": lambda: METHODS["student"](SIZE, True, **student_options("clip", "tiny-RN")),
     "student_vit": lambda: METHODS["student"](SIZE, True, **student_options("clip", "tiny-ViT")),
     "textonly": lambda: METHODS["textonly"](
@@ -266,7 +275,7 @@ def test_a_network_is_saved_and_loaded(name):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_only_networks_that_read_text_are_moved_by_it(name):
+def test_only_networks_that_read_text_depend_on_it(name):
     model, batch = build(name).eval(), a_batch(name)
     silent = Batch(batch.image, batch.label, batch.object, batch.path)
     with torch.no_grad():
@@ -280,14 +289,14 @@ def test_only_networks_that_read_text_are_moved_by_it(name):
 
 
 @pytest.mark.parametrize("name", [n for n in BUILDERS if n != "textonly"])
-def test_every_network_but_textonly_is_moved_by_the_image(name):
+def test_every_network_but_textonly_depends_on_the_image(name):
     model, batch = build(name).eval(), a_batch(name)
     other = Batch(255 - batch.image, batch.label, batch.object, batch.path, batch.caption)
     with torch.no_grad():
         assert not torch.allclose(model.score(other), model.score(batch), atol=1e-6)
 
 
-def test_textonly_is_not_moved_by_the_image():
+def test_textonly_does_not_depend_on_the_image():
     model, batch = build("textonly").eval(), random_batch(4, *SIZE)
     other = Batch(255 - batch.image, batch.label, batch.object, batch.path, batch.caption)
     with torch.no_grad():
@@ -298,7 +307,7 @@ def test_textonly_is_not_moved_by_the_image():
 @pytest.mark.parametrize("size", [1, 3])
 def test_classifiers(name, size):
     head = CLASSIFIERS[name](8)
-    logits = head(torch.randn(size, 8))
+    logits = head(torch.randn(size, 5, 8) if head.of_places else torch.randn(size, 8))
     assert logits.shape == (size, 2)
     logits.square().sum().backward()
     assert [n for n, p in head.named_parameters() if not learned(p)] == []
@@ -309,6 +318,8 @@ ENCODERS = [
     ("clip", {"arch": "tiny-ViT", "pre_trained": "random"}, "visual.transformer.resblocks.3"),
     ("torchvision", {"arch": "resnet18", "pre_trained": "false"}, "trunk.7"),
     ("torchvision", {"arch": "mobilenet_v2", "pre_trained": "false"}, "trunk.18"),
+    ("timm", {"arch": "test_vit", "pre_trained": "false"}, "network.blocks.5"),
+    ("timm", {"arch": "test_efficientnet", "pre_trained": "false"}, "network.blocks.4"),
 ]
 
 

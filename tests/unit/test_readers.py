@@ -410,7 +410,7 @@ def test_masks_that_are_no_pictures(tmp_path, capsys):
     )
 
 
-def test_masks_that_could_be_anybodys(tmp_path):
+def test_a_mask_that_fits_two_images_is_refused(tmp_path):
     paint = Painter()
     for file in ("good/1.png", "bad/a/2.png", "bad/b/2.png", "masks/2.png"):
         paint(tmp_path / file, is_bad=True)

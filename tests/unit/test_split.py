@@ -11,7 +11,7 @@ from PIL import Image
 
 from datasets.copies import group_copies
 from datasets.record import Record
-from datasets.split import carve_validation, draw_split, move_anomalies
+from datasets.split import carve_validation, draw_split, fewer_anomalies, move_anomalies
 from options.load import load
 from tests.fixtures import job_of, write_smoke
 from utils.errors import UserError
@@ -141,7 +141,7 @@ def test_anomalies_that_are_like_normal_images_stay_on_their_side(tmp_path):
     }
     write(tmp_path, splits["train"] + splits["test"])
     for i in range(6):  # 0, 1, 2 train, 10, 11, 12 are tested
-        half(picture(f"{i % 3 + i // 3 * 10}.png")).save(tmp_path / f"{20 + i}.png")
+        brighter(picture(f"{i % 3 + i // 3 * 10}.png")).save(tmp_path / f"{20 + i}.png")
     for seed in range(3):
         moved = move_anomalies(splits, tmp_path, NOWHERE, test_fraction=0.5, split_seed=seed)
         train, test = ({r.path for r in moved[split]} for split in ("train", "test"))
@@ -194,3 +194,25 @@ def test_too_few_to_part(tmp_path, labels):
     write(tmp_path, records)
     with pytest.raises(UserError, match="there must be at least two of each"):
         draw_split(tmp_path, records, NOWHERE, test_fraction=0.3, split_seed=0)
+
+
+def test_fewer_anomalies_are_a_part_of_more_and_all_normal_images_stay():
+    records = [record(i, label=i % 2, shown="ab"[i // 20]) for i in range(40)]
+    drawn = {k: fewer_anomalies(records, k, 0) for k in (0, 2, 5, 99, None)}
+    assert tally(drawn[2]) == {("a", 0): 10, ("b", 0): 10, ("a", 1): 2, ("b", 1): 2}
+    assert set(drawn[0]) < set(drawn[2]) < set(drawn[5])
+    assert drawn[99] == drawn[None] == records
+    assert fewer_anomalies(records[20:], 5, 0) == [r for r in drawn[5] if r.object == "b"]
+    assert fewer_anomalies(records[::-1], 5, 0) == drawn[5][::-1]
+    assert fewer_anomalies(records, 5, 1) != drawn[5]
+
+
+def test_fewer_anomalies_leave_the_test_as_it_is(tmp_path, visa_root):
+    path = write_smoke(tmp_path, visa_root)
+    every = job_of(load(path))
+    few = job_of(load(path, ["dataset.max_anomalies=2"]))
+    learned = [*few.data.train, *few.data.val]
+    assert sum(r.label for r in learned) == 2 * 2
+    assert {r.path for r in learned} < {r.path for r in [*every.data.train, *every.data.val]}
+    assert few.splits == every.splits
+    assert few.data.hash == every.data.hash
