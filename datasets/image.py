@@ -1,8 +1,9 @@
 """From a file to pixels."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Pillow's limit, above which a small file could fill the memory. Pillow also warns of half of it,
 # which microscopes and scanners make: the limit is kept here instead.
 MAX_PIXELS = 178_956_970
+_LARGE = 2**24  # pixels; above, one thread at a time decodes: it may take two gigabytes
+_TURN = threading.RLock()
 _SUBFILE, _BITS, _PLANES = 254, 258, 284  # numbers of TIFF's tags
 Image.MAX_IMAGE_PIXELS = None
 _TURNS = {  # EXIF's orientation: what makes the picture upright
@@ -61,7 +64,8 @@ def open_picture(path: Path, *, mend: str) -> Iterator[Image.Image]:
                     f"decompression bomb; {mend}"
                 )
             _check_kind(image, path)
-            yield image
+            with _TURN if image.width * image.height > _LARGE else nullcontext():
+                yield image
     except UnidentifiedImageError as error:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -136,7 +140,7 @@ def read_image(
         shown.info.pop("transparency", None)  # dropped; Pillow warns of some kinds of it
         if shown.mode in DEEP:
             return Image.fromarray(_bytes_of(np.asarray(shown), levels, path)).convert("RGB")
-        return shown.convert("RGB")
+        return shown if shown.mode == "RGB" else shown.convert("RGB")
 
 
 def _bytes_of(
@@ -157,10 +161,13 @@ def _bytes_of(
                 f"{path}: its pixels reach from {low} to {high}, and 16 bits hold 0 to 65535; "
                 "write image.range=data, or image.range=[BLACK,WHITE]"
             )
-        return (values // 256).astype(np.uint8)
+        return (values >> 8).astype(np.uint8)
     black, white = levels(values) if callable(levels) else levels
-    scaled = (values.astype(np.float64) - black) * (255 / (white - black))
-    return np.clip(scaled, 0, 255).round().astype(np.uint8)
+    gray = np.empty(values.shape, np.uint8)
+    for row, numbers in zip(gray, values, strict=True):  # all at once would take 8 bytes a pixel
+        scaled = (numbers.astype(np.float64) - black) * (255 / (white - black))
+        row[:] = np.clip(scaled, 0, 255).round()
+    return gray
 
 
 def own_levels(values: NDArray[Any]) -> Levels:
