@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from datasets.check.facts import collect, image_facts, range_of
 from datasets.copies import group_copies
 from datasets.fix_list import leave_out
+from datasets.image import PixelRange
 from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
 from datasets.record import Record, Splits, data_hash, hold_out
@@ -71,6 +74,37 @@ def read_splits(options: Source, store: Store = NOWHERE) -> Splits:
     if isinstance(options, Dataset) and options.hold_out:
         return hold_out(splits, options.hold_out, "dataset.hold_out")
     return splits
+
+
+def resolved(run: Run, splits: Splits) -> Run:
+    """The experiment with what its options leave to the data: see the next two functions."""
+    return with_range(with_object(run, splits), splits["train"])
+
+
+def with_range(run: Run, records: Sequence[Record]) -> Run:
+    """The experiment with numbers for ``image.range: data``, found on training images.
+
+    Raises:
+        UserError: If there are no training images.
+    """
+    stages = {name: s for name, s in run.stages.items() if s.image.range == "data"}
+    if not stages:
+        return run
+    if not records:
+        raise UserError(
+            f"{run.dataset.dir}: image.range=data is found on training images, and there are none; "
+            "write the numbers: image.range=[BLACK,WHITE]"
+        )
+    paths = [record.path for record in records]
+    facts = collect(
+        run.dataset.dir, paths, image_facts, store=store_of(run), title="looking for gray levels"
+    )
+    found: PixelRange = range_of(facts.values()) or "type"
+    changed: dict[str, Any] = {
+        name: replace(stage, image=replace(stage.image, range=found))
+        for name, stage in stages.items()
+    }
+    return replace(run, **changed)
 
 
 def with_object(run: Run, splits: Splits) -> Run:

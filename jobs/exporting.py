@@ -142,7 +142,11 @@ def _about(best: Path, stage: Stage, verdicts: Verdicts | None) -> dict[str, Any
     return {
         "model": identity(best),
         "objects": read_about(best).get("objects", []),
-        "image": {"size": list(stage.image.height_width), "resize": stage.image.resize},
+        "image": {
+            "size": list(stage.image.height_width),
+            "resize": stage.image.resize,
+            "range": stage.image.range,
+        },
         "threshold": verdicts and verdicts.threshold_of(EVERY).value,
         "verdicts": verdicts and verdicts.to_json(),
     }

@@ -109,11 +109,16 @@ class Predictor:
     def _exported(cls, file: Path) -> "Predictor":
         exported = Exported.open(file)
         about = exported.about
-        height, width = about["image"]["size"]
+        image = about["image"]
+        (height, width), levels = image["size"], image["range"]
         verdicts = about["verdicts"] and Verdicts.from_json(about["verdicts"])
         return cls(
             _ExportedModel(exported),
-            Image(size=(height, width), resize=about["image"]["resize"]),
+            Image(
+                size=(height, width),
+                resize=image["resize"],
+                range=levels if isinstance(levels, str) else tuple(levels),
+            ),
             Machine.choose("cpu", "fp32"),
             verdicts,
             about["objects"],
