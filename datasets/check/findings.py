@@ -15,8 +15,8 @@ from datasets.check.duplicates import same_picture
 from datasets.check.facts import Facts
 from datasets.copies import same_bytes
 from datasets.image import SIXTEEN_BITS
+from datasets.mask_files import mask_stem, normal_stems
 from datasets.record import Record, Splits
-from datasets.scan import mask_stem, normal_stems
 
 AllowLeak = Literal["all"] | tuple[str, ...]
 LEVELS = ("error", "warning", "note")

@@ -9,10 +9,15 @@ from typing import Literal
 
 from datasets.readers.mvtec import read_levels
 from datasets.record import Splits, checked
+from datasets.split import with_groups
 
 
 def read_bmad(
-    root: Path, *, split: Literal["1cls", "2cls"] = "2cls", objects: tuple[str, ...] = ()
+    root: Path,
+    *,
+    split: Literal["1cls", "2cls"] = "2cls",
+    objects: tuple[str, ...] = (),
+    group: str = "",
 ) -> Splits:
     """Folders ``<benchmark>/{train/good, valid/{good,Ungood}, test/{good,Ungood}}``.
 
@@ -24,6 +29,7 @@ def read_bmad(
         split: ``1cls``: ``train`` alone, all normal, is for training; ``2cls``: ``valid`` too,
             which holds anomalous images. The test images are the official ones in both.
         objects: Which benchmarks; empty: all.
+        group: As of the reader ``folder``: images that are never parted.
 
     Raises:
         UserError: If the folders are not laid out like that.
@@ -31,4 +37,5 @@ def read_bmad(
     levels = {"train": "train", "valid": {"1cls": "valid", "2cls": "train"}[split], "test": "test"}
     splits = read_levels(root, levels, good=("good",), masks=("anomaly_mask", "label"))
     splits.pop("valid", None)
-    return checked(root, splits, objects, where=str(root), hint="unpack the archive again")
+    splits = checked(root, splits, objects, where=str(root), hint="unpack the archive again")
+    return with_groups(splits, group, str(root))
