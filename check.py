@@ -2,9 +2,11 @@
 
     python check.py                                # options/KDstudent.yaml
     python check.py options/demo.yaml dataset.objects=[pcb1]
+    python check.py options/mvtec.yaml --fix-list leave_out.txt
 
 Prints one table, and one line for each thing that is wrong; writes the same, with a contact sheet
-of each object, as data_report.md. docs/check.md says what is looked for and how.
+of each object, as data_report.md. --fix-list writes the images without which there are no errors
+about images. docs/check.md says what is looked for and how.
 """
 
 import sys
@@ -21,12 +23,18 @@ def command(arguments: Sequence[str] | None) -> None:
     parser.add_argument(
         "--out", type=Path, help="folder of the report; default: data/report/<name>"
     )
+    parser.add_argument(
+        "--fix-list",
+        type=Path,
+        metavar="FILE",
+        help="a list of the images to leave out: dataset.leave_out=FILE",
+    )
     args = parser.parse_intermixed_args(arguments)
 
     run = run_from(args)
     from jobs.checking import check
 
-    check(run, out=args.out)
+    check(run, out=args.out, fix_list=args.fix_list)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,12 +28,17 @@ def command(arguments: Sequence[str] | None) -> None:
     parser.add_argument(
         "--maps", action="store_true", help="pixel AUROC and AUPRO too, where there are masks"
     )
+    parser.add_argument(
+        "--tsne", action="store_true", help="a plot of the features in report.html, too"
+    )
     args = parser.parse_intermixed_args(arguments)
 
     run = run_from(args)
     from jobs.testing import Extras, evaluate
 
-    extras = Extras(oracle_text=args.oracle_text, untrained=args.untrained, maps=args.maps)
+    extras = Extras(
+        oracle_text=args.oracle_text, untrained=args.untrained, maps=args.maps, tsne=args.tsne
+    )
     evaluate(run, extras, args.seeds)
 
 

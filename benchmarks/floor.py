@@ -26,7 +26,7 @@ from benchmarks.common import (
     seconds,
 )
 from jobs.build import build_learner, build_model, build_optimizer, training_batches
-from jobs.training.teacher import ask_once
+from jobs.training.teacher import compute_once
 from models.objectives.base import LiveTeacher
 from options.schema import Run
 from utils.device import Machine
@@ -52,7 +52,7 @@ class Step:
         if name == "student":
             teacher_stage: Any = run.teacher
             teacher = LiveTeacher(self.machine.place(build_model(run, "teacher")))
-            targets = ask_once(job, teacher, teacher_stage, "random")
+            targets = compute_once(job, teacher, teacher_stage, "random")
         self.learner = self.machine.place(build_learner(job, targets))
         self.optimizer = build_optimizer(job.stage, self.learner)
         self.batch = next(training_batches(job).epoch(0))

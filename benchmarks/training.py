@@ -49,7 +49,7 @@ from jobs.build import (
     training_batches,
 )
 from jobs.job import Job
-from jobs.training.teacher import ask_once
+from jobs.training.teacher import compute_once
 from models.objectives.base import Learner, LiveTeacher
 from options.schema import Stage
 from utils.batch import Batch
@@ -79,8 +79,8 @@ def ours(
         evaluation_batches(data.store, teacher_stage, data.train, machine.device)
         teacher = LiveTeacher(machine.place(build_model(job.run, "teacher")).to(dtype))
         started = time.perf_counter()
-        targets = ask_once(job, teacher, teacher_stage, f"random {dtype}")
-        prepared["asking the teacher"] = (time.perf_counter() - started) / len(data.train)
+        targets = compute_once(job, teacher, teacher_stage, f"random {dtype}")
+        prepared["running the teacher"] = (time.perf_counter() - started) / len(data.train)
     learner = machine.place(build_learner(job, targets))
     learner.model.to(dtype)
     return learner, batches
@@ -270,7 +270,7 @@ def show(found: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
             VISA_TRAIN * EPOCHS * per_image["training"][f"{name}_{variant}"]
             + VISA_TEST * EPOCHS * per_image["scoring"][f"{name}_{variant}"]
             + (VISA_TRAIN + VISA_TEST) * once.get("decoding", 0.0)
-            + VISA_TRAIN * once.get("asking the teacher", 0.0)
+            + VISA_TRAIN * once.get("running the teacher", 0.0)
         )
         hours[variant] += spent / 3600
         cells.append(", ".join(f"{key} {1000 * value:.1f}" for key, value in once.items()) or "-")

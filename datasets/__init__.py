@@ -1,1 +1,1 @@
-"""Images, what is known about them, and the batches they travel in."""
+"""Images and their labels, captions and masks; batches of them."""

@@ -1,4 +1,4 @@
-"""Random changes that a training image survives with its label."""
+"""Random changes of training images that keep their labels."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from utils.seeding import derive
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Which random changes a training image goes through; the default is none.
+    """The random changes of a training image; the default is none.
 
     Attributes:
         horizontal_flip: Probability of a mirror image, left and right.
@@ -43,9 +43,9 @@ class Augmentation:
     """Applies an :class:`Augment` to images of one size.
 
     Args:
-        options: What to change.
-        size: Height and width in pixels, kept.
-        seed: Every random change follows from it, the epoch and the image.
+        options: The changes.
+        size: Height and width in pixels; they stay the same.
+        seed: Every random change depends on it, the epoch and the image only.
     """
 
     def __init__(self, options: Augment, size: tuple[int, int], seed: int = 0) -> None:
@@ -79,9 +79,9 @@ class Augmentation:
     def __call__(
         self, image: Tensor, seed: int, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """``(3, H, W)`` bytes, changed as ``seed`` says; the global random state stays.
+        """``(3, H, W)`` bytes, changed by random numbers of ``seed``, and the mask ``(H, W)``.
 
-        A mask, ``(H, W)``, goes where its image goes.
+        The mask is moved like its image. The global random state stays the same.
         """
         if not self.steps:
             return image, mask
@@ -89,7 +89,7 @@ class Augmentation:
 
         sample: Any = (image, None if mask is None else tv_tensors.Mask(mask))
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the CPU's: nobody else's dropout
+            torch.default_generator.manual_seed(seed)  # of the CPU only
             for step in self.steps:
                 sample = step(*sample)
         image, mask = sample

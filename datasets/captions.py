@@ -1,15 +1,18 @@
-"""What a training image is said to show: privileged information, never there at inspection."""
+"""Captions of training images: privileged information that does not exist at inspection."""
 
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
-from datasets.record import ANOMALY, Record
-from utils.seeding import derive
+import torch
 
-Policy = Literal["label", "sentence", "object"]
+from datasets.record import ANOMALY, Record
+from utils.seeding import derive, generator
+
+Policy = Literal["label", "sentence", "object", "shuffled"]
 
 _NORMAL = "normal"
 _TEMPLATES = (
@@ -32,23 +35,28 @@ class Captions:
 
     Args:
         policy: ``label``: the released behavior, ``normal`` or the defect string. ``sentence``: an
-            English sentence made from the record, its wording drawn per image and epoch.
-            ``object``: "a photo of a fryum", which says nothing about the label.
-        dropout: Probability that an image gets its ``object`` caption instead, so that a teacher
-            has to look at the image.
-        seed: Every draw follows from it, the epoch and the image.
+            English sentence about the record; its wording is drawn per image and epoch.
+            ``object``: "a photo of a fryum", which does not tell the label. ``shuffled``: as
+            ``sentence``, with the defect that ``texts`` has for the image.
+        dropout: Probability of the ``object`` caption instead, so that a teacher needs the image.
+        seed: Every random choice depends on it, the epoch and the image only.
+        texts: Path of an image to the text about its defect that replaces its own.
     """
 
-    def __init__(self, policy: Policy, dropout: float, seed: int) -> None:
+    def __init__(
+        self, policy: Policy, dropout: float, seed: int, texts: Mapping[str, str] | None = None
+    ) -> None:
         self.write = POLICIES[policy]
         self.dropout, self.seed = dropout, seed
+        self.texts = texts or {}
 
     def __call__(self, record: Record, epoch: int) -> str:
         """The caption of ``record`` in ``epoch``."""
         draw = random.Random(derive(self.seed, "caption", epoch, record.path))  # noqa: S311
         if draw.random() < self.dropout:
             return object_caption(record, draw)
-        return self.write(record, draw)
+        text = self.texts.get(record.path, record.defect)
+        return self.write(replace(record, defect=text), draw)
 
 
 def label_caption(record: Record, draw: random.Random) -> str:
@@ -86,7 +94,24 @@ POLICIES = {
     "label": label_caption,
     "sentence": sentence_caption,
     "object": object_caption,
+    "shuffled": sentence_caption,
 }
+
+
+def shuffled_texts(records: Iterable[Record], seed: int) -> dict[str, str]:
+    """The defect texts of the anomalous images, shuffled among those of one object, by path.
+
+    A control: the caption still tells the label, but has the defect of another image.
+    """
+    anomalous = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.path):
+        if record.label:
+            anomalous[record.object].append(record)
+    texts: dict[str, str] = {}
+    for name, images in anomalous.items():
+        order = torch.randperm(len(images), generator=generator(seed, "shuffled", name)).tolist()
+        texts |= {images[i].path: images[j].defect for i, j in enumerate(order)}
+    return texts
 
 
 def says_only_the_label(records: Iterable[Record]) -> bool:
@@ -95,7 +120,7 @@ def says_only_the_label(records: Iterable[Record]) -> bool:
     for record in records:
         if record.label:
             texts[record.object].add(record.defect)
-    return all(len(found) == 1 for found in texts.values())
+    return all(len(defects) == 1 for defects in texts.values())
 
 
 def _parts(defect: str) -> list[str]:
@@ -111,7 +136,7 @@ def _enumerate(parts: Sequence[str]) -> str:
 
 
 def _with_article(name: str) -> str:
-    words = name.replace("_", " ").strip()
-    if words.endswith("s") and not words.endswith("ss"):
-        return words  # capsules
-    return f"{'an' if words[:1].lower() in 'aeiou' else 'a'} {words}"
+    noun = name.replace("_", " ").strip()
+    if noun.endswith("s") and not noun.endswith("ss"):
+        return noun  # capsules
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

@@ -1,4 +1,4 @@
-"""Images, what is said about them, and the batches they travel in."""
+"""Images with their captions and masks, in batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Guide:
-    """What a teacher gets to see and read of the images that its student is trained on."""
+    """The teacher's input for the training images of its student."""
 
     pixels: Pixels
     captions: Captions
@@ -43,16 +43,16 @@ class _Sample:
 
 
 class ImageText(Dataset[_Sample | UserError]):
-    """Images as a network sees them, captions where it reads them.
+    """The inputs of a network: images, and captions if it reads text.
 
     Args:
         pixels: The pixels of each record.
         records: The images, in order.
         augmentation: Random changes, mosaics included; ``None``: none.
-        captions: From record to caption; ``None`` for a network that reads none: then the
-            records' texts are dropped here, and nobody further down can see them.
-        guide: The teacher's view, where one guides the training.
-        masks: The mask of each record, where they are wanted.
+        captions: From record to caption; ``None`` for a network that reads no text. The records'
+            texts are then removed here, unless there is a guide.
+        guide: The teacher's input, if a teacher guides the training.
+        masks: The mask of each record, if masks are needed.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class ImageText(Dataset[_Sample | UserError]):
     def __getitem__(self, key: tuple[int, int]) -> _Sample | UserError:
         """The image ``key = (epoch, index)``.
 
-        A file that cannot be read is returned as the error it causes: raised in a worker process
-        it would arrive wrapped in a traceback.
+        If a file cannot be read, the error is returned, not raised: from a worker process it would
+        arrive inside a traceback.
         """
         epoch, index = key
         record = self.records[index]
@@ -114,7 +114,7 @@ class Mosaic:
         drawn first, good or with one kind of defect, then an image in it.
 
     Args:
-        probability: Of a mosaic.
+        probability: Probability of a mosaic.
         records: The images.
     """
 
@@ -189,7 +189,7 @@ def _stack(images: Sequence[Tensor]) -> Tensor:
 
 
 def _all(values: Iterable[T | None]) -> list[T] | None:
-    """The values as a list, or ``None`` where there are none."""
+    """The values as a list, or ``None`` if there are none."""
     return [value for value in values if value is not None] or None
 
 
@@ -199,7 +199,7 @@ def shuffled(labels: Tensor, random: torch.Generator) -> list[int]:
 
 
 def balanced(labels: Tensor, random: torch.Generator) -> list[int]:
-    """As many images, drawn with replacement, so that both labels come up equally often."""
+    """The same number of images, drawn with replacement, both labels with equal probability."""
     share = torch.bincount(labels, minlength=2).double().reciprocal()[labels]
     return torch.multinomial(share, len(labels), replacement=True, generator=random).tolist()
 
@@ -213,8 +213,8 @@ SAMPLERS: dict[str, Callable[[Tensor, torch.Generator], list[int]]] = {
 class _EpochSampler(Sampler[tuple[int, int]]):
     """Yields ``(epoch, index)``, so that worker processes know the epoch too.
 
-    Process r of R gets every R-th image, from the r-th on: of each batch in training an equal
-    share, so that all of them together see the batches that one process would see.
+    Process r of R gets every R-th image, from the r-th on. In training this is an equal share of
+    each batch: all processes together see the batches that one process would see.
     """
 
     def __init__(
@@ -232,12 +232,12 @@ class _EpochSampler(Sampler[tuple[int, int]]):
         if self.sampler is not None:
             random = generator(self.seed, "order", self.epoch)
             order = SAMPLERS[self.sampler](self.labels, random)
-        mine = order[: self.count][self.part.rank :: self.part.world_size]
-        return ((self.epoch, index) for index in mine)
+        own = order[: self.count][self.part.rank :: self.part.world_size]
+        return ((self.epoch, index) for index in own)
 
 
 class Batches:
-    """The batches of an epoch; any epoch, in any order, always the same.
+    """The batches of each epoch; the same whenever an epoch is asked for.
 
     Attributes:
         num_images: Images per epoch, over all processes.
@@ -247,14 +247,14 @@ class Batches:
         batch_size: Images per batch, over all processes in training.
         sampler: Order of training images, a key of ``SAMPLERS``; ``None``: the order of the list,
             every image once, for evaluation. In training an incomplete last batch is left out:
-            BatchNorm makes nothing good of one or two images.
-        num_workers: Loader processes; 0: none, ``None``: as many as help.
-        device: Where the batches will go.
-        seed: The order follows from it and the epoch.
-        part: Which share of every batch is this process's.
+            BatchNorm statistics of one or two images are poor.
+        num_workers: Loader processes; 0: none, ``None``: chosen for the device.
+        device: The device to which the batches will be moved.
+        seed: The order depends on it and the epoch only.
+        part: The share of this process in every batch.
 
     Raises:
-        UserError: If a batch cannot be shared out evenly.
+        UserError: If the batch size is not a multiple of the number of processes.
     """
 
     def __init__(
@@ -303,9 +303,9 @@ class Batches:
             UserError: If a picture cannot be read.
         """
         self.order.epoch = number
-        # With a generator of its own, the loader takes nothing from the global one, which dropout
-        # uses: without processes it would take a number in each epoch, with them only once. One is
-        # taken here, so that runs repeat those of earlier versions.
+        # The loader has its own generator, so the number of its processes does not change the
+        # global one, which dropout uses. One number is drawn here from the global one, so that runs
+        # give the same results as in earlier versions.
         torch.empty((), dtype=torch.int64).random_()
         for batch in self.loader:
             if isinstance(batch, UserError):
@@ -313,10 +313,10 @@ class Batches:
             yield batch
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of epoch 0: all there is to say where nothing is random."""
+        """The batches of epoch 0, for evaluation, where every epoch is the same."""
         return self.epoch(0)
 
 
 def _useful_workers(device: torch.device) -> int:
-    """Loader processes that make training faster: beside a CPU that trains they make it slower."""
+    """The number of loader processes: none on a CPU, where they make training slower."""
     return 0 if device.type == "cpu" else min(num_cores() // local_world_size(), 16)

@@ -54,7 +54,7 @@ def looks_like_a_mask(path: Path) -> bool:
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
         return False
     flat = counts[:_NEARLY].sum() + counts[-_NEARLY:].sum()
-    return np.count_nonzero(counts) <= _GREY_LEVELS or flat >= _MOSTLY * counts.sum()
+    return bool(np.count_nonzero(counts) <= _GREY_LEVELS or flat >= _MOSTLY * counts.sum())
 
 
 def marked_masks(root: Path, masks: Iterable[str]) -> set[str]:

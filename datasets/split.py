@@ -13,6 +13,7 @@ from datasets.record import Record, Splits
 from utils.console import say
 from utils.errors import UserError
 from utils.seeding import generator
+from utils.store import Store
 
 Stratum = tuple[Hashable, ...]
 
@@ -40,29 +41,47 @@ def carve_validation(
         if len({record.label for record in part}) < 2:
             raise UserError(
                 f"dataset: the {side} images hold no {_missing(part)} image; training needs at "
-                "least two normal and two anomalous ones of an object. Splits of normal images "
-                "alone (1cls) are for methods that are not trained on them"
+                "least two normal and two anomalous ones of an object. A split of normal images "
+                "alone (1cls) is for methods that are not trained on them; others train with "
+                "dataset.split=2cls (of VisA: 2cls_highshot)"
             )
     return train, validation
 
 
+def fewer_anomalies(records: Sequence[Record], count: int | None, seed: int) -> list[Record]:
+    """At most ``count`` anomalous images of each object, and all normal ones, in their order.
+
+    Args:
+        records: The images.
+        count: How many; ``None``: all. With the same seed, a smaller number is a part of a larger.
+        seed: Decides which.
+    """
+    chosen: set[str] = set()
+    for name in {record.object for record in records}:
+        paths = sorted(r.path for r in records if r.label and r.object == name)
+        order = torch.randperm(len(paths), generator=generator(seed, "anomalies", name)).tolist()
+        chosen.update(paths[i] for i in order[:count])
+    return [record for record in records if not record.label or record.path in chosen]
+
+
 def draw_split(
-    root: Path, records: Sequence[Record], *, test_fraction: float, split_seed: int
+    root: Path, records: Sequence[Record], store: Store, *, test_fraction: float, split_seed: int
 ) -> Splits:
     """Training and test images of a data set without a split, by object and label.
 
-    Copies of one file, byte by byte, stay on one side, and so do the images of a group.
+    Pictures that are alike stay on one side, and so do the images of a group.
 
     Args:
         root: Folder the records' paths are relative to.
         records: All images; their files are there.
+        store: Where it is remembered what the files hold.
         test_fraction: Share to put aside, in ``(0, 1)``.
         split_seed: Decides which.
 
     Raises:
         UserError: If one side holds no normal or no anomalous image.
     """
-    grouped = group_copies(root, records)
+    grouped = group_copies(root, records, store)
     train, test = _part(grouped, test_fraction, split_seed, "test")
     for side, part in (("training", train), ("testing", test)):
         if len({record.label for record in part}) < 2:
@@ -149,22 +168,32 @@ def _group_names(group: str, where: str) -> Callable[[str], str]:
     return matched
 
 
-def move_anomalies(splits: Splits, root: Path, *, test_fraction: float, split_seed: int) -> Splits:
+def move_anomalies(
+    splits: Splits, root: Path, store: Store, *, test_fraction: float, split_seed: int
+) -> Splits:
     """Gives the training some of the anomalous test images, of every defect of every object.
 
-    For data sets whose own training images are all normal. The normal images stay where they are.
+    For data sets whose own training images are all normal. The normal images stay where they are,
+    and anomalous ones that are like one of them, or of one group with it, are on its side.
 
     Args:
         splits: The data set's own splits.
         root: Its folder.
+        store: Where it is remembered what the files hold.
         test_fraction: Share of the anomalous test images that stays in the test.
         split_seed: Decides which.
     """
-    anomalies = group_copies(root, [record for record in splits["test"] if record.label])
-    moved, _ = _part(
-        anomalies, test_fraction, split_seed, "test", lambda record: (record.object, record.defect)
+    grouped = group_copies(root, [*splits["train"], *splits["test"]], store)
+    train, test = grouped[: len(splits["train"])], grouped[len(splits["train"]) :]
+    anomalies = [record for record in test if record.label]
+    stay = {record.group for record in test if not record.label} - {""}
+    go = {record.group for record in train} - stay - {""}
+    free = [record for record in anomalies if record.group not in stay | go]
+    drawn, _ = _part(
+        free, test_fraction, split_seed, "test", lambda record: (record.object, record.defect)
     )
-    paths = {record.path for record in moved}
+    paths = {record.path for record in (*drawn, *(r for r in anomalies if r.group in go))}
+    moved = [record for record in anomalies if record.path in paths]
     say(
         f"{root}: {len(moved)} of {len(anomalies)} anomalous test images are given to the training "
         f"(test_fraction {test_fraction:g}, split_seed {split_seed})"

@@ -1,4 +1,4 @@
-"""Checks VisA, writes ``meta_<split>.json``, and fetches the data set if asked.
+"""Checks VisA and writes ``meta_<split>.json``; ``--download`` fetches the data set first.
 
     python datasets/visa_json.py [--root data/visa] [--split 2cls_highshot] [--objects fryum ...]
     python datasets/visa_json.py --download
@@ -32,8 +32,8 @@ def write_meta(root: Path, split: str, objects: Sequence[str], out: Path | None)
     Args:
         root: VisA's folder.
         split: One of ``visa.SPLITS``.
-        objects: Which objects; empty: all.
-        out: Where to write; ``None``: into ``root``.
+        objects: The objects; empty: all.
+        out: The file; ``None``: ``meta_<split>.json`` in ``root``.
 
     Returns:
         The file written.
@@ -52,12 +52,12 @@ def write_meta(root: Path, split: str, objects: Sequence[str], out: Path | None)
 
 
 def download(root: Path, url: str, sha256: str, size: int | None) -> None:
-    """Fetches and unpacks the archive into ``root``; goes on where an earlier call was cut off.
+    """Fetches the archive, or the rest of it after an interruption, and unpacks it into ``root``.
 
     Raises:
-        UserError: If it cannot be fetched, or is not what it should be.
+        UserError: If it cannot be fetched, its checksum is wrong, or it cannot be unpacked.
     """
-    archive = fetch(url, root / url.rsplit("/", 1)[1], sha256=sha256, size=size)
+    archive = fetch(url, root / url.rsplit("/")[-1], sha256=sha256, size=size)
     try:
         with tarfile.open(archive) as tar:
             for member in tqdm(tar.getmembers(), unit="file", desc="unpacking"):

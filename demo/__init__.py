@@ -2,9 +2,9 @@
 
     python -m demo --root data/demo --seed 0
 
-A product is an outline (a signed distance), a relief and a colour per pixel. A defect edits those
-three, and only then is the scene lit and photographed: normal and anomalous pictures share pose,
-light, texture and noise, and differ in the defect alone.
+A product is an outline (a signed distance), a relief and a color per pixel. A defect changes these
+three. Then the scene is lit and photographed: a normal and an anomalous picture can have the same
+pose, light, texture and noise, and differ only in the defect.
 
 Object names, defect labels and mask values are VisA's own (Zou et al. 2022, arXiv 2207.14315, and
 ``utils/id2class.py`` of amazon-science/spot-diff), with their spelling; the pictures are not.

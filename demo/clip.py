@@ -1,10 +1,10 @@
-"""Makes the small CLIP of the demo out of rendered pictures and published sentences.
+"""Trains the small CLIP of the demo on rendered pictures and published sentences.
 
     python -m demo.clip
 
-It learns from every rendered object except the four of the demo, and from products that do not
-exist. Each picture is rendered when it is needed and seen once. The weights that the demo uses are
-in the repository already, in models/encoders/weights; docs/demo_clip.md has their figures.
+It learns from all rendered objects except the four of the demo, and from products that do not
+exist. Each picture is rendered when it is needed and used once. The weights that the demo uses are
+in models/encoders/weights; docs/demo_clip.md has their figures.
 """
 
 # ruff: noqa: S311  sentences are drawn here, not secrets
@@ -30,7 +30,7 @@ from demo.defects import defects_of
 from demo.files import DEMO
 from demo.picture import render_product
 from demo.products import OBJECTS, Product
-from demo.surface import Colour, Map, Surface, arc, box, dome, edge, tiled
+from demo.surface import Color, Map, Surface, arc, box, dome, edge, tiled
 from models.baselines.prompts import VAND_PROMPTS, WINCLIP_PROMPTS
 from models.encoders.clip import RANDOM, clip_model, image_statistics
 from models.encoders.tower import normalize
@@ -53,15 +53,15 @@ TEMPLATES = (*VAND_PROMPTS.templates, *WINCLIP_PROMPTS["mala_lab"].templates, "{
 _THINGS = ("object", "product", "item", "part", "thing")
 # The patches of the last two blocks learn: in the last one, the class token reads those before.
 _BLOCKS = {"indices": [2, 3], "normalize_intermediates": True, "output_fmt": "NLC"}
-_COVERED = 0.02  # share of a patch, or of a defect, that has to be seen to count
+_COVERED = 0.02  # smallest visible share of a defect, or defective share of a patch, that counts
 
 
 class Twins(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Flawless pictures and their flawed twins: the training data of :func:`utils.training.fit`.
+    """Pairs of pictures without and with a defect: training data of :func:`utils.training.fit`.
 
     Args:
         steps: Steps per epoch.
-        batch_size: Pictures per step, half of them flawless.
+        batch_size: Pictures per step, half of them without a defect.
     """
 
     def __init__(self, steps: int, batch_size: int) -> None:
@@ -102,7 +102,7 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 def _view(pixels: Tensor, masks: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Both twins cropped, mirrored, squashed and lit in the same random way."""
+    """Both pictures of a pair, cropped, mirrored, resized and lit in the same random way."""
     whole = masks.sum()
     for axis, side in zip((2, 3), RENDERED, strict=True):
         length = round(rng.uniform(0.7, 1) * side)
@@ -122,9 +122,9 @@ def _view(pixels: Tensor, masks: Tensor, rng: np.random.Generator) -> tuple[Tens
 
 
 def _product(rng: np.random.Generator) -> tuple[Product, list[str]]:
-    """A product and the defects it can have: two of five are rendered objects, the rest invented.
+    """A product and its possible defects: two of five are rendered objects, the rest is invented.
 
-    Trained on eight objects alone, the network takes a ninth for a defect.
+    Trained on eight objects alone, the network takes a ninth object for a defect.
     """
     if rng.random() < 0.4:
         name = str(rng.choice(TRAINED_ON))
@@ -141,14 +141,14 @@ def _product(rng: np.random.Generator) -> tuple[Product, list[str]]:
 
 
 _GRIDS = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 1), (2, 2), (3, 2))  # columns and rows of pieces
-# The defects of boards are about their parts, which an invented product does not have.
+# The defects of boards need parts, and an invented product has none.
 _LABELS = sorted(
     {label for name in TRAINED_ON if not name.startswith("pcb") for label in defects_of(name)}
 )
 
 
 def _shape(x: Map, y: Map, rng: np.random.Generator, *, grid: tuple[int, int]) -> Surface:
-    """One piece of a random shape and color, or several of the same make."""
+    """One piece of a random shape and color, or several equal ones."""
     columns, rows = grid
     size = min(1.0, 1.15 / columns, 0.95 / rows)
     pitch = (2.3 / columns, 1.8 / rows)
@@ -188,7 +188,7 @@ def _outline(u: Map, v: Map, rng: np.random.Generator) -> Map:
     return np.maximum(slab, 0.09 - np.hypot(u - np.rint(u / pitch) * pitch, v))
 
 
-def _color(rng: np.random.Generator, low: float, high: float) -> Colour:
+def _color(rng: np.random.Generator, low: float, high: float) -> Color:
     """A color of moderate saturation, its brightness between ``low`` and ``high``."""
     level, spread = rng.uniform(low, high), rng.uniform(0, 0.35)
     red, green, blue = np.clip(level * (1 + spread * rng.standard_normal(3)), 0.03, 0.97).tolist()
@@ -196,7 +196,7 @@ def _color(rng: np.random.Generator, low: float, high: float) -> Colour:
 
 
 class StateLearner(nn.Module):
-    """A CLIP that learns which of two sentences is true: "flawless ..." or "damaged ...".
+    """A CLIP that learns which of two sentences is true, as "flawless ..." or "damaged ...".
 
     Args:
         clip: Trained in place.
@@ -207,7 +207,7 @@ class StateLearner(nn.Module):
         super().__init__()
         self.clip, self.pairs = clip, pairs
         self.tokenize = open_clip.get_tokenizer(ARCH)
-        # A word that the training never shows keeps this zero and means nothing.
+        # The embedding of a word that is not in the training stays zero.
         nn.init.zeros_(clip.text.token_embedding.weight)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -216,31 +216,31 @@ class StateLearner(nn.Module):
         visual, scale = self.clip.visual, self.clip.logit_scale.exp().clamp(max=100)
         normal, anomalous = zip(*(opposites() for _ in range(self.pairs)), strict=True)
         texts = self.clip.encode_text(self.tokenize([*normal, *anomalous]), normalize=True)
-        way = scale * (texts[self.pairs :] - texts[: self.pairs])  # (K, D)
+        directions = scale * (texts[self.pairs :] - texts[: self.pairs])  # (K, D)
         outputs = visual.forward_intermediates(normalized(batch.image), **_BLOCKS)
         cover = F.adaptive_avg_pool2d(batch.mask.float(), visual.grid_size).flatten()
-        clear = (cover == 0) | (cover > _COVERED)
-        flawed = (cover[clear] > 0).long()
+        is_clear = (cover == 0) | (cover > _COVERED)
+        label = (cover[is_clear] > 0).long()
         patches = [
-            state_loss((tokens @ visual.proj).flatten(0, 1)[clear], way, flawed)
+            state_loss((tokens @ visual.proj).flatten(0, 1)[is_clear], directions, label)
             for tokens in outputs["image_intermediates"]
         ]
         terms = {
-            "state": state_loss(outputs["image_features"], way, batch.label),
+            "state": state_loss(outputs["image_features"], directions, batch.label),
             "patches": torch.stack(patches).mean(),
         }
         return {"loss": terms["state"] + terms["patches"], **terms}
 
 
 def opposites() -> tuple[str, str]:
-    """The same sentence about the same thing, once of a normal and once of an anomalous one.
+    """Two sentences about the same thing: that it is normal, and that it is anomalous.
 
-    The states and templates are those of the published prompts. Most things have a made-up name, so
-    that a state means the same whatever it is said of.
+    States and templates are those of the published prompts. Most things have a made-up name, so
+    that a state means the same for every object.
     """
     made_up = "".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=random.randint(3, 7)))
-    known = random.choice((*_THINGS, *(name.replace("_", " ") for name in TRAINED_ON)))
-    thing = made_up if random.random() < 0.6 else known
+    real = random.choice((*_THINGS, *(name.replace("_", " ") for name in TRAINED_ON)))
+    thing = made_up if random.random() < 0.6 else real
     template = random.choice(TEMPLATES)
     normal, anomalous = (
         template.replace("{}", random.choice(states).replace("{}", thing))
@@ -249,44 +249,44 @@ def opposites() -> tuple[str, str]:
     return normal, anomalous
 
 
-def state_loss(features: Tensor, way: Tensor, label: Tensor) -> Tensor:
+def state_loss(features: Tensor, directions: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy of the choice between two sentences, as in zero-shot scoring.
 
     Args:
         features: Embeddings of any length, shape ``(B, D)``.
-        way: From the embedding of a normal sentence to that of its opposite, times the factor on
-            the cosines; shape ``(K, D)``.
+        directions: From the embedding of each normal sentence to that of its opposite, times the
+            factor on the cosines; shape ``(K, D)``.
         label: 0 normal, 1 anomalous, shape ``(B,)``.
 
     Returns:
-        Mean over the sentences and over both labels, which count the same; in nats.
+        Mean over the sentences and, with equal weights, over both labels; in nats.
     """
-    logits = F.normalize(features, dim=-1) @ way.T  # (B, K)
+    logits = F.normalize(features, dim=-1) @ directions.T  # (B, K)
     target = label.to(logits.dtype).unsqueeze(1).expand_as(logits)
     losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=1)
-    sides = [losses[label == value] for value in (0, 1)]
-    return torch.stack([side.mean() for side in sides if len(side)]).mean()
+    groups = [losses[label == value] for value in (0, 1)]
+    return torch.stack([group.mean() for group in groups if len(group)]).mean()
 
 
 def normalized(image: Tensor) -> Tensor:
-    """Bytes ``(B, 3, H, W)`` as the network sees them."""
+    """Bytes ``(B, 3, H, W)``, normalized for the network."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in image_statistics(ARCH, RANDOM))
     return normalize(image, mean, std)
 
 
 @torch.no_grad()
 def whiten_patches(convolution: nn.Conv2d, pixels: Tensor) -> None:
-    """Starts a patch embedding from the strongest components of real patches, all equally strong.
+    """Initializes a patch embedding with the principal components of the patches, whitened.
 
-    Patches are mostly brightness. What is fine and faint, as defects are, would be lost in a random
-    embedding for a large part of the training.
+    Brightness is the largest component. With a random embedding, fine and faint structures such as
+    defects would have little effect for a large part of the training.
 
     Source:
         The first layer of https://arxiv.org/abs/2404.00498, with a random rotation after it.
 
     Args:
-        convolution: Takes patches that do not overlap; changed in place.
-        pixels: Images as the network sees them, shape ``(B, 3, H, W)``.
+        convolution: A convolution over patches that do not overlap; changed in place.
+        pixels: Normalized images, shape ``(B, 3, H, W)``.
     """
     outputs, side = convolution.out_channels, convolution.kernel_size[0]
     patches = F.unfold(pixels.contiguous(), side, stride=side).transpose(1, 2).flatten(0, 1)
@@ -301,7 +301,7 @@ def pretrain(file: Path, *, epochs: int = 10, steps: int = 400, batch_size: int 
     """Trains the small CLIP and writes its weights in fp16.
 
     Args:
-        file: Where they go.
+        file: The file to write.
         epochs: Length of the training.
         steps: Steps per epoch.
         batch_size: Pictures per step.
@@ -334,7 +334,7 @@ def pretrain(file: Path, *, epochs: int = 10, steps: int = 400, batch_size: int 
         on_epoch=report,
     )
     save_weights(clip.half(), file, {"arch": ARCH, "pictures": epochs * batches.num_images})
-    say(f"wrote {file}; what it is worth: docs/demo_clip.md")
+    say(f"wrote {file}; its figures: docs/demo_clip.md")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 
 from demo.products import chip
 from demo.surface import (
-    Colour,
+    Color,
     Map,
     Part,
     Range,
@@ -55,11 +55,11 @@ def _at_core(surface: Surface, rng: np.random.Generator) -> tuple[float, float]:
 
 
 def _blob(
-    near: Surface, centre: tuple[float, float], radius: float, rng: np.random.Generator
+    near: Surface, center: tuple[float, float], radius: float, rng: np.random.Generator
 ) -> Map:
     """About the signed distance to an irregular patch."""
     stretch = math.sqrt(rng.uniform(1.0, 1.8))
-    u, v = turned(near.x - centre[0], near.y - centre[1], rng.uniform(0, math.tau))
+    u, v = turned(near.x - center[0], near.y - center[1], rng.uniform(0, math.tau))
     u, v = u / stretch, v * stretch
     ripple = np.sin(u * (2.5 / radius) + rng.uniform(0, math.tau))
     ripple += np.sin(v * (3.5 / radius) + rng.uniform(0, math.tau))
@@ -70,14 +70,14 @@ def _stain(
     surface: Surface,
     rng: np.random.Generator,
     *,
-    tints: Sequence[Colour],
+    tints: Sequence[Color],
     radius: Range,
     softness: float,
 ) -> None:
-    """A patch of another colour: the product's own times one of ``tints``."""
-    centre, size = _within(surface, rng), rng.uniform(*radius)
-    near = surface.around(*centre, 2.2 * size)
-    cover = edge(_blob(near, centre, size, rng), softness * size + near.pixel) * near.inside()
+    """A patch of another color: the product's own times one of ``tints``."""
+    center, size = _within(surface, rng), rng.uniform(*radius)
+    near = surface.around(*center, 2.2 * size)
+    cover = edge(_blob(near, center, size, rng), softness * size + near.pixel) * near.inside()
     near.paint(surface.tone(tints[int(rng.integers(len(tints)))]), cover * rng.uniform(0.5, 1.0))
     near.mark(cover)
 
@@ -89,17 +89,17 @@ def _dig(
     count: tuple[int, int],
     radius: Range,
     depth: float,
-    tint: Colour,
+    tint: Color,
 ) -> None:
     """Holes near each other, or with a negative ``depth`` crumbs."""
     first = _within(surface, rng)
     close = np.hypot(surface.x - first[0], surface.y - first[1]) < 0.3
     strength = rng.uniform(0.5, 1.0)
     for number in range(int(rng.integers(*count, endpoint=True))):
-        centre = _pick(surface, rng, close & (surface.outline < 0)) if number else first
+        center = _pick(surface, rng, close & (surface.outline < 0)) if number else first
         size = rng.uniform(*radius)
-        near = surface.around(*centre, 2.2 * size)
-        distance = _blob(near, centre, size, rng)
+        near = surface.around(*center, 2.2 * size)
+        distance = _blob(near, center, size, rng)
         cover = edge(distance, 0.3 * size + near.pixel) * near.inside()
         near.paint(surface.tone(tint), strength * cover)
         near.height -= depth * np.clip(0.5 - distance / size, 0, 1)
@@ -114,7 +114,7 @@ def _scratch(
     length: Range,
     width: Range,
     bend: float,
-    tint: Colour,
+    tint: Color,
 ) -> None:
     """Grooves: straight scratches, or with a large ``bend`` jagged cracks."""
     strength = rng.uniform(0.5, 1.0)
@@ -136,9 +136,9 @@ def _scratch(
 
 def _cut(surface: Surface, rng: np.random.Generator, *, place: Place, radius: Range) -> None:
     """A piece broken off, or out of the middle."""
-    centre, size = place(surface, rng), rng.uniform(*radius)
-    near = surface.around(*centre, 2.2 * size)
-    distance = _blob(near, centre, size, rng)
+    center, size = place(surface, rng), rng.uniform(*radius)
+    near = surface.around(*center, 2.2 * size)
+    distance = _blob(near, center, size, rng)
     near.mark(edge(distance, near.pixel) * near.inside())
     np.maximum(near.outline, -distance, out=near.outline)
     face = np.clip(1.3 - distance / 0.08, 0, 1)
@@ -147,12 +147,12 @@ def _cut(surface: Surface, rng: np.random.Generator, *, place: Place, radius: Ra
 
 
 def _grow(
-    surface: Surface, rng: np.random.Generator, *, place: Place, radius: Range, tint: Colour
+    surface: Surface, rng: np.random.Generator, *, place: Place, radius: Range, tint: Color
 ) -> None:
     """A drop of the product's own stuff, on it or over its edge."""
-    centre, size = place(surface, rng), rng.uniform(*radius)
-    near = surface.around(*centre, 2.2 * size)
-    distance = _blob(near, centre, size, rng)
+    center, size = place(surface, rng), rng.uniform(*radius)
+    near = surface.around(*center, 2.2 * size)
+    distance = _blob(near, center, size, rng)
     cover = edge(distance, near.pixel)
     near.paint(surface.tone(tint), cover)
     np.minimum(near.outline, distance, out=near.outline)
@@ -163,7 +163,7 @@ def _grow(
 def _stick(surface: Surface, rng: np.random.Generator, *, radius: Range) -> None:
     """A fragment of a second product looks out from under the first one.
 
-    The second one is the first, turned half round and moved: it has the same shape and colours.
+    The second one is the first, turned half round and moved: it has the same shape and colors.
     """
     rows, columns = np.nonzero(surface.outline < 0)
     # To the left or the right: above and below, the frame leaves no room.
@@ -183,13 +183,13 @@ def _stick(surface: Surface, rng: np.random.Generator, *, radius: Range) -> None
     free = 1 - surface.inside()
     fragment = edge(broken, surface.pixel) * free
     surface.mark(fragment)
-    surface.colour += (second(surface.colour) - surface.colour) * free
+    surface.color += (second(surface.color) - surface.color) * free
     surface.height += second(surface.height) * fragment
     np.minimum(surface.outline, broken, out=surface.outline)
 
 
 def _loose(surface: Surface, rng: np.random.Generator) -> list[Part]:
-    """One to three neighbouring parts; the large ones, which make the board, stay."""
+    """One to three neighboring parts; the large ones, which make the board, stay."""
     small = [part for part in surface.parts if part.reach < 0.3]
     first = small[int(rng.integers(len(small)))]
     small.sort(key=lambda part: math.dist((part.x, part.y), (first.x, first.y)))
@@ -232,11 +232,11 @@ def _add(surface: Surface, rng: np.random.Generator) -> None:
 
 Defect = Callable[[Surface, np.random.Generator], None]
 
-_DARK: Sequence[Colour] = ((0.3, 0.22, 0.18), (0.42, 0.28, 0.2))
-_FOREIGN: Sequence[Colour] = ((0.26, 0.17, 0.12), (0.8, 0.24, 0.2))
-_AMBER: Colour = (1.0, 0.78, 0.45)
-_MOLTEN: Sequence[Colour] = ((3.0, 0.5, 0.17), (2.0, 0.35, 0.15))
-_ALIKE: Sequence[Colour] = ((0.62, 0.55, 0.48), (0.8, 0.58, 0.42))
+_DARK: Sequence[Color] = ((0.3, 0.22, 0.18), (0.42, 0.28, 0.2))
+_FOREIGN: Sequence[Color] = ((0.26, 0.17, 0.12), (0.8, 0.24, 0.2))
+_AMBER: Color = (1.0, 0.78, 0.45)
+_MOLTEN: Sequence[Color] = ((3.0, 0.5, 0.17), (2.0, 0.35, 0.15))
+_ALIKE: Sequence[Color] = ((0.62, 0.55, 0.48), (0.8, 0.58, 0.42))
 
 _burn: Defect = partial(_stain, tints=_DARK, radius=(0.1, 0.27), softness=0.8)
 _foreign_spot: Defect = partial(_stain, tints=_FOREIGN, radius=(0.07, 0.17), softness=0.3)

@@ -19,13 +19,13 @@ from demo.products import OBJECTS
 from utils.errors import UserError
 from utils.registry import did_you_mean
 
-# Raise it with every change that moves a pixel: folders made by an older renderer are then refused.
+# Raise it with every change of a pixel: folders of an older renderer are then refused.
 VERSION = 1
 DEMO = ("candle", "cashew", "fryum", "pcb1")
 NORMALS, ANOMALIES = 100, 50
 SIZE = (192, 288)
 
-# Share of the images of each label that trains, per split file.
+# Share of training images of each label, per split file.
 SPLITS = {
     "1cls": {"normal": 0.9, "anomaly": 0.0},
     "2cls_highshot": {"normal": 0.6, "anomaly": 0.6},
@@ -49,7 +49,7 @@ class Sample:
         defects: Labels of its defects; empty for a normal image.
         image: Path of the image.
         mask: Path of the mask; empty for a normal image.
-        seed: What the image is drawn from.
+        seed: Seed of the image.
     """
 
     object: str
@@ -60,9 +60,9 @@ class Sample:
 
 
 def plan(object_name: str, normals: int, anomalies: int, seed: int) -> list[Sample]:
-    """What to draw for one object, normal images first; the same whatever other objects there are.
+    """The samples of one object, normal ones first; they do not depend on the other objects.
 
-    The defects take turns; one anomaly in five has a second one.
+    Each defect occurs equally often. One anomalous image in five has a second defect.
     """
     key, folder = zlib.crc32(object_name.encode()), f"{object_name}/Data"
     digits = 4 if normals >= 1000 else 3
@@ -96,12 +96,12 @@ def write(
     size: tuple[int, int] = SIZE,
     seed: int = 0,
 ) -> bool:
-    """Renders a data set into ``root``, unless the very same one is there already.
+    """Renders a data set into ``root``, unless the same one is there already.
 
-    The folder gets its name once it is complete: a run that was killed leaves none of that name.
+    The folder gets its name when it is complete: a killed run leaves no folder of that name.
 
     Args:
-        root: Folder to make; may exist if it is empty.
+        root: New folder, or an empty one.
         objects: Keys of :data:`OBJECTS`.
         normals: Normal images per object.
         anomalies: Anomalous images per object.
@@ -112,7 +112,7 @@ def write(
         Whether it was rendered; ``False`` if it was there already.
 
     Raises:
-        UserError: If no data set can be made with an argument, or ``root`` holds something else.
+        UserError: If an argument is wrong, or ``root`` holds something else.
     """
     _check(objects, normals, anomalies, size, seed)
     arguments = {"objects": list(objects), "normals": normals, "anomalies": anomalies}
@@ -137,14 +137,14 @@ def write(
 def _check(
     objects: Sequence[str], normals: int, anomalies: int, size: tuple[int, int], seed: int
 ) -> None:
-    """Raises UserError for arguments that no data set can be made with."""
+    """Raises UserError if an argument is wrong."""
     for name in objects:
         if name not in OBJECTS:
             hint = did_you_mean(name, OBJECTS)
             raise UserError(f"objects: cannot render {name!r}; {hint}")
     if not objects or len(set(objects)) < len(objects):
         raise UserError(f"objects: got {list(objects)}; name at least one, and each once")
-    # With fewer, rounding leaves one side of a split without any.
+    # With fewer images, a split may have no training or test image of a label.
     if normals < 5 or anomalies < 3:
         raise UserError(
             f"normals={normals}, anomalies={anomalies}: too few to share out between training and "
@@ -198,8 +198,8 @@ def _write_tables(root: Path, plans: Sequence[Sequence[Sample]], seed: int) -> N
 
 def _split(samples: Sequence[Sample], name: str, seed: int) -> list[list[str]]:
     """The rows of one object in one split file, training images first, in random order."""
-    # As in VisA, both 2cls splits cut the same order, so that what trains few-shot also trains
-    # high-shot, and 1cls has an order of its own.
+    # As in VisA, both 2cls splits have the same order, so the few-shot training images are among
+    # the high-shot ones. The split 1cls has an order of its own.
     key = zlib.crc32(samples[0].object.encode())
     rng = np.random.default_rng((seed, key, 3, name == "1cls"))
     rows: dict[str, list[list[str]]] = {"train": [], "test": []}

@@ -1,4 +1,4 @@
-"""One photograph of an object, flawless or not."""
+"""Rendered pictures of an object, with or without defects."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,14 @@ from demo.vocabulary import VOCABULARY
 def render(
     object_name: str, defects: Sequence[str], rng: np.random.Generator, size: tuple[int, int]
 ) -> tuple[Pixels, Pixels]:
-    """One photograph of an object, and where its defects are.
+    """One picture of an object, and the mask of its defects.
 
-    Generators in the same state give the same pose, light and noise whatever the defects: a flawed
-    picture and its flawless twin.
+    Generators in the same state give the same pose, light and noise, whatever the defects are.
 
     Args:
         object_name: A key of :data:`OBJECTS`.
         defects: Labels out of :func:`defects_of` the object; none for a normal picture.
-        rng: Where all chance comes from.
+        rng: Source of all random numbers.
         size: Height and width in pixels.
 
     Returns:
@@ -36,8 +35,8 @@ def render(
         raise ValueError(f"unknown object {object_name!r}; known: {', '.join(OBJECTS)}")
     for name in defects:
         if name not in defects_of(object_name):
-            known = ", ".join(defects_of(object_name))
-            raise ValueError(f"{object_name}: unknown defect {name!r}; known: {known}")
+            choices = ", ".join(defects_of(object_name))
+            raise ValueError(f"{object_name}: unknown defect {name!r}; known: {choices}")
     labels = VOCABULARY[object_name]
     return render_product(product, {name: labels.index(name) + 1 for name in defects}, rng, size)
 
@@ -45,19 +44,19 @@ def render(
 def render_product(
     product: Product, defects: Mapping[str, int], rng: np.random.Generator, size: tuple[int, int]
 ) -> tuple[Pixels, Pixels]:
-    """As :func:`render`, for a product of any make.
+    """As :func:`render`, for any product.
 
     Args:
         product: What to photograph.
         defects: Keys of :data:`DEFECTS`, and the number that marks each of them in the mask.
-        rng: Where all chance comes from.
+        rng: Source of all random numbers.
         size: Height and width in pixels.
     """
     seeds = rng.integers(2**63, size=3)
     scene, damage, camera = (np.random.default_rng(int(seed)) for seed in seeds)
     surface = product.draw(*_pose(product, scene, size), scene)
     for name, number in defects.items():
-        # A defect that came to lie outside the frame is drawn again.
+        # A defect outside the frame is drawn again.
         while not surface.cover.any():
             DEFECTS[name](surface, damage)
         surface.mask[surface.cover > 0.5 * surface.cover.max()] = number
@@ -106,7 +105,7 @@ def _photograph(surface: Surface, product: Product, rng: np.random.Generator) ->
     matt, shine = _light(relief, surface.pixel, rng)
     brightness = (0.4 + 0.6 * matt) * (1 + 0.02 * mottle)
     hue = rng.normal(1, 0.03, (3, 1, 1)).astype(np.float32)
-    thing = surface.colour * hue * brightness + product.gloss * shine
+    thing = surface.color * hue * brightness + product.gloss * shine
 
     reach = max(round(0.06 / surface.pixel), 1)
     shifted = surface.outline.copy()

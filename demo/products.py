@@ -9,7 +9,7 @@ from functools import cache, partial
 import numpy as np
 
 from demo.surface import (
-    Colour,
+    Color,
     Map,
     Part,
     Range,
@@ -37,9 +37,9 @@ def _candle(x: Map, y: Map, rng: np.random.Generator) -> Surface:
 
 
 def _capsules(x: Map, y: Map, rng: np.random.Generator) -> Surface:
-    """A dozen two-coloured capsules."""
-    u, v, piece, centres = tiled(x, y, rng, grid=(4, 3), pitch=(0.66, 0.62), wander=0.04)
-    turns = rng.uniform(-math.pi, math.pi, len(centres)).astype(np.float32)
+    """A dozen two-colored capsules."""
+    u, v, piece, centers = tiled(x, y, rng, grid=(4, 3), pitch=(0.66, 0.62), wander=0.04)
+    turns = rng.uniform(-math.pi, math.pi, len(centers)).astype(np.float32)
     cos, sin = np.cos(turns)[piece], np.sin(turns)[piece]
     along, across = u * cos + v * sin, v * cos - u * sin
     outline = segment(along, across, (-0.13, 0.0), (0.13, 0.0)) - 0.12
@@ -77,11 +77,11 @@ def _fryum(x: Map, y: Map, rng: np.random.Generator) -> Surface:
 
 
 def _macaroni(
-    x: Map, y: Map, rng: np.random.Generator, *, ground: Colour, turn: float, wander: float
+    x: Map, y: Map, rng: np.random.Generator, *, ground: Color, turn: float, wander: float
 ) -> Surface:
     """Four ribbed bent tubes, laid out neatly or scattered."""
-    u, v, piece, centres = tiled(x, y, rng, grid=(2, 2), pitch=(1.2, 0.94), wander=wander)
-    turns = rng.uniform(-turn, turn, len(centres)).astype(np.float32)
+    u, v, piece, centers = tiled(x, y, rng, grid=(2, 2), pitch=(1.2, 0.94), wander=wander)
+    turns = rng.uniform(-turn, turn, len(centers)).astype(np.float32)
     cos, sin = np.cos(turns)[piece], np.sin(turns)[piece]
     outline = arc(u * cos + v * sin, v * cos - u * sin + 0.2, 0.29, 1.2) - 0.135
     relief = dome(outline, 0.13) + 0.006 * np.cos(outline * 110)
@@ -100,24 +100,24 @@ def _pipe(x: Map, y: Map, rng: np.random.Generator) -> Surface:
     return surface
 
 
-_GREY, _BLACK, _SOLDER = (0.55, 0.57, 0.6), (0.24, 0.26, 0.3), (0.72, 0.72, 0.68)
+_GRAY, _BLACK, _SOLDER = (0.55, 0.57, 0.6), (0.24, 0.26, 0.3), (0.72, 0.72, 0.68)
 _BLUE, _WHITE, _COPPER = (0.3, 0.42, 0.62), (0.85, 0.86, 0.84), (0.8, 0.5, 0.22)
 
 
-def chip(x: float, y: float, half_x: float, half_y: float, colour: Colour = _BLACK) -> Part:
+def chip(x: float, y: float, half_x: float, half_y: float, color: Color = _BLACK) -> Part:
     """A flat box with soldered ends."""
-    return Part(x, y, half_x, half_y, 0.07, colour, _SOLDER, _COPPER)
+    return Part(x, y, half_x, half_y, 0.07, color, _SOLDER, _COPPER)
 
 
-def _can(x: float, y: float, radius: float, tall: float = 0.15, colour: Colour = _BLACK) -> Part:
-    return Part(x, y, radius, radius, tall, colour, _GREY, _COPPER, is_round=True)
+def _can(x: float, y: float, radius: float, tall: float = 0.15, color: Color = _BLACK) -> Part:
+    return Part(x, y, radius, radius, tall, color, _GRAY, _COPPER, is_round=True)
 
 
 # What each board carries. The same on every picture, as on a real production line.
 BOARDS = {
     "pcb1": (
         *(_can(x, 0.1, 0.44, 0.2) for x in (-0.7, 0.7)),
-        Part(0.0, 0.5, 0.2, 0.1, 0.12, _GREY, _GREY, _COPPER),
+        Part(0.0, 0.5, 0.2, 0.1, 0.12, _GRAY, _GRAY, _COPPER),
         *(chip(0.0, y, 0.1, 0.06, _BLUE) for y in (0.26, -0.34)),
         chip(0.0, -0.04, 0.16, 0.14),
         *(chip(x, -0.58, 0.045, 0.08, _SOLDER) for x in (-0.3, -0.1, 0.1, 0.3)),
@@ -137,7 +137,7 @@ BOARDS = {
         *(chip(-1.0, y, 0.08, 0.035, _SOLDER) for y in (-0.28, 0.0, 0.28)),
     ),
     "pcb4": (
-        Part(-0.92, 0.0, 0.24, 0.3, 0.18, _GREY, _WHITE, _COPPER),
+        Part(-0.92, 0.0, 0.24, 0.3, 0.18, _GRAY, _WHITE, _COPPER),
         chip(0.05, 0.05, 0.22, 0.16),
         *(chip(x, 0.46, 0.08, 0.05, _WHITE) for x in (-0.3, 0.0, 0.3)),
         *(chip(x, -0.45, 0.09, 0.05, _BLUE) for x in (-0.4, -0.05, 0.3, 0.65)),
@@ -158,7 +158,7 @@ def _traces(name: str) -> tuple[tuple[Range, Range], ...]:
     return tuple(tracks)
 
 
-def _board(x: Map, y: Map, rng: np.random.Generator, *, name: str, ground: Colour) -> Surface:
+def _board(x: Map, y: Map, rng: np.random.Generator, *, name: str, ground: Color) -> Surface:
     """A circuit board with holes, tracks and parts."""
     outline = box(x, y, 1.22, 0.72, 0.05)
     outline = np.maximum(outline, 0.06 - np.hypot(np.abs(x) - 1.11, np.abs(y) - 0.61))
@@ -188,7 +188,7 @@ class Product:
     """
 
     draw: Draw
-    backdrop: Colour
+    backdrop: Color
     turn: float
     gloss: float
     rough: float

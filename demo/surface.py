@@ -1,4 +1,4 @@
-"""What the camera looks at: outline, relief and colour per pixel, and the shapes to draw with."""
+"""What the camera looks at: outline, relief and color per pixel, and the shapes to draw with."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from PIL import Image
 
 Map = npt.NDArray[Any]  # one number a pixel, shape (H, W), float32
 Pixels = npt.NDArray[np.uint8]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Range = tuple[float, float]
 
 
@@ -25,9 +25,9 @@ class Part:
         half_x: Half its length before it is turned.
         half_y: Half its width.
         tall: Height above the ground.
-        colour: RGB in [0, 1].
-        ends: Colour of its two ends (solder), or of the rim if it is round.
-        pads: Colour of the ground under those ends, seen once the part is off.
+        color: RGB in [0, 1].
+        ends: Color of its two ends (solder), or of the rim if it is round.
+        pads: Color of the ground under those ends, seen once the part is off.
         turn: Rotation, radians.
         is_round: A can of radius ``half_x`` instead of a box.
     """
@@ -37,15 +37,15 @@ class Part:
     half_x: float
     half_y: float
     tall: float
-    colour: Colour
-    ends: Colour
-    pads: Colour
+    color: Color
+    ends: Color
+    pads: Color
     turn: float = 0.0
     is_round: bool = False
 
     @property
     def reach(self) -> float:
-        """Farthest point from its centre."""
+        """Farthest point from its center."""
         return math.hypot(self.half_x, self.half_y)
 
 
@@ -60,7 +60,7 @@ class Surface:
         y: The other one.
         outline: Signed distance to the outline, negative inside.
         height: Relief above the table.
-        colour: RGB in [0, 1], shape ``(3, H, W)``.
+        color: RGB in [0, 1], shape ``(3, H, W)``.
         ground: RGB of the bare product, seen where a part is missing.
         cover: How far the defect being drawn covers each pixel, in [0, 1].
         mask: Defect id per pixel, 0 where there is none.
@@ -71,22 +71,22 @@ class Surface:
     y: Map
     outline: Map
     height: Map
-    colour: Map
-    ground: Colour
+    color: Map
+    ground: Color
     cover: Map
     mask: Pixels
     parts: list[Part] = field(default_factory=list)
 
     @classmethod
-    def bare(cls, x: Map, y: Map, outline: Map, height: Map, ground: Colour) -> "Surface":
-        """A surface of one colour, without parts and defects."""
-        colour = np.broadcast_to(rgb(ground), (3, *x.shape)).copy()
+    def bare(cls, x: Map, y: Map, outline: Map, height: Map, ground: Color) -> "Surface":
+        """A surface of one color, without parts and defects."""
+        color = np.broadcast_to(rgb(ground), (3, *x.shape)).copy()
         mask = np.zeros(x.shape, np.uint8)
-        return cls(x, y, outline, height, colour, ground, np.zeros_like(x), mask)
+        return cls(x, y, outline, height, color, ground, np.zeros_like(x), mask)
 
     @property
     def step(self) -> tuple[float, float]:
-        """Way from one pixel to its right neighbour, in object units."""
+        """Way from one pixel to its right neighbor, in object units."""
         return float(self.x[0, 1] - self.x[0, 0]), float(self.y[0, 1] - self.y[0, 0])
 
     @property
@@ -114,34 +114,34 @@ class Surface:
             y=self.y[rows, columns],
             outline=self.outline[rows, columns],
             height=self.height[rows, columns],
-            colour=self.colour[:, rows, columns],
+            color=self.color[:, rows, columns],
             cover=self.cover[rows, columns],
             mask=self.mask[rows, columns],
         )
 
-    def tone(self, tint: Colour) -> Colour:
-        """The product's own colour times ``tint``, at most white."""
+    def tone(self, tint: Color) -> Color:
+        """The product's own color times ``tint``, at most white."""
         red, green, blue = (
             min(own * part, 1.0) for own, part in zip(self.ground, tint, strict=True)
         )
         return red, green, blue
 
     def tint(self, factor: Sequence[float], cover: Map) -> None:
-        """Multiplies the colour by ``factor`` where ``cover`` is 1."""
-        self.colour *= 1 + (rgb(factor) - 1) * cover
+        """Multiplies the color by ``factor`` where ``cover`` is 1."""
+        self.color *= 1 + (rgb(factor) - 1) * cover
 
-    def paint(self, colour: Sequence[float], cover: Map) -> None:
-        """Replaces the colour by ``colour`` where ``cover`` is 1."""
-        self.colour += (rgb(colour) - self.colour) * cover
+    def paint(self, color: Sequence[float], cover: Map) -> None:
+        """Replaces the color by ``color`` where ``cover`` is 1."""
+        self.color += (rgb(color) - self.color) * cover
 
     def mark(self, cover: Map) -> None:
         """Adds ``cover`` to what the present defect covers."""
         np.maximum(self.cover, cover, out=self.cover)
 
 
-def rgb(colour: Sequence[float]) -> Map:
-    """A colour that broadcasts over a picture, shape ``(3, 1, 1)``."""
-    return np.array(colour, np.float32).reshape(3, 1, 1)
+def rgb(color: Sequence[float]) -> Map:
+    """A color that broadcasts over a picture, shape ``(3, 1, 1)``."""
+    return np.array(color, np.float32).reshape(3, 1, 1)
 
 
 def edge(distance: Map, softness: float) -> Map:
@@ -204,16 +204,16 @@ def tiled(
         wander: Largest move of a piece, along each axis.
 
     Returns:
-        The coordinates, the number of the nearest piece per pixel, and the centres ``(pieces, 2)``.
+        The coordinates, the number of the nearest piece per pixel, and the centers ``(pieces, 2)``.
     """
     columns, rows = grid
     column = np.clip(np.rint(x / pitch[0] + (columns - 1) / 2), 0, columns - 1)
     row = np.clip(np.rint(y / pitch[1] + (rows - 1) / 2), 0, rows - 1)
     piece = (row * columns + column).astype(np.intp)
     places = np.indices((rows, columns), np.float32)[::-1].reshape(2, -1).T
-    centres = (places - [(columns - 1) / 2, (rows - 1) / 2]) * pitch
-    centres = (centres + rng.uniform(-wander, wander, centres.shape)).astype(np.float32)
-    return x - centres[piece, 0], y - centres[piece, 1], piece, centres
+    centers = (places - [(columns - 1) / 2, (rows - 1) / 2]) * pitch
+    centers = (centers + rng.uniform(-wander, wander, centers.shape)).astype(np.float32)
+    return x - centers[piece, 0], y - centers[piece, 1], piece, centers
 
 
 def footprint(near: Surface, part: Part) -> tuple[Map, Map]:
@@ -231,7 +231,7 @@ def mount(surface: Surface, part: Part) -> None:
     near = surface.around(part.x, part.y, part.reach)
     outline, ends = footprint(near, part)
     cover = edge(outline, near.pixel)
-    near.paint(part.colour, cover)
+    near.paint(part.color, cover)
     near.paint(part.ends, cover * edge(ends, near.pixel))
     near.height += part.tall * np.clip(-outline / 0.03, 0, 1)
     surface.parts.append(part)

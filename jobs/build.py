@@ -1,5 +1,6 @@
-"""From options to objects: the only module that reads options and builds networks and batches."""
+"""Builds networks, optimizers, schedules and batches from options."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from datasets.augment import Augmentation
 from datasets.captions import Captions
 from datasets.image import View
 from datasets.image_text import Batches, Guide, ImageText
-from datasets.mask import Masks
+from datasets.mask import Masks, check_directions
 from datasets.pixels import ImageStore, Pixels, ResidentPixels
 from datasets.record import Record
 from jobs.data import Data, store_of
@@ -43,11 +44,11 @@ def build_model(run: Run, name: str) -> AnomalyModel:
 
 
 def load_model(file: Path, local: Stage | None = None) -> tuple[AnomalyModel, Stage, Run]:
-    """A trained network, rebuilt from nothing but its checkpoint.
+    """A trained network, built from its checkpoint alone.
 
     Args:
         file: The checkpoint.
-        local: Overrides what changes no result, such as ``engine.eval_batch_size``.
+        local: Replaces options that change no result, such as ``engine.eval_batch_size``.
 
     Returns:
         The network in eval mode, the stage and the experiment it was trained with.
@@ -76,8 +77,11 @@ def build_learner(job: Job, targets: Targets | None) -> Learner:
 
 def build_optimizer(stage: Stage, learner: Learner) -> torch.optim.Optimizer:
     """The optimizer of a stage: encoders in one group, everything else in another."""
-    encoders = [p for encoder in learner.model.encoders() for p in encoder.parameters()]
-    inside = {id(p) for p in encoders}
+    encoders: dict[float, list[nn.Parameter]] = defaultdict(list)
+    for encoder in learner.model.encoders():
+        for factor, parameters in encoder.lr_factors():
+            encoders[factor] += parameters
+    inside = {id(p) for encoder in learner.model.encoders() for p in encoder.parameters()}
     others = [p for p in learner.parameters() if id(p) not in inside]
     assert stage.optimizer is not None  # checked by the schema
     optimizer: torch.optim.Optimizer = stage.optimizer.build(
@@ -100,17 +104,17 @@ def check_training(stage: Stage) -> None:
         UserError: If an option of optimizer or schedule is wrong.
     """
     assert stage.optimizer is not None  # checked by the schema
-    stage.optimizer.build(OPTIMIZERS, Parameters([nn.Parameter(torch.zeros(1))], []))
+    stage.optimizer.build(OPTIMIZERS, Parameters({1.0: [nn.Parameter(torch.zeros(1))]}, []))
     build_schedule(stage)
 
 
 def check_batch(job: Job) -> None:
-    """Raises UserError if a batch of training images is more than memory holds."""
+    """Raises UserError if a batch of training images does not fit into memory."""
     _check_batch(_training_view(job.stage), min(job.stage.engine.batch_size, len(job.data.train)))
 
 
 def _training_view(stage: Stage) -> View:
-    """Crops are cut out of a larger picture, so that the smallest one is still sharp."""
+    """The view of a training image: larger if it is cropped, so that the smallest crop is sharp."""
     scale = stage.augment.crop**-0.5
     height, width = stage.image.height_width
     return View((round(height * scale), round(width * scale)), stage.image.resize)
@@ -121,8 +125,8 @@ def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
 
     Args:
         job: The stage.
-        live_teacher: Options of a teacher that is asked at every step: the batches then hold what
-            it sees and reads, too.
+        live_teacher: Options of a teacher that runs at every step: the batches then have its
+            inputs, too.
     """
     stage, data, seed = job.stage, job.data, job.seed("data")
     view = _training_view(stage)
@@ -137,7 +141,7 @@ def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
         augmentation=Augmentation(stage.augment, stage.image.height_width, seed),
         captions=job.captions if METHODS[stage.model.name].reads_text else None,
         guide=Guide(pixels(live_teacher.image.view), job.captions) if live_teacher else None,
-        masks=_masks(data, view) if needs_masks(stage) else None,
+        masks=_masks(data, view, stage) if needs_masks(stage) else None,
     )
     return Batches(
         images,
@@ -155,7 +159,7 @@ def needs_masks(stage: Stage) -> bool:
     return stage.objective is not None and OBJECTIVES[stage.objective.name].needs_masks
 
 
-def _masks(data: Data, view: View) -> Masks:
+def _masks(data: Data, view: View, stage: Stage) -> Masks:
     missing = [record.path for record in data.train if record.label and not record.mask]
     if missing:
         raise UserError(
@@ -163,7 +167,8 @@ def _masks(data: Data, view: View) -> Masks:
             f"{missing[0]}; this network learns from masks: leave these images out, or use another "
             "data set"
         )
-    return Masks(data.root, data.train, view)
+    check_directions(data.root, data.train)
+    return Masks(data.root, data.train, view, stage.image.mask_resize)
 
 
 def evaluation_batches(
@@ -179,23 +184,27 @@ def evaluation_batches(
     """Images to score, each once, in order.
 
     Args:
-        store: Where their pixels are.
+        store: Their pixels.
         stage: The stage whose network scores them.
         records: The images.
-        device: Where the batches go.
-        captions: What a network that reads text is told: by default the object's name alone, which
-            does not tell the label. A network that reads no text gets none.
-        with_masks: Whether the batches hold masks.
-        part: Which share of them belongs to this process; by default one among all processes.
+        device: The device to which the batches will be moved.
+        captions: The text for a network that reads text; by default the name of the object, which
+            does not tell the label.
+        with_masks: Whether the batches have masks.
+        part: The share of this process; by default an equal one for each process.
     """
     is_reader = METHODS[stage.model.name].reads_text
     _check_batch(stage.image.view, min(stage.engine.eval_batch_size, len(records)))
     resident = device if stage.engine.pixels_on_device else None
+    masks = None
+    if with_masks:
+        check_directions(store.root, records)
+        masks = Masks(store.root, records, stage.image.view, stage.image.mask_resize)
     images = ImageText(
         store.pixels(records, stage.image.view, resident=resident),
         records,
         captions=(captions or Captions("object", 0.0, 0)) if is_reader else None,
-        masks=Masks(store.root, records, stage.image.view) if with_masks else None,
+        masks=masks,
     )
     return Batches(
         images,
@@ -208,10 +217,10 @@ def evaluation_batches(
 
 
 def _check_batch(view: View, count: int) -> None:
-    """Raises UserError if a batch of ``count`` images is more than memory holds."""
+    """Raises UserError if a batch of ``count`` images does not fit into memory."""
     height, width = view.size
     check_memory(
-        count * 3 * height * width * 4,  # a network computes with 32 bits a color
+        count * 3 * height * width * 4,  # float32
         f"{count} images of {height} x {width} pixels",
     )
 

@@ -1,60 +1,107 @@
 """The data are checked by a command, and before anything is learned from them."""
 
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from datasets.check.findings import LEVELS, Finding
-from datasets.check.inspection import inspect
-from datasets.check.report import table, write_report
+from datasets.check.findings import LEVELS, Finding, masks_of_nothing, single_labels
+from datasets.check.inspection import Inspection, inspect
+from datasets.check.report import is_report_of_another, table, write_report
+from datasets.fix_list import leave_out, read_fix_list, write_fix_list
 from datasets.record import Splits
 from jobs.build import needs_masks
 from jobs.data import Data, read_splits, store_of
 from options.schema import Run, Source
+from utils.cache_files import hash_of
 from utils.console import say
 from utils.errors import UserError
 from utils.ranks import is_main, main_first
 
 REPORTS = Path("data/report")
 _ERRORS_SHOWN = 20  # before a training that stops
+_LONGEST_NAME = 80  # of the folder of a report
 _FINDINGS_SHOWN = 50  # of one level, by the command
 _HINT = "python check.py, with the same options, shows all findings"
 
 
-def check(run: Run, *, out: Path | None = None) -> None:
+def check(run: Run, *, out: Path | None = None, fix_list: Path | None = None) -> None:
     """Prints and writes a report of the data set, and of the auxiliary one if there is one.
 
     Args:
         run: Names the data sets.
         out: Folder of the report; ``None``: :data:`REPORTS`.
+        fix_list: Where a list of the images to leave out is written; ``None``: nowhere.
 
     Raises:
         UserError: If errors were found, after everything was reported.
     """
     sources = {"": run.dataset, "auxiliary": run.dataset.auxiliary}
-    errors = [
-        _report(run, options, (out / name) if out else default_folder(options))
-        for name, options in sources.items()
-        if options is not None
-    ]
-    if any(errors):
-        raise UserError("; ".join(filter(None, errors)))
+    errors = []
+    for name, options in sources.items():
+        if options is None:
+            continue
+        file = fix_list and fix_list.with_stem("_".join(filter(None, (fix_list.stem, name))))
+        if file and file.exists() and file != options.leave_out:
+            raise UserError(f"{file}: exists already; name another file, or remove it")
+        inspection = _report(run, options, (out / name) if out else default_folder(options))
+        if file:
+            _write_fix_list(file, inspection, options, ".".join(filter(None, ("dataset", name))))
+        if inspection.errors:
+            errors.append(f"{options.dir}: {inspection.summary}")
+        else:
+            say(inspection.summary)
+    if errors:
+        raise UserError("; ".join(errors))
 
 
-def _report(run: Run, options: Source, folder: Path) -> str:
-    """Reports on one data set; returns a summary of its errors, or nothing."""
+def _report(run: Run, options: Source, folder: Path) -> Inspection:
+    """Reports on one data set."""
+    splits = everything = read_splits(replace(options, leave_out=None), store_of(run))
+    if options.leave_out is not None:
+        splits = leave_out(splits, options.leave_out)
+    is_whole = not options.objects and not getattr(options, "hold_out", ())
+    records = [record for part in everything.values() for record in part]
+    more = list(masks_of_nothing(options.dir, records, is_whole=is_whole))
+    if options is run.dataset:
+        more += _single_labels(run, splits)
     inspection = inspect(
         options.dir,
-        read_splits(options),
+        splits,
         store=store_of(run),
         allow_leak=run.dataset.allow_leak,
+        is_whole=is_whole,
+        more=more,
     )
     page = write_report(inspection, folder, f"Data of {run.command}")
     say("\n".join([table(inspection), "", *_shortened(inspection.findings)]))
     say(f"{page}: the whole report, with pictures of each object")
-    if inspection.errors:
-        return f"{options.dir}: {inspection.summary}"
-    say(inspection.summary)
-    return ""
+    return inspection
+
+
+def _write_fix_list(file: Path, inspection: Inspection, options: Source, section: str) -> None:
+    """Adds to what is left out already what the findings name."""
+    reasons = {}
+    if options.leave_out is not None:
+        reasons = dict.fromkeys(read_fix_list(options.leave_out), "left out before")
+    for finding in inspection.findings:
+        reasons |= dict.fromkeys(finding.leave_out, str(finding))
+    write_fix_list(file, reasons)
+    say(f"{file}: {len(reasons)} images to leave out, and why: {section}.leave_out={file}")
+
+
+def _single_labels(run: Run, splits: Splits) -> list[Finding]:
+    """Objects that cannot be scored: errors where something is trained."""
+    is_error = any(stage.needs_training for stage in run.stages.values())
+    good = run.dataset.reader.options.get("good")
+    return list(single_labels(splits, good=good, is_error=is_error))
+
+
+def check_scorable(run: Run, splits: Splits) -> None:
+    """Raises UserError if an object has test images of one label only, before a training."""
+    found = _single_labels(run, splits)
+    if found:
+        raise UserError("\n".join(f"{run.dataset.dir}: {finding.text}" for finding in found))
 
 
 def _shortened(findings: Sequence[Finding]) -> list[str]:
@@ -69,13 +116,20 @@ def _shortened(findings: Sequence[Finding]) -> list[str]:
 
 
 def default_folder(options: Source) -> Path:
-    """A folder of reports, named after the data.
+    """A folder of reports, named after the data; one for each choice of objects.
 
     Raises:
         UserError: If it would lie among the data.
     """
     root = options.dir.resolve()
-    folder = REPORTS / "_".join(filter(None, (root.name, options.split)))
+    parts = [part for part in (root.name, options.split, *options.objects) if part]
+    name = re.sub(r"[^\w.-]+", "_", "_".join(parts))
+    end = f"_{hash_of((str(root), *parts))[:6]}"
+    if len(name) > _LONGEST_NAME:
+        name = name[:_LONGEST_NAME] + end
+    elif is_report_of_another(REPORTS / name, root):
+        name += end
+    folder = REPORTS / name
     if folder.resolve().is_relative_to(root):
         raise UserError(
             f"{folder}: the report would lie among the data; name its folder: --out FOLDER"

@@ -1,17 +1,18 @@
-"""Which images an experiment is about."""
+"""The images of an experiment."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets.copies import group_copies
+from datasets.fix_list import leave_out
 from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
 from datasets.record import Record, Splits, data_hash, hold_out
-from datasets.split import carve_validation
+from datasets.split import carve_validation, fewer_anomalies
 from options.schema import Dataset, Run, Source
 from utils.errors import UserError
-from utils.store import Store
+from utils.store import NOWHERE, Store
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,11 @@ class Data:
     """The images that one network learns from.
 
     Attributes:
-        store: Where their pixels are.
-        train: Images to learn from.
-        val: Images to choose a checkpoint on; part of the data set's training images.
+        store: Their pixels.
+        train: Training images.
+        val: Validation images; part of the data set's training images.
         splits: The data set's own splits; ``test`` is for ``test.py``.
-        hash: Names these splits.
+        hash: Hash of these splits.
     """
 
     store: ImageStore
@@ -39,23 +40,29 @@ class Data:
 
 
 def image_store(run: Run, splits: Splits, root: Path | None = None) -> ImageStore:
-    """Where the pixels of ``splits`` are; ``root``: of another data set than ``run.dataset``."""
+    """The pixels of ``splits``; ``root``: the folder, if it is not that of ``run.dataset``."""
     return ImageStore(root or run.dataset.dir, store_of(run), tuple(splits.values()))
 
 
 def store_of(run: Run) -> Store:
-    """Where the experiment keeps what takes long to make."""
+    """The cache of the experiment."""
     return Store(run.dataset.cache, int(run.dataset.cache_gb * 1e9))
 
 
-def read_splits(options: Source) -> Splits:
+def read_splits(options: Source, store: Store = NOWHERE) -> Splits:
     """A data set's own splits, without the objects that are held out of the training.
+
+    Args:
+        options: Names the data set.
+        store: Where it is remembered what its files hold.
 
     Raises:
         UserError: As the reader and :func:`datasets.record.hold_out`, or if an object is called
             ``mean`` like the last row of each table.
     """
-    splits: Splits = options.reader.build(DATASETS, options.dir)
+    splits: Splits = options.reader.build(DATASETS, options.dir, store)
+    if options.leave_out is not None:
+        splits = leave_out(splits, options.leave_out)
     if any(record.object == "mean" for records in splits.values() for record in records):
         raise UserError(
             f"{options.dir}: an object is called 'mean', as the last row of every table; rename it"
@@ -66,10 +73,10 @@ def read_splits(options: Source) -> Splits:
 
 
 def with_object(run: Run, splits: Splits) -> Run:
-    """The experiment with the name of its object, where that is the name of the folder.
+    """The experiment with the name of its object, if that is the name of the folder.
 
-    The name is stored with the run: a folder that is renamed later is noticed, and does not change
-    captions and drawn splits silently.
+    The name is stored with the run. If the folder is renamed later, this is noticed, and captions
+    and drawn splits do not change silently.
     """
     name = run.dataset.dir.resolve().name
     objects = {record.object for records in splits.values() for record in records}
@@ -78,31 +85,31 @@ def with_object(run: Run, splits: Splits) -> Run:
     return run
 
 
-def read_tested(options: Source) -> Splits:
+def read_tested(options: Source, store: Store) -> Splits:
     """As :func:`read_splits`, for a command that tests something.
 
     Raises:
         UserError: If there are no test images, too.
     """
-    splits = read_splits(options)
+    splits = read_splits(options, store)
     if not splits["test"]:
         raise UserError(
             f"{options.dir}: no test images; see dataset.split, dataset.objects and "
-            "dataset.hold_out"
+            "dataset.hold_out; pictures without labels are for python predict.py MODEL FOLDER"
         )
     return splits
 
 
 def whole_paths(root: Path, paths: Iterable[str]) -> set[Path]:
-    """The files that ``paths`` in ``root`` name, without links: to compare with other folders."""
+    """Absolute paths without links, so that files of several folders can be compared."""
     return {(root / path).resolve() for path in paths}
 
 
 def read_data(run: Run, name: str, splits: Splits) -> Data:
-    """What stage ``name`` learns from, with validation images taken out of it.
+    """The training and validation images of stage ``name``.
 
-    A baseline learns from the test images of ``dataset.auxiliary``, which have masks, and from
-    nothing else; they are not the test images of the run.
+    A baseline learns only from the test images of ``dataset.auxiliary``, which have masks. They are
+    not the test images of the run.
 
     Args:
         run: The experiment.
@@ -113,16 +120,17 @@ def read_data(run: Run, name: str, splits: Splits) -> Data:
         UserError: As the reader and :func:`datasets.split.carve_validation`.
     """
     options: Source = run.dataset
+    learned = fewer_anomalies(splits["train"], run.dataset.max_anomalies, run.misc.seed)
     if name == "baseline" and run.dataset.auxiliary is not None:
         tested = whole_paths(options.dir, (record.path for record in splits["test"]))
         options = run.dataset.auxiliary
-        splits = {"train": read_splits(options)["test"], "test": []}
+        learned = read_splits(options, store_of(run))["test"]
+        splits = {"train": learned, "test": []}
         if tested & whole_paths(options.dir, (record.path for record in splits["train"])):
             raise UserError(
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
                 "other objects of it"
             )
-    grouped = group_copies(options.dir, splits["train"], store_of(run))
+    grouped = group_copies(options.dir, learned, store_of(run))
     train, val = carve_validation(grouped, run.dataset.val_fraction, run.misc.seed)
-    store = image_store(run, {**splits, "train": grouped}, options.dir)
-    return Data(store, train, val, splits, data_hash(splits))
+    return Data(image_store(run, splits, options.dir), train, val, splits, data_hash(splits))

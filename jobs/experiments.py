@@ -1,7 +1,6 @@
-"""One experiment as several: one for each seed, one for each object.
+"""Splits an experiment into one for each seed, or one for each object.
 
-Each of them is an ordinary experiment in a folder of its own, which can be trained, resumed and
-tested by itself.
+Each is an ordinary experiment in a folder of its own.
 """
 
 import json
@@ -15,13 +14,13 @@ from utils.errors import UserError
 
 
 def of_seeds(run: Run, count: int | None) -> list[Run]:
-    """The same experiment for ``misc.seed`` and the numbers that follow it.
+    """The same experiment for ``misc.seed`` and the seeds after it.
 
-    A teacher named by its folder is the same one for all of them.
+    A ready teacher (``teacher: FOLDER``) is the same for all of them.
 
     Args:
         run: The experiment.
-        count: Number of seeds; ``None``: the experiment itself, where it is.
+        count: Number of seeds; ``None``: the experiment itself, in its own folder.
 
     Returns:
         One experiment per seed, each in ``<exp.dir>/seed_<seed>``.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from datasets.captions import Captions
+from datasets.captions import Captions, shuffled_texts
 from datasets.record import Splits
 from jobs.data import Data
 from jobs.run_folder import StageFolder
@@ -13,14 +13,14 @@ from utils.seeding import derive
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that the training of one network needs to know.
+    """The training of one network.
 
     Attributes:
         run: The experiment.
-        name: Which of its stages.
+        name: Name of the stage.
         splits: The data set of the experiment.
-        data: What the network learns from; for a baseline images of another data set.
-        machine: Where to compute.
+        data: The images of the training; for a baseline those of another data set.
+        machine: Device and precision.
     """
 
     run: Run
@@ -41,9 +41,12 @@ class Job:
 
     @property
     def captions(self) -> Captions:
-        """What a teacher reads about the training images."""
+        """The captions of the training images."""
         options = self.stage.captions
-        return Captions(options.policy, options.dropout, self.seed("data"))
+        # Teacher and student read the same texts, so the seed is that of the run.
+        is_shuffled = options.policy == "shuffled"
+        texts = shuffled_texts(self.data.train, self.run.misc.seed) if is_shuffled else None
+        return Captions(options.policy, options.dropout, self.seed("data"), texts)
 
     def seed(self, *purpose: str) -> int:
         """A seed of this stage for one purpose."""

@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -110,11 +110,12 @@ class StageFolder:
 
     def _remove_if_empty(self) -> None:
         """A command that was refused leaves no folders."""
-        if [file.name for file in self.path.iterdir()] == [".lock"]:
-            (self.path / ".lock").unlink()
-            self.path.rmdir()
-            if not any(self.path.parent.iterdir()):
-                self.path.parent.rmdir()
+        with suppress(OSError):  # the folder is gone, or another process has begun to use it
+            if [file.name for file in self.path.iterdir()] == [".lock"]:
+                (self.path / ".lock").unlink()
+                self.path.rmdir()
+                if not any(self.path.parent.iterdir()):
+                    self.path.parent.rmdir()
 
     def claim(self, run: Run, about: Mapping[str, Any]) -> None:
         """Raises UserError if the folder holds a run that ``run`` must not resume."""

@@ -1,13 +1,17 @@
-"""From a network and batches to scores: for choosing a checkpoint and for testing."""
+"""The scores of images, in validation and in the test."""
 
 import pandas as pd
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from datasets.image_text import Batches
 from models.base import AnomalyModel
+from models.gradcam import heat_maps
+from models.student import Student
 from utils.batch import Batch
 from utils.device import Machine
+from utils.errors import NothingToShowError
 from utils.evaluation import score_images
 from utils.pixel_evaluation import PixelFigures
 from utils.ranks import is_main, put_together
@@ -21,8 +25,8 @@ def score_all(
     Args:
         model: The network.
         batches: The images; with masks, if ``pixels`` is given.
-        machine: Where to compute.
-        pixels: Gets the anomaly maps of this process's images; ``None``: no map is made.
+        machine: Device and precision.
+        pixels: Gets the anomaly maps of this process's images; ``None``: no map is computed.
     """
     model.eval()
 
@@ -36,3 +40,20 @@ def score_all(
 
     bar = tqdm(batches, desc="scoring", unit="batch", leave=False, disable=not is_main())
     return put_together(score_images(score, bar, machine.device))
+
+
+def maps_of(model: AnomalyModel, batch: Batch, machine: Machine) -> Tensor:
+    """Where the anomaly is, ``(B, H, W)``, at least 0: Grad-CAM of a student in logits.
+
+    The maps of a method that has some of its own are in ``[0, 1]``.
+
+    Raises:
+        NothingToShowError: If the network has none.
+    """
+    batch = batch.to(machine.device)
+    if isinstance(model, Student):
+        return heat_maps(model, batch)[1].cpu()
+    if not model.has_map:
+        raise NothingToShowError(f"{type(model).__name__} has no map")
+    with torch.inference_mode(), machine.autocast():
+        return model.score_and_map(batch)[1].float().cpu()

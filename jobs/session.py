@@ -1,4 +1,4 @@
-"""A tested experiment: its test images, its networks, and where its figures come from."""
+"""An experiment under test: its test images, its networks, and the origin of its figures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +23,9 @@ from utils.device import Machine
 from utils.errors import UserError
 from utils.pixel_evaluation import PixelFigures
 from utils.provenance import environment
-from utils.ranks import WHOLE, Share
+from utils.ranks import WHOLE, Share, main_first
 from utils.seeding import derive, generator
+from utils.verdicts import Verdicts
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,18 @@ class Network:
     Attributes:
         model: In eval mode.
         stage: The options it was built with.
-        title: What tables call it.
+        title: Its title in tables.
+        verdicts: Its threshold and calibration; ``None``: it has none.
     """
 
     model: AnomalyModel
     stage: Stage
     title: str
+    verdicts: Verdicts | None = None
 
-    def told(self, what: str) -> "Network":
-        """The same network; its title ends with what it was told."""
-        return replace(self, title=self.title + what)
+    def titled(self, suffix: str) -> "Network":
+        """The same network with ``suffix`` at the end of its title."""
+        return replace(self, title=self.title + suffix)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Session:
     Attributes:
         run: The experiment.
         splits: Its images.
-        machine: Where to compute.
+        machine: Device and precision.
         program: The command and its flags, for captions: ``test.py --maps``.
     """
 
@@ -69,7 +72,8 @@ class Session:
         Raises:
             UserError: As the reader, or if there are no test images.
         """
-        splits = read_tested(run.dataset)
+        with main_first():  # the others find in the cache what the files hold
+            splits = read_tested(run.dataset, store_of(run))
         return cls(with_object(run, splits), splits, machine, program)
 
     def of_objects(self) -> list["Session"]:
@@ -84,7 +88,7 @@ class Session:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Where the figures of this session come from, as captions print it."""
+        """The origin of the figures of this session, for the captions of tables."""
         dataset = self.run.dataset
         return {
             "data": data_hash(self.splits),
@@ -100,8 +104,8 @@ class Session:
         """The network of a stage: trained, or of a kind that needs no training.
 
         Raises:
-            UserError: If it is not trained, was trained with other options or on images that are
-                to be tested, or if its weights cannot be had.
+            UserError: If it is not trained, was trained with other options or on test images, or if
+                its weights cannot be loaded.
         """
         run, stage = self.run, self.run.stages[name]
         if not stage.needs_training:
@@ -121,7 +125,7 @@ class Session:
         done, title = folder.num_epochs(), trained.model.name
         if done is not None and done < stage.engine.epochs:
             title += f", UNFINISHED ({done} of {stage.engine.epochs} epochs)"
-        return Network(model, trained, title)
+        return Network(model, trained, title, Verdicts.of(folder.best))
 
     def untrained(self, name: str) -> Network:
         """The network of a stage before any training."""
@@ -143,7 +147,7 @@ class Session:
         with_masks: bool = False,
         part: Share | None = None,
     ) -> Batches:
-        """Images of this experiment as a network sees them; see :func:`evaluation_batches`."""
+        """Images of this experiment in a network's view; see :func:`evaluation_batches`."""
         return evaluation_batches(
             image_store(self.run, self.splits),
             network.stage,
@@ -161,8 +165,8 @@ class Session:
 
         Args:
             network: The network; its normal references are drawn here if it needs some.
-            policy: What a network that reads text is told.
-            pixels: Gets the anomaly maps of this process's images; ``None``: no map is made.
+            policy: The captions for a network that reads text.
+            pixels: Gets the anomaly maps of this process's images; ``None``: no map is computed.
 
         Returns:
             One row per image, as :func:`utils.evaluation.score_images`.
@@ -210,7 +214,7 @@ class Session:
 
 
 def _may_overlap(run: Run) -> bool:
-    """Whether the auxiliary data are in the folder of the data set, or the other way round."""
+    """Whether one of the folders of data set and auxiliary data is inside the other."""
     if run.dataset.auxiliary is None:
         return False
     one, other = run.dataset.dir.resolve(), run.dataset.auxiliary.dir.resolve()
@@ -218,7 +222,7 @@ def _may_overlap(run: Run) -> bool:
 
 
 def _released(name: str, stage: Stage) -> str:
-    """How to test without a training, for a method whose authors published their weights."""
+    """A hint for methods whose authors published weights: they can be tested untrained."""
     weights = METHODS[stage.model.name].released_as
     return (
         f"; or use its authors' weights: {name}.model.released=FILE ({weights})" if weights else ""

@@ -2,23 +2,34 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from datasets.captions import Policy
+from datasets.check.facts import collect, mask_facts
+from jobs.data import store_of
 from jobs.experiments import of_seeds
+from jobs.reporting.evidence import gather
+from jobs.reporting.report import Evidence, write_report
 from jobs.session import Network, Session
-from options.schema import Run
+from options.dump import plain
+from options.schema import Run, Stage
 from utils.checkpoint import write_bytes
 from utils.console import say
 from utils.device import Machine
 from utils.evaluation import per_object
 from utils.pixel_evaluation import PixelFigures
 from utils.ranks import gathered, is_main, joined
-from utils.tables import write_seed_tables, write_tables
+from utils.tables import (
+    remove_threshold_tables,
+    write_seed_tables,
+    write_tables,
+    write_threshold_tables,
+)
+from utils.thresholds import figures_at_threshold
 
 
 @dataclass(frozen=True)
@@ -29,11 +40,13 @@ class Extras:
         oracle_text: Also the teacher with the true captions, as an upper bound.
         untrained: The networks before their training instead.
         maps: Also anomaly maps against the masks, where a network has maps.
+        tsne: A plot of the features in the report, too.
     """
 
     oracle_text: bool = False
     untrained: bool = False
     maps: bool = False
+    tsne: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,9 @@ class Report:
         scores: One row per image.
         pixels: Figures of its maps; ``None``: they were not asked for.
         about: Where the figures come from.
+        threshold: What is known about the thresholds; empty: there are none.
+        verdicts: As ``scores``, with a column ``verdict``; ``None``: there are none.
+        evidence: What else the page shows.
     """
 
     folder: Path
@@ -53,6 +69,9 @@ class Report:
     scores: pd.DataFrame
     pixels: PixelFigures | None
     about: Mapping[str, Any]
+    threshold: str = ""
+    verdicts: pd.DataFrame | None = None
+    evidence: Evidence = field(default_factory=Evidence)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -64,7 +83,15 @@ class Report:
         """Writes scores and tables; returns the table as text, and where it is."""
         write_bytes(self.scores.to_csv(index=False).encode(), self.folder / "scores.csv")
         text = write_tables(self.folder, self.title, self.table, self.about)
-        return f"\n{text}\n{self.folder}: scores.csv, table.md, table.csv, table.json"
+        rows = self.scores if self.verdicts is None else self.verdicts
+        write_report(self.folder, self.title, rows, self.table, self.about, self.evidence)
+        files = "report.html, scores.csv, table.md, table.csv, table.json"
+        if self.verdicts is None:
+            remove_threshold_tables(self.folder)  # of other weights
+            return f"\n{text}\n{self.folder}: {files}"
+        figures = figures_at_threshold(self.verdicts)
+        second = write_threshold_tables(self.folder, figures, f"{self.title}: {self.threshold}")
+        return f"\n{text}\n{second}\n{self.folder}: {files}, threshold.md, threshold.csv"
 
 
 def evaluate(run: Run, extras: Extras, seeds: int | None = None) -> None:
@@ -120,17 +147,28 @@ def _reports(session: Session, extras: Extras) -> Iterable[Report]:
             yield _report(session, network, folder / "untrained", extras)
             continue
         network = session.network(name)
+        if stage.needs_training:
+            _say_threshold(session, stage, network, folder)
         reads_text = network.model.reads_text
         if extras.oracle_text and stage.needs_training and not reads_text:
             say(f"{network.title}: reads no text; --oracle-text adds nothing")
         told = ""
         if stage.needs_training:
             told = ", told the object's name only" if reads_text else ", image only"
-        yield _report(session, network.told(told), folder, extras)
+        yield _report(session, network.titled(told), folder, extras)
         if extras.oracle_text and reads_text and stage.needs_training:
             told = ", oracle text (told the truth: an upper bound, not a detector)"
             policy = network.stage.captions.policy
-            yield _report(session, network.told(told), folder / "oracle_text", extras, policy)
+            yield _report(session, network.titled(told), folder / "oracle_text", extras, policy)
+
+
+def _say_threshold(session: Session, stage: Stage, network: Network, folder: Path) -> None:
+    """Prints why there is no table at the threshold, or not at the one that was asked for."""
+    again = f"python run.py {session.run.command}"
+    if network.verdicts is None:
+        say(f"{folder}: no threshold was found yet; {again} finds it on validation images")
+    elif network.verdicts.options != plain(stage.threshold):
+        say(f"{folder}: its threshold was found with other options; {again} finds it again")
 
 
 def _report(
@@ -140,10 +178,33 @@ def _report(
     scores = session.scores(network, policy=policy, pixels=pixels)
     if pixels is not None:
         pixels = PixelFigures.merged(gathered(pixels))
+        _count_regions(session, pixels)
     title = network.title
     if session.run.dataset.hold_out:
         title += ", tested on objects that it was not trained on"
-    return Report(folder, title, scores, pixels, session.about)
+    # Thresholds are found without the true captions.
+    verdicts = network.verdicts if policy == "object" else None
+    evidence = Evidence()
+    if is_main():
+        evidence = gather(session, replace(network, verdicts=verdicts), scores, tsne=extras.tsne)
+    report = Report(folder, title, scores, pixels, session.about, evidence=evidence)
+    if verdicts is None:
+        return report
+    return replace(report, threshold=str(verdicts), verdicts=verdicts.decide(scores))
+
+
+def _count_regions(session: Session, pixels: PixelFigures) -> None:
+    """Adds how many regions the masks of the test images have as they were drawn."""
+    of_mask = {record.mask: record.object for record in session.splits["test"] if record.mask}
+    facts = collect(
+        session.run.dataset.dir,
+        list(of_mask),
+        mask_facts,
+        store=store_of(session.run),
+        title="counting regions",
+    )
+    for mask, name in of_mask.items():
+        pixels.objects[name].drawn += facts[mask].regions
 
 
 def _has_maps(session: Session, network: Network) -> bool:
@@ -161,12 +222,15 @@ def _merged(folder: Path, reports: Sequence[Report], about: Mapping[str, Any]) -
     """One report of the networks of all objects."""
     titles = " / ".join(dict.fromkeys(report.title for report in reports))
     pixels = [report.pixels for report in reports if report.pixels is not None]
+    verdicts = [report.verdicts for report in reports if report.verdicts is not None]
     return Report(
         folder,
         f"{titles}, one model per object",
         pd.concat([report.scores for report in reports], ignore_index=True),
         PixelFigures.merged(pixels) if pixels else None,
         about,
+        "each object at the threshold of its own model",
+        pd.concat(verdicts) if len(verdicts) == len(reports) else None,
     )
 
 

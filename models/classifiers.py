@@ -1,12 +1,28 @@
-"""Classifiers: a feature vector in, two logits out."""
+"""Classifiers: features of an image in, two logits out."""
 
+import math
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from utils.ranges import BelowOne, Size
+from utils.errors import UserError
+from utils.ranges import BelowOne, Count, Probability, Size, check_ranges
+from utils.registry import Component
 
 
-class MlpClassifier(nn.Module):
+class Classifier(nn.Module):
+    """Logits of "normal" and "anomalous" from the features of an image.
+
+    Attributes:
+        of_places: Whether it takes one vector per place, ``(B, N, D)``, and has a map of them.
+    """
+
+    of_places: bool = False
+
+
+class MlpClassifier(Classifier):
     """Two layers with weight normalization and dropout, as in the released code.
 
     Source:
@@ -33,7 +49,7 @@ class MlpClassifier(nn.Module):
         return self.main(features)
 
 
-class LinearClassifier(nn.Module):
+class LinearClassifier(Classifier):
     """Dropout and one layer.
 
     Args:
@@ -50,7 +66,125 @@ class LinearClassifier(nn.Module):
         return self.main(features)
 
 
-CLASSIFIERS = {
+class PatchesClassifier(Classifier):
+    r"""Detectors that look at every place, and whose answers are pooled over the image.
+
+    The logit of place n is that of any of K detectors, linear in its features :math:`h_n` (after a
+    LayerNorm without parameters): :math:`s_n = \log \sum_k \exp(w_k h_n + b_k)`. The logit of the
+    image is pooled from these: their ``mean``, ``max``, the mean of the ``top_k`` largest, the
+    smooth maximum ``logsumexp``, :math:`\log \frac{1}{N} \sum_n \exp s_n`, or the mean weighted by
+    an ``attention`` :math:`a_n \propto \exp(u \tanh(V h_n))`. The logit of "normal" is 0.
+
+    Source:
+        Multiple-instance learning over places: Pinheiro and Collobert 2015,
+        https://arxiv.org/abs/1411.6228, eq. 1 (``logsumexp``, r = 1); Ilse et al. 2018,
+        https://arxiv.org/abs/1802.04712, eq. 8 (``attention``).
+
+    Args:
+        feature_dim: Number of features of a place.
+        detectors: K, kinds of anomaly that can be told apart.
+        pool: How the places' logits become one.
+        top: Number of places of ``top_k``.
+        centered: Whether the image's mean is subtracted from the features of its places first, so
+            that light, which all places share, is no evidence.
+        mean_dropout: With a number, the logit is that of the pool and, added to it, one from the
+            mean of all places, which in training is left out with this probability: it sees what
+            no place shows, and must not keep the detectors from learning. ``null``: the pool only.
+        dropout: Probability of dropping a feature, in ``[0, 1)``.
+    """
+
+    of_places = True
+
+    @check_ranges
+    def __init__(
+        self,
+        feature_dim: int,
+        *,
+        detectors: Size = 8,
+        pool: Literal["mean", "max", "top_k", "logsumexp", "attention"] = "logsumexp",
+        top: Count = 8,
+        centered: bool = False,
+        mean_dropout: Probability | None = None,
+        dropout: BelowOne = 0.2,
+    ) -> None:
+        super().__init__()
+        self.pool, self.top, self.centered = pool, top, centered
+        self.norm = nn.LayerNorm(feature_dim, elementwise_affine=False)
+        self.dropout = nn.Dropout(dropout)
+        self.detectors = nn.Linear(feature_dim, detectors)
+        self.attention = None
+        if pool == "attention":
+            hidden = nn.Linear(feature_dim, 128)
+            self.attention = nn.Sequential(hidden, nn.Tanh(), nn.Linear(128, 1, bias=False))
+        self.mean_dropout = mean_dropout
+        self.mean = None if mean_dropout is None else nn.Linear(feature_dim, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, N, feature_dim)`` to logits ``(B, 2)``."""
+        features = self._normalized(features)
+        logit = self._pooled(self._places(features), features)
+        if self.mean is not None:
+            whole = self.mean(features.mean(dim=1)).float()[:, 0]
+            if self.training:
+                whole = whole * (torch.rand_like(whole) >= self.mean_dropout)
+            logit = logit + whole
+        return torch.stack([torch.zeros_like(logit), logit], dim=1)
+
+    def places(self, features: Tensor) -> Tensor:
+        """The logit of each place, ``(B, N)``; with ``attention`` times N and its weight."""
+        features = self._normalized(features)
+        logits = self._places(features)
+        if self.attention is not None:
+            logits = logits * self._weights(features) * logits.shape[1]
+        return logits
+
+    def _normalized(self, features: Tensor) -> Tensor:
+        """Without those features that dropout takes: in all places of an image the same ones."""
+        return self.norm(features) * self.dropout(torch.ones_like(features[:, :1]))
+
+    def _places(self, features: Tensor) -> Tensor:
+        """``(B, N, D)`` to ``(B, N)``."""
+        if self.centered:
+            features = features - features.mean(dim=1, keepdim=True)
+        return self.detectors(features).float().logsumexp(dim=-1)
+
+    def _pooled(self, places: Tensor, features: Tensor) -> Tensor:
+        """``(B, N)`` to ``(B,)``."""
+        count = places.shape[1]
+        match self.pool:
+            case "mean":
+                return places.mean(dim=1)
+            case "max":
+                return places.amax(dim=1)
+            case "top_k":
+                return places.topk(min(self.top, count), dim=1).values.mean(dim=1)
+            case "logsumexp":
+                return places.logsumexp(dim=1) - math.log(count)
+        return (places * self._weights(features)).sum(dim=1)
+
+    def _weights(self, features: Tensor) -> Tensor:
+        """Attention to each place, ``(B, N)``; the sum is 1."""
+        assert self.attention is not None  # only of this pool
+        return self.attention(features).float().squeeze(-1).softmax(dim=1)
+
+
+CLASSIFIERS: dict[str, type[Classifier]] = {
     "linear": LinearClassifier,
     "mlp": MlpClassifier,
+    "patches": PatchesClassifier,
 }
+
+
+def vector_classifier(classif: Component, feature_dim: int) -> Classifier:
+    """The classifier of a single vector per image.
+
+    Raises:
+        UserError: If it is one of places.
+    """
+    if CLASSIFIERS[classif.name].of_places:
+        raise UserError(
+            f"{classif.path or 'classif'}: {classif.name} needs one vector per place, and this "
+            "network has one per image; write linear or mlp"
+        )
+    classifier: Classifier = classif.build(CLASSIFIERS, feature_dim)
+    return classifier

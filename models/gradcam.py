@@ -7,6 +7,7 @@ import torch
 from pytorch_grad_cam import HiResCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.places import pixel_maps
 from models.student import Student
@@ -23,6 +24,8 @@ def heat_maps(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
     :math:`\mathrm{ReLU}(\sum_k (\partial y / \partial A_k)\, A_k)`, place by place. If average
     pooling and one linear layer follow, as in a ResNet with ``classif: linear``, the heat of a
     place is what it adds to the logit.
+
+    With ``classif: patches`` the heat is :math:`\log(1 + \exp s)` of the logits s of the places.
 
     Source:
         Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, eq. 1 and 2, with the gradient of
@@ -44,6 +47,10 @@ def heat_maps(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
     Raises:
         NothingToShowError: As :meth:`ImageEncoder.cam_layer`.
     """
+    if student.has_map:
+        with torch.no_grad():
+            scores, maps = student.eval().score_and_map(batch)
+        return scores, F.softplus(maps)
     encoder = student.img_enc
     cam = _Unscaled(_Logits(student, batch), [encoder.cam_layer()], encoder.cam_reshape)
     # Floats can require a gradient, so that it also flows through frozen layers.

@@ -1,16 +1,19 @@
 """The positions of a feature map's places in the image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.encoders.tower import ImageEncoder
+
 _STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 
-def stride_and_first(network: nn.Module) -> tuple[int, float]:
+def stride_and_first(network: nn.Module, side_branch: str = "downsample") -> tuple[int, float]:
     """Pixels from one place of the last feature map to the next, and the pixel of the first one.
 
     A place lies at the middle of its receptive field. In a ResNet of torchvision these are the
@@ -27,12 +30,12 @@ def stride_and_first(network: nn.Module) -> tuple[int, float]:
         Araujo et al. 2019, https://distill.pub/2019/computing-receptive-fields, "alignment".
 
     Args:
-        network: Its convolutions and poolings must be in the order of their use; those of side
-            branches are recognized by the name ``downsample``.
+        network: Its convolutions and poolings must be in the order of their use.
+        side_branch: A part of the names of those that are not in the main branch.
     """
     stride, first = 1, 0.0
     for name, module in network.named_modules():
-        if isinstance(module, _STRIDED) and "downsample" not in name:
+        if isinstance(module, _STRIDED) and side_branch not in name:
             kernel, padding, step = (
                 value if isinstance(value, int) else int(value[0])
                 for value in (module.kernel_size, module.padding, module.stride)
@@ -41,6 +44,36 @@ def stride_and_first(network: nn.Module) -> tuple[int, float]:
                 first += stride * ((kernel - 1) / 2 - padding)
                 stride *= step
     return stride, first
+
+
+@contextmanager
+def recorded_grid(encoder: ImageEncoder) -> Iterator[list[torch.Size]]:
+    """A list that gets the rows and columns of places of each image batch that is encoded."""
+    grids: list[torch.Size] = []
+
+    def record(_layer: object, _inputs: object, output: Tensor) -> None:
+        grids.append(encoder.cam_reshape(output).shape[-2:])
+
+    hook = encoder.cam_layer().register_forward_hook(record)
+    try:
+        yield grids
+    finally:
+        hook.remove()
+
+
+def _places(
+    network: nn.Module, size: Sequence[int], grid: Sequence[int]
+) -> list[tuple[float, float]]:
+    """As :func:`stride_and_first`, along each axis, where it agrees with the grid of places.
+
+    ``downsample`` is a side branch in a ResNet and the main one in a ConvNeXt; patches that are
+    merged without a convolution are not seen at all. Then places are the middles of equal parts.
+    """
+    for side_branch in ("downsample", "no module has this name"):
+        stride, first = stride_and_first(network, side_branch)
+        if all(abs(pixels / stride - n) < 1 for pixels, n in zip(size, grid, strict=True)):
+            return [(stride, first)] * len(size)
+    return [(side / n, (side / n - 1) / 2) for side, n in zip(size, grid, strict=True)]
 
 
 def pixel_maps(
@@ -52,15 +85,17 @@ def pixel_maps(
 
     Args:
         maps: One value per place.
-        network: The network that made the places; see :func:`stride_and_first`.
+        network: The network that made the places.
         size: H and W.
         mode: Interpolation between places; ``bicubic`` may overshoot their values a little.
     """
-    stride, first = stride_and_first(network)
+    grid = maps.shape[-2:]
     y, x = (
         ((torch.arange(pixels, device=maps.device) - first) / stride + 0.5) / places * 2 - 1
-        for pixels, places in zip(size, maps.shape[-2:], strict=True)
+        for pixels, places, (stride, first) in zip(
+            size, grid, _places(network, size, grid), strict=True
+        )
     )
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).to(maps.dtype)
-    grid = grid.expand(len(maps), -1, -1, -1)
-    return F.grid_sample(maps, grid, mode=mode, padding_mode="border", align_corners=False)
+    points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).to(maps.dtype)
+    points = points.expand(maps.shape[0], -1, -1, -1)  # len() would be a constant in a graph
+    return F.grid_sample(maps, points, mode=mode, padding_mode="border", align_corners=False)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Annotated
 
 from models.base import AnomalyModel, Output
-from models.classifiers import CLASSIFIERS
+from models.classifiers import CLASSIFIERS, vector_classifier
 from models.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from models.encoders.tower import Tower
 from models.fusion import FUSIONS
@@ -43,14 +43,14 @@ class Teacher(AnomalyModel):
         self.text_enc = text_enc.build(TEXT_ENCODERS, **how)
         self.fusion = fusion.build(FUSIONS, self.img_enc.feature_dim, self.text_enc.feature_dim)
         self.feature_dim = self.fusion.out_dim
-        self.classif = classif.build(CLASSIFIERS, self.feature_dim)
+        self.classif = vector_classifier(classif, self.feature_dim)
 
     def forward(self, batch: Batch) -> Output:
         """Logits ``(B, 2)``, the fused vector ``(B, D)`` and the attention weights."""
         if batch.caption is None:
             raise ValueError("the teacher needs captions, and the batch has none")
         text, mask = self.text_enc(batch.caption)
-        fused = self.fusion(self.img_enc(batch.image), text, mask)
+        fused = self.fusion(self.img_enc.look(batch), text, mask)
         return Output(self.classif(fused.vector), fused.vector, fused.attention)
 
     def encoders(self) -> Iterable[Tower]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Annotated
 
 from models.base import AnomalyModel, Output
-from models.classifiers import CLASSIFIERS
+from models.classifiers import CLASSIFIERS, vector_classifier
 from models.encoders import TEXT_ENCODERS
 from models.encoders.tower import Tower
 from utils.batch import Batch
@@ -37,7 +37,7 @@ class TextOnly(AnomalyModel):
         super().__init__()
         self.text_enc = text_enc.build(TEXT_ENCODERS, pooled=True, load_weights=load_weights)
         self.feature_dim = self.text_enc.feature_dim
-        self.classif = classif.build(CLASSIFIERS, self.feature_dim)
+        self.classif = vector_classifier(classif, self.feature_dim)
 
     def forward(self, batch: Batch) -> Output:
         """Logits ``(B, 2)`` and sentence embeddings ``(B, D)``."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.places import pixel_maps
+from models.places import pixel_maps, recorded_grid
 from models.teacher import Teacher
 from utils.batch import Batch
 from utils.errors import NothingToShowError
@@ -41,24 +41,16 @@ def word_maps(teacher: Teacher, batch: Batch) -> tuple[Tensor, list[WordMaps]]:
         NothingToShowError: If the fusion has no such attention, if a caption is empty, or as
             :meth:`ClipTextEncoder.words`.
     """
-    shapes: list[torch.Size] = []
     encoder = teacher.img_enc
-
-    def keep_shape(_layer: object, _inputs: object, output: Tensor) -> None:
-        shapes.append(encoder.cam_reshape(output).shape)
-
-    hook = encoder.cam_layer().register_forward_hook(keep_shape)
-    try:
+    with recorded_grid(encoder) as grids:
         output = teacher(batch)
-    finally:
-        hook.remove()
     if DIRECTION not in output.attention:
         raise NothingToShowError(
             f"the fusion has no attention {DIRECTION}: there is nothing to show"
         )
     assert batch.caption is not None  # the teacher needs it
     weights = output.attention[DIRECTION].float().mean(dim=(1, 2))  # (B, L, N)
-    maps = (weights * weights.shape[-1]).unflatten(-1, shapes[0][-2:])
+    maps = (weights * weights.shape[-1]).unflatten(-1, grids[0])
     maps = pixel_maps(maps, encoder, batch.image.shape[-2:], "nearest")
     entries = []
     for caption, of_pieces in zip(batch.caption, maps, strict=True):

@@ -1,7 +1,7 @@
 """The command line that all programs share: an options file and ``a.b=value`` arguments.
 
-``--help``, a wrong argument and a file that cannot be read answer at once: what knows the options
-imports PyTorch, and is imported when there are options to check.
+Modules that import PyTorch are imported in functions, so that ``--help``, wrong arguments and
+unreadable files are answered at once.
 """
 
 import argparse
@@ -36,17 +36,17 @@ def options_parser(description: str | None, default: Path = DEFAULT) -> argparse
 
 
 def add_seeds(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--seeds N`` to a program that can do its job for several seeds."""
+    """Adds ``--seeds N`` to a program that works for several seeds."""
     parser.add_argument(
         "--seeds",
         type=int,
         metavar="N",
-        help="do it for misc.seed and the next N - 1, each in <exp.dir>/seed_<seed>",
+        help="run for misc.seed and the next N - 1 seeds, each in <exp.dir>/seed_<seed>",
     )
 
 
 def add_old_compare(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--compare``, which was a flag once: :func:`run_from` names the new command."""
+    """Adds the former flag ``--compare``; :func:`run_from` names the new command."""
     parser.add_argument("--compare", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -78,8 +78,7 @@ def run_from(args: argparse.Namespace) -> "Run":
     file, overrides = file_and_overrides(args, DEFAULT_COMPARISON if is_comparison else DEFAULT)
     if is_comparison or "columns" in read(file, []):
         raise UserError(
-            f"{file}: a comparison is scored by: python compare.py {file}; with --train it trains "
-            "the methods first"
+            f"{file}: is a comparison: python compare.py {file}; --train trains its methods first"
         )
     from options.load import load
 
@@ -98,7 +97,7 @@ def comparison_from(args: argparse.Namespace) -> "Comparison":
 
     file, overrides = file_and_overrides(args, DEFAULT_COMPARISON)
     if "exp" in read(file, []):
-        raise UserError(f"{file}: describes one experiment, no comparison: python test.py {file}")
+        raise UserError(f"{file}: is an experiment, not a comparison: python test.py {file}")
     overrides += [] if args.seeds is None else [f"seeds={args.seeds}"]
     from options.comparison_file import load_comparison
 

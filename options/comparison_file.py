@@ -28,6 +28,7 @@ class ImageList(Source):
     Attributes:
         reader: The reader of its layout; the reader's own options stand beside it.
         dir: Folder of the data.
+        leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
         cache: Folder for decoded images; ``null``: they are decoded each time.
     """
 
@@ -40,12 +41,12 @@ class Column:
 
     Attributes:
         options: Its options file, with which ``run.py`` trains it.
-        overrides: Options ``a.b=value`` that go over that file.
+        overrides: Options ``a.b=value`` that override that file.
         title: Its title in the table; empty: its name in the comparison.
         stage: The network of the file that is scored.
         text: The text for a network that reads text. ``object``: the name of the object;
             ``oracle``: the true caption, so that the result is an upper bound.
-        trained_on: Its training data, in the words of the table; empty: taken from its options.
+        trained_on: Its training data, as the table shows them; empty: taken from its options.
         note: A footnote.
     """
 
@@ -71,8 +72,10 @@ class Comparison:
         layout: The rows: ``objects`` as published, or ``methods`` if there are many.
         seeds: More than 1: mean and spread over the runs that ``run.py --seeds`` writes to
             ``<exp.dir>/seed_<seed>``, beginning with ``misc.seed``.
+        against: The column that all others are compared with: a second table has each one's
+            difference from it, with a paired bootstrap interval over images and seeds.
         published: A file of published figures that are printed below, as in ``docs/published``.
-        command: The file and the overrides, as they stand on the command line.
+        command: The file and the overrides, as on the command line.
     """
 
     dir: Path
@@ -82,6 +85,7 @@ class Comparison:
     title: str = "Comparison"
     layout: Literal["objects", "methods"] = "objects"
     seeds: Annotated[int, SEEDS] = 1
+    against: str = ""
     published: Path | None = None
     command: str = field(default="", metadata=NOT_AN_OPTION)
 
@@ -102,7 +106,7 @@ class Comparison:
 
     @property
     def all_seeds(self) -> Sequence[int]:
-        """``misc.seed`` and those that follow it."""
+        """``misc.seed`` and the seeds after it."""
         return range(self.misc.seed, self.misc.seed + self.seeds)
 
     def run_of(self, column: Column, seed: int) -> Run:
@@ -148,12 +152,12 @@ class Comparison:
 
 
 def _written(source: Source) -> dict[str, object]:
-    """A data set's options as they stand in YAML."""
+    """A data set's options as YAML has them."""
     return {"name": source.name, "dir": source.dir, **source.reader.options}
 
 
 def _spelled(value: object) -> str:
-    """A value as it stands after ``=`` on the command line."""
+    """A value as it is written after ``=`` on the command line."""
     if isinstance(value, tuple):
         text = yaml.safe_dump(list(value), default_flow_style=True, allow_unicode=True, width=1e9)
         return text.strip()

@@ -44,11 +44,11 @@ class Conversion:
     """Turns nodes into values and collects every mistake instead of stopping at the first.
 
     Args:
-        mistakes: Gets what is wrong.
-        elsewhere: Where an option belongs that is often written at the top of a file, as in
+        mistakes: Gets the mistakes.
+        elsewhere: The path of options that are often written at the top of a file by mistake, as in
             ``{"lr": "optimizer.lr"}``.
-        unneeded: Tables of components that nothing is built of: a name that the table does not
-            have is kept, and so is the rest of the file.
+        unneeded: Tables of components that are not built: names that the table does not have are
+            no mistake.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Conversion:
         self.mistakes, self.elsewhere, self.unneeded = mistakes, elsewhere, unneeded
 
     def fail(self, node: Leaf | Block, message: str) -> Any:
-        """Notes what is wrong with a node; returns ``None``, which takes the place of its value."""
+        """Adds a mistake at a node; returns ``None``, in place of its value."""
         if isinstance(node, Leaf) and node.problem:
             message = node.problem
         elif node.path:
@@ -101,7 +101,7 @@ class Conversion:
     def component(
         self, table: Table, node: Leaf | Block, beside: Iterable[str] = ()
     ) -> Component | None:
-        """A component with its options; ``beside``: other options of the block it stands in."""
+        """A component with its options; ``beside``: other options in the same block."""
         block = node if isinstance(node, Block) else Block(node.where, node.path)
         name = block.get("name") if isinstance(node, Block) else node
         if not isinstance(name, Leaf) or not name.text or name.problem:
@@ -125,7 +125,7 @@ class Conversion:
         return Component(name.text, options, str(block.where), block.path)
 
     def unknown_keys(self, node: Block, options: Iterable[str]) -> None:
-        """Notes the keys of a block that are no options."""
+        """Adds a mistake for each key of a block that is no option."""
         elsewhere = {} if node.path else self.elsewhere
         options = list(options)
         for key in node.keys() - set(options):
@@ -138,7 +138,7 @@ class Conversion:
             self.mistakes.append(Mistake(node[key].where, message))
 
     def value(self, kind: Any, node: Leaf | Block) -> Any:
-        """A value of type ``kind``, or ``None`` after a mistake was noted."""
+        """A value of type ``kind``; ``None`` after a mistake."""
         origin, args = get_origin(kind), get_args(kind)
         if origin in UNIONS:
             return self.union(args, node)
@@ -169,7 +169,7 @@ class Conversion:
         return self.scalar(kind, node)
 
     def union(self, kinds: Sequence[Any], node: Leaf | Block) -> Any:
-        """A value of the first type that is written in the node's shape."""
+        """A value of the first type that has the node's shape: block, list or plain value."""
         if types.NoneType in kinds and is_null(node):
             return None
         kinds = [kind for kind in kinds if kind is not types.NoneType]
@@ -181,7 +181,7 @@ class Conversion:
         return self.fail(node, f"expected {' or '.join(_spell(kind) for kind in kinds)}")
 
     def tuple(self, kind: Any, node: Leaf) -> Any:
-        """A list of any length, or of the one that is declared."""
+        """A list of any length, or of the declared length."""
         args = get_args(kind)
         if node.items is None:
             return self.fail(node, f"expected {_spell(kind)}")
@@ -190,7 +190,7 @@ class Conversion:
         return tuple(self.value(args[0], item) for item in node.items)
 
     def choice(self, choices: Iterable[str] | Mapping[str, Any], node: Leaf | Block) -> Any:
-        """One of several words."""
+        """One of several names."""
         text = node.text or "" if isinstance(node, Leaf) else ""
         if text in choices:
             return text
@@ -218,7 +218,7 @@ class Conversion:
         return self.fail(node, f"expected {_spell(kind)}, got {quoted(text)}")
 
     def text(self, kind: Any, node: Leaf) -> Any:
-        """Text, or a path that file systems take."""
+        """Text, or a path that is valid in file systems."""
         text = node.text or ""
         is_text = "\0" not in text and not _SURROGATE.search(text)
         value = _path(text) if kind is Path and is_text else text
@@ -228,7 +228,7 @@ class Conversion:
 
 
 def _path(text: str) -> Path | None:
-    """The path, if there may be one of that name."""
+    """The path, if it is valid."""
     try:
         path = Path(text).expanduser()
     except RuntimeError:  # ~name of an unknown user
@@ -241,14 +241,14 @@ def _path(text: str) -> Path | None:
 
 
 def is_null(node: Leaf | Block) -> bool:
-    """Whether a node means "none" where that is allowed; of a folder ``null``: ``./null``."""
+    """Whether a node means "none" where that is allowed; a folder called null is ``./null``."""
     if not isinstance(node, Leaf) or node.items is not None or node.problem:
         return False
     return node.text == "" or (node.text in NULL and not node.is_quoted)
 
 
 def _with_replaced(node: Block, own: Iterable[str]) -> Block:
-    """The block, with what stood beside the component that its ``name`` replaced.
+    """The block, with the options that stay when its ``name`` replaces another component.
 
     Example:
         ``dataset: {name: folder, good: [ok]}`` over ``dataset: {name: visa, split: 1cls, dir: a}``
@@ -256,8 +256,8 @@ def _with_replaced(node: Block, own: Iterable[str]) -> Block:
         nothing to the reader ``folder``, but every reader has a folder.
 
     Args:
-        node: A block that holds a component's name and options among others.
-        own: The others, which stay.
+        node: A block with a component's name and options, and others.
+        own: Names of the others, which stay.
     """
     if node.replaced is None:
         return node
@@ -268,7 +268,7 @@ def _with_replaced(node: Block, own: Iterable[str]) -> Block:
 
 
 def _shape(kind: Any) -> str:
-    """What a value of this type is written as: a block, a list or one plain value."""
+    """The shape of a value of this type in YAML: a block, a list or a plain value."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated and isinstance(args[1], Range):
         return _shape(args[0])

@@ -1,6 +1,6 @@
-"""Writes what is said about the options elsewhere: ``python -m options.document`` (``make docs``).
+"""Writes the page and the JSON schemas of the options: ``python -m options.document``.
 
-docs/options.md is for people; options/schema.json and options/comparison/schema.json are for their
+docs/options.md is for people, options/schema.json and options/comparison/schema.json are for
 editors.
 """
 
@@ -24,21 +24,22 @@ _HEAD = """# Options
 
 Written by `python -m options.document` from the schema; a test keeps it up to date.
 
-* An options file may begin with `__include__: FILE` or a list of files, read first, in order.
-* The command line goes over the files: `python run.py FILE a.b=value`, lists as `a.b=[1, 2]`. Text
-  and paths are taken as they stand there: `"dataset.dir=data/Line #3"` is that folder. Where an
-  option may be `null`, the folder of that name is `./null`. In a file, and in a list, text with
-  signs such as `: # [ * & %` stands in quotes.
-* Sections of a stage may stand at the top of a file: they are the default of every stage. On the
-  command line `optimizer.lr=1e-4` means every stage, `student.optimizer.lr=1e-4` this one.
-* A block with a `name` replaces the one it goes over, other blocks mix; so an `objective` at the
-  top says nothing to a stage that names its own. Of `dataset`, only the reader's own options are
-  replaced.
+* An options file may begin with `__include__: FILE` or a list of files. They are read first, in
+  order.
+* The command line overrides the files: `python run.py FILE a.b=value`, lists as `a.b=[1, 2]`. Text
+  and paths need no quotes of YAML there: `"dataset.dir=data/Line #3"` is that folder. If an option
+  may be `null`, a folder called null is `./null`. In a file, and in a list, text with characters
+  such as `: # [ * & %` needs quotes.
+* Sections of a stage may be at the top of a file: they are the default of every stage. On the
+  command line `optimizer.lr=1e-4` changes every stage, `student.optimizer.lr=1e-4` one of them.
+* If a block with a `name` overrides another one, it replaces it. Other blocks are merged. So an
+  `objective` at the top has no effect on a stage with an `objective` of its own. In `dataset`, only
+  the reader's own options are replaced.
 * `schedule: cosine` is short for `schedule: {name: cosine}`.
-* `in [0, 1)` means: 0 and more, but less than 1.
+* `in [0, 1)` means: at least 0, and less than 1.
 * Editors with a YAML language server (VS Code's YAML extension, Neovim, JetBrains ...) complete and
   check a file that begins with `# yaml-language-server: $schema=PATH/options/schema.json`.
-* `required` has no default in the code; most get one from `options/abstract.yaml`.
+* `required`: there is no default in the code; `options/abstract.yaml` sets most of them.
 """
 _TYPES = {int: "whole number", float: "number", bool: "true, false", str: "text", Path: "path"}
 
@@ -51,11 +52,11 @@ def document() -> str:
         for name, kind in get_type_hints(cls, include_extras=True).items():
             for part in get_args(kind) or (kind,):
                 if is_dataclass(part) and part not in (Stage, Component):
-                    sections += [f"## `{name}`\n", _section(part)]  # type: ignore[arg-type]
+                    sections += _sections(name, part)  # type: ignore[arg-type]
         if cls is Run:
             sections += ["## A stage: `teacher`, `student` or `baseline`\n", _section(Stage)]
     sections += [
-        "## `dataset.auxiliary`\n\nWhat a baseline is trained on: the *test* images of another "
+        "## `dataset.auxiliary`\n\nThe training data of a baseline: the *test* images of another "
         "data set, which have masks.\n",
         _section(Source),
         "## A comparison\n\nA file for `compare.py`, see [comparing.md](comparing.md).\n",
@@ -73,7 +74,7 @@ def document() -> str:
 
 
 def _collect(hints: Mapping[str, Any], tables: dict[str, Any]) -> None:
-    """All tables that components are chosen from, outermost first."""
+    """Adds all tables of components, outermost first."""
     for name, kind in hints.items():
         if (table := table_of(kind)) is not None and name not in tables:
             tables[name] = table
@@ -81,13 +82,23 @@ def _collect(hints: Mapping[str, Any], tables: dict[str, Any]) -> None:
                 _collect({k: p.annotation for k, p in options_of(entry).items()}, tables)
 
 
+def _sections(name: str, cls: type[Any]) -> list[str]:
+    """A section, and the blocks inside of it."""
+    sections = [f"## `{name}`\n", _section(cls)]
+    for key, kind in get_type_hints(cls, include_extras=True).items():
+        for part in get_args(kind):
+            if is_dataclass(part) and part is not Component and part is not Source:
+                sections += _sections(f"{name}.{key}", part)  # type: ignore[arg-type]
+    return sections
+
+
 def _section(cls: type[Any]) -> str:
     hints = get_type_hints(cls, include_extras=True)
-    known: list[Field[Any]] = [f for f in fields(cls) if f.metadata != NOT_AN_OPTION]
+    options: list[Field[Any]] = [f for f in fields(cls) if f.metadata != NOT_AN_OPTION]
     texts = descriptions_of(cls)
     return _table(
         ("name" if f.metadata == INLINE else f.name, hints[f.name], _default_of(f), texts[f.name])
-        for f in known
+        for f in options
     )
 
 
@@ -148,7 +159,7 @@ def _value(value: Any) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """The files that are written, with their content."""
+    """The files to write, with their content."""
     return {
         Path("docs/options.md"): document(),
         Path("options/schema.json"): _json(Run),

@@ -1,4 +1,4 @@
-"""Options back to YAML, and where two of them differ."""
+"""From options to YAML, and the differences of two experiments."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields, is_dataclass, replace
@@ -12,18 +12,20 @@ from utils.registry import INLINE, NOT_AN_OPTION, Component
 
 
 def dumps(run: Run) -> str:
-    """YAML that :func:`options.load.loads` reads back to an equal ``run``, defaults written out."""
+    """YAML with all options, from which :func:`options.load.loads` gives an equal ``run``."""
     return yaml.safe_dump(plain(run), sort_keys=False, allow_unicode=True)
 
 
-def anywhere(value: Any) -> Any:
+def without_local(value: Any) -> Any:
     """The same options with defaults for those that change no result: folders, device, workers."""
     if not is_dataclass(value) or isinstance(value, Component):
         return value
     changed: dict[str, Any] = {}
     for f in fields(value):
         if f.compare:
-            changed[f.name] = anywhere(getattr(value, f.name))
+            changed[f.name] = without_local(getattr(value, f.name))
+        elif f.default_factory is not MISSING:
+            changed[f.name] = f.default_factory()
         else:
             changed[f.name] = Path() if f.default is MISSING else f.default
     return replace(value, **changed)  # type: ignore[type-var]
@@ -47,7 +49,7 @@ def plain(value: Any) -> Any:
 
 
 def flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """``("student.optimizer.lr", "0.0003")`` for each option that changes what comes out.
+    """``("student.optimizer.lr", "0.0003")`` for each option that changes results.
 
     Options declared with ``compare=False`` (folders, devices, workers) are left out.
     """
@@ -68,7 +70,7 @@ def flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def first_difference(now: Run, before: Run, sections: Iterable[str]) -> str | None:
-    """The first option that matters in which two runs differ, with both values.
+    """The first different option of two runs that changes results, with both values.
 
     Args:
         now: One run.

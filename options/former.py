@@ -1,4 +1,4 @@
-"""Options of earlier versions: what to write instead, and how runs that have them still load."""
+"""Options of earlier versions: what to write instead, and how runs that store them load."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -9,17 +9,17 @@ from options.tree import Block, Leaf, Mistake
 
 
 class Former(NamedTuple):
-    """An option, or a value of one, that is gone.
+    """An option, or a value of an option, that does not exist any more.
 
     Attributes:
         path: Pattern of the dotted path, with ``*.`` for the sections around it, as in
             ``*.img_enc.train``.
         advice: What to write instead.
-        value: The value that is gone; ``None``: the whole option is.
-        instead: What stands in its place in options that were stored with a run, ``{name: value}``;
-            ``...`` is what was written.
-        same_if: Values of it and of the options beside it, as patterns, with which ``instead`` has
-            the same effect; others cannot be used any more.
+        value: The former value; ``None``: the whole option.
+        instead: Options that replace it in options stored with a run, ``{name: value}``; ``...`` is
+            the stored value.
+        same_if: Values, as patterns, of the option and those beside it, with which ``instead`` has
+            the same effect. Runs with other values cannot be loaded any more.
     """
 
     path: str
@@ -86,11 +86,10 @@ FORMER: Sequence[Former] = (
 
 
 def replace_former(tree: Block) -> Iterator[tuple[Mistake, bool]]:
-    """Exchanges what is gone, in place.
+    """Replaces former options, in place.
 
     Yields:
-        For each of them what to write instead, and whether something with the same effect stands
-        there now.
+        For each of them what to write instead, and whether the replacement has the same effect.
     """
     written = Block(tree.where)
     written.update(tree)

@@ -1,14 +1,14 @@
-"""JSON schemas of the YAML files, so that editors complete and check them while they are written.
+"""JSON schemas of the YAML files, with which editors complete and check them.
 
-They are made of the same dataclasses and tables that :mod:`options.load` reads files with. An
-editor knows one file and the types that YAML gives to its values, so the two differ in places:
+They are made from the same dataclasses and tables as in :mod:`options.load`. An editor knows only
+one file and YAML's types, so schema and reader differ:
 
-* A file with ``__include__`` may leave out anything, and a stage what a section at the top of its
-  file says; a file without any stage is there to be included. The reader sees the whole.
-* Rules about several options together, such as a student that needs a teacher, are the reader's.
-* The schema wants numbers, true and false without quotes, and no ``1_000``, ``3.0`` for a whole
-  number, ``.inf`` or path called ``null``; the reader takes ``"3"``, and refuses what is no text
-  (NUL) and paths that no file system takes.
+* In the schema, a file with ``__include__`` may lack any option, and so may a stage if the option
+  is at the top of the file. A file without a stage is valid, because others include it.
+* Only the reader checks rules about several options, such as a student that needs a teacher.
+* In the schema, numbers, true and false have no quotes; ``1_000``, ``3.0`` for a whole number,
+  ``.inf`` and a path called ``null`` are mistakes. The reader accepts ``"3"``. It also refuses
+  NUL characters, and paths that are not valid in file systems.
 """
 
 import inspect
@@ -45,11 +45,11 @@ _PLAIN: dict[type, Schema] = {
 
 
 def json_schema(cls: type[Any]) -> Schema:
-    """The schema, draft 7, of a file that fills ``cls``: a ``Run`` or a ``Comparison``.
+    """The schema, draft 7, of a file for ``cls``: a ``Run`` or a ``Comparison``.
 
-    Every section and component has two definitions: in ``part.X`` nothing is required, for an
-    included file, a section at the top or the command line may have it; ``whole.X`` adds what is
-    required where that cannot be.
+    Every section and component has two definitions. In ``part.X`` no option is required, because an
+    included file, a section at the top or the command line may set it. ``whole.X`` is for places
+    where this is not possible, and adds the required options.
     """
     definitions = _Definitions()
     definitions.section(cls)
@@ -80,7 +80,7 @@ def json_schema(cls: type[Any]) -> Schema:
 
 
 def _unless(keys: list[str], rule: Schema) -> Schema:
-    """The rule for files that have none of ``keys`` at their top."""
+    """The rule for files without any of ``keys`` at the top."""
     return {"if": {"anyOf": [{"required": [key]} for key in keys]}, "else": rule}
 
 
@@ -95,7 +95,7 @@ class _Definitions:
         self.schemas: dict[str, Schema] = {}
 
     def kind(self, kind: Any, name: str, state: str = "part") -> Schema:
-        """What a value of type ``kind`` is written as; ``name``: that of its option."""
+        """The schema of a value of type ``kind``; ``name``: the name of its option."""
         origin, args = get_origin(kind), get_args(kind)
         if origin in UNIONS:
             parts = [self.kind(part, name, state) for part in args]
@@ -127,7 +127,7 @@ class _Definitions:
         return _described(self.kind(kind, field.name), text, field.default)
 
     def section(self, cls: type[Any]) -> None:
-        """Defines a dataclass; one with a component among its fields once for each choice."""
+        """Defines a dataclass; with a component among its fields, once for each choice."""
         name = cls.__name__
         if f"part.{name}" in self.schemas:
             return
@@ -169,11 +169,11 @@ class _Definitions:
         """Defines a block for each entry of a table.
 
         Args:
-            name: Of the choice.
+            name: Name of the choice.
             table: The entries.
-            shared: Options that stand beside those of each entry.
-            required: Those of them that are required.
-            nested: Those of them that have options of their own, as a whole.
+            shared: Further options in the block of each entry.
+            required: The required ones among them.
+            nested: ``whole`` schemas of those among them that have options of their own.
         """
         for state in ("part", "whole"):
             references = [{"$ref": f"#/definitions/{state}.{name}.{key}"} for key in sorted(table)]
@@ -211,7 +211,7 @@ def _first_line(entry: Callable[..., Any]) -> str:
 
 
 def _described(schema: Schema, text: str, default: Any) -> Schema:
-    if "$ref" in schema:  # what stands beside a reference counts for nothing
+    if "$ref" in schema:  # keys beside a reference have no effect
         schema = {"allOf": [schema]}
     described = {**schema, "description": text} if text else dict(schema)
     if default not in (MISSING, inspect.Parameter.empty):
@@ -226,7 +226,7 @@ def _limits(limits: Range) -> Schema:
 
 
 def _words(choices: Any) -> list[Any]:
-    """The choices, and what YAML makes of those that look like numbers: ``22``."""
+    """The choices, and the numbers that YAML reads in their place, such as ``22``."""
 
     def both() -> Iterator[Any]:
         for word in sorted(choices):

@@ -24,8 +24,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Run:
     """Reads an options file.
 
     Args:
-        path: YAML file. The files its ``__include__:`` names are read first, in order, then this
-            one over them.
+        path: YAML file. The files of its ``__include__:`` are read first, in order; this one
+            overrides them.
         overrides: ``a.b=value`` strings from the command line, applied last.
 
     Raises:
@@ -40,12 +40,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Run:
 def loads(text: str, name: str) -> Run:
     """Reads options that :func:`options.dump.dumps` stored with a run, also in an earlier version.
 
-    What has another name now is exchanged. Optimizer and schedule of a trained network are of no
-    use to it any more: they need not exist today.
+    Former options are replaced. A trained network does not need its optimizer and schedule any
+    more, so these may be unknown.
 
     Args:
         text: The YAML.
-        name: What messages call it.
+        name: Its name in messages.
 
     Raises:
         UserError: As :func:`load`.
@@ -60,9 +60,9 @@ def from_tree(cls: type[T], tree: Block, mistakes: list[Mistake], *, is_stored: 
 
     Args:
         cls: A dataclass; a field that names a component is ``Annotated[Component, TABLE]``.
-        tree: What was written.
-        mistakes: What was found wrong before.
-        is_stored: Whether it was stored with a run.
+        tree: The content of the file.
+        mistakes: The mistakes so far.
+        is_stored: Whether the options were stored with a run.
 
     Raises:
         UserError: With all mistakes, sorted by file and line.
@@ -82,7 +82,7 @@ def from_tree(cls: type[T], tree: Block, mistakes: list[Mistake], *, is_stored: 
 
 
 def _stage_options() -> Mapping[str, str]:
-    """Where an option that belongs into a stage may stand: ``lr`` -> ``optimizer.lr``."""
+    """The paths of the options of a stage by their names: ``lr`` -> ``optimizer.lr``."""
     places = {"lr": "optimizer.lr"}
     for section, hint in get_type_hints(Stage).items():
         places[section] = section

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from datasets.augment import Augment
 from datasets.captions import Policy
-from datasets.image import Resize, View
+from datasets.image import MaskResize, Resize, View
 from datasets.image_text import SAMPLERS
 from datasets.readers import DATASETS
 from models.methods import METHODS
@@ -46,10 +46,12 @@ class Source:
     Attributes:
         reader: The reader of its layout; the reader's own options stand beside it.
         dir: Folder of the data.
+        leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
     """
 
     reader: Annotated[Component, DATASETS] = field(metadata=INLINE)
     dir: Path = field(compare=False)
+    leave_out: Path | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -80,8 +82,12 @@ class Dataset(Source):
     Attributes:
         reader: The reader of the data set's layout; the reader's own options stand beside it.
         dir: Folder of the data.
+        leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
         per_object: Whether each object has its own networks, in ``<exp.dir>/<object>``.
         hold_out: Objects that are not trained on; only these are tested then.
+        max_anomalies: Number of anomalous training images of each object, validation images
+            included, drawn by ``misc.seed``: the 5 are among the 10, and the test images stay the
+            same. ``null``: all.
         val_fraction: Share of the training images that choose the checkpoint and are not trained
             on, stratified by object and label; 0: none, which needs ``engine.keep: last``.
         auxiliary: The data set that a baseline is trained on; none of its images is tested.
@@ -96,6 +102,7 @@ class Dataset(Source):
 
     per_object: bool = False
     hold_out: tuple[str, ...] = ()
+    max_anomalies: Count | None = None
     val_fraction: BelowOne = 0.2
     auxiliary: Source | None = None
     cache: Path | None = field(default=FOLDER, compare=False)
@@ -117,10 +124,13 @@ class Image:
         resize: ``full``: the whole picture, stretched; ``pad``: the whole picture in its own
             proportions, with black borders; ``center_crop``: without the ends of the longer side,
             as in the released code; ``tiles``: overlapping squares side by side, for ``winclip``.
+        mask_resize: ``area``: a pixel of a mask is anomalous if half of it is, and thin regions are
+            kept; ``bilinear``: as VAND, AnomalyCLIP and Accurate-WinCLIP do: thin regions vanish.
     """
 
     size: Side | tuple[Side, Side] = 224
     resize: Resize = "full"
+    mask_resize: MaskResize = "area"
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -139,7 +149,8 @@ class CaptionOptions:
 
     Attributes:
         policy: ``label``: the name of the defect, or ``normal``; ``sentence``: an English sentence
-            about it; ``object``: only the name of the object.
+            about it; ``object``: only the name of the object; ``shuffled``: as ``sentence``, but
+            with the defect of another anomalous image of the object, as a control.
         dropout: Probability of the ``object`` caption instead, so that the teacher has to use the
             image.
     """
@@ -181,6 +192,57 @@ class Engine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How the threshold is chosen on the validation images: exactly one of these.
+
+    Attributes:
+        max_false_alarms: The lowest threshold at which at most this share of the normal images is
+            called anomalous (overkill).
+        max_misses: The highest threshold at which at most this share of the anomalous images is
+            called normal (escape).
+        value: This score, whatever the images say.
+    """
+
+    max_false_alarms: Probability | None = None
+    max_misses: Probability | None = None
+    value: Probability | None = None
+
+    def __post_init__(self) -> None:
+        """Checks that one of them is chosen."""
+        if sum(value is not None for value in vars(self).values()) != 1:
+            raise ValueError(f"write one of {', '.join(vars(self))}")
+
+    @property
+    def chosen(self) -> tuple[str, float]:
+        """Name and number of the one that is chosen."""
+        return next((name, value) for name, value in vars(self).items() if value is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdOptions:
+    """The score from which an image is called anomalous; found on the validation images.
+
+    Changing it needs no new training: ``run.py`` finds the threshold of a finished network again.
+
+    Attributes:
+        rule: ``f1_max``: the threshold with the highest F1; ``auto``: the same or, without
+            anomalous validation images, ``max_false_alarms: 0.05``; or a block with one limit.
+        per_object: Whether each object has a threshold of its own.
+        unsure: Band of doubt around the threshold, in which the verdict is ``unsure``:
+            ``[low, high]``, or the share of the validation images that may lie in it; 0: none.
+    """
+
+    rule: Literal["auto", "f1_max"] | Rule = "auto"
+    per_object: bool = False
+    unsure: BelowOne | tuple[Probability, Probability] = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks that the band begins before it ends."""
+        if isinstance(self.unsure, tuple) and self.unsure[0] > self.unsure[1]:
+            raise ValueError("unsure: low must not be above high")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Misc:
     """Seed, device and precision.
 
@@ -211,6 +273,7 @@ class Stage:
         optimizer: How the parameters are changed by their gradients.
         schedule: How the learning rate changes.
         engine: How the training runs.
+        threshold: The score from which an image is called anomalous.
     """
 
     model: Annotated[Component, METHODS]
@@ -221,6 +284,7 @@ class Stage:
     augment: Augment = field(default_factory=Augment)
     captions: CaptionOptions = field(default_factory=CaptionOptions)
     engine: Engine = field(default_factory=Engine)
+    threshold: ThresholdOptions = field(default_factory=ThresholdOptions, compare=False)
 
     def __post_init__(self) -> None:
         """Checks that a network that is trained has all that a training needs."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MAX_DEPTH = 32  # blocks inside of blocks
+_CHOICES = ("rule",)  # blocks of one chosen key, which replace each other as named ones do
 
 
 class Place(NamedTuple):
@@ -87,12 +88,13 @@ def merge(below: Block, above: Block, *, replace_named: bool = True) -> Block:
     Args:
         below: What is there already.
         above: What goes over it.
-        replace_named: Whether a block with a ``name`` replaces what is below instead of mixing
-            with it: options of one component mean nothing to another.
+        replace_named: Whether a block with a ``name``, or of one chosen key, replaces what is
+            below instead of mixing with it: options of one component mean nothing to another.
     """
     for key, value in above.items():
         old = below.get(key)
-        replace = isinstance(value, Block) and "name" in value and replace_named
+        is_choice = isinstance(value, Block) and ("name" in value or key in _CHOICES)
+        replace = is_choice and replace_named
         if isinstance(old, Leaf) and isinstance(value, Block) and old.text and not replace:
             named = Block(old.where, old.path)  # "classif: mlp" is short for its name
             named["name"] = old

@@ -83,10 +83,10 @@ def teacher_options(fusion: str = "cross_attention", **options: object) -> dict[
 
 
 def student_options(name: str = "torchvision", arch: str = "resnet18") -> dict[str, Component]:
-    """Keyword arguments of a small ``Student``."""
+    """Keyword arguments of a small ``Student``; ``arch=""``: an encoder without that option."""
     pre_trained = "random" if name == "clip" else "false"
     return {
-        "img_enc": Component(name, {"arch": arch, "pre_trained": pre_trained}),
+        "img_enc": Component(name, {"arch": arch, "pre_trained": pre_trained} if arch else {}),
         "classif": Component("linear", {}),
     }
 

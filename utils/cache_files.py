@@ -1,7 +1,7 @@
-"""Which files in a folder are caches of this program, whatever else is in it.
+"""Names of cache files, and which files in a folder are caches of this program.
 
-A file's name is a hash of everything that its content depends on, and four check digits: by them
-it is recognized, however its content is damaged.
+A name is a hash of everything that the content depends on, and four check digits. They identify the
+file, even if its content is damaged.
 """
 
 import hashlib
@@ -16,14 +16,15 @@ KINDS = {  # by suffix
     "pixels": "decoded images",
     "prompts": "embeddings of sentences",
     "sqlite": "checksums of images and results of checks",
-    "targets": "answers of a teacher",
+    "targets": "outputs of a teacher",
+    "tokens": "features of a frozen encoder",
 }
-# With a description, a file that is being written, a lock, and what SQLite leaves if it is killed.
+# Also descriptions, unfinished files, locks, and journals that a killed SQLite leaves.
 _NAME = re.compile(
     rf"([0-9a-f]{{16}})-([0-9a-f]{{4}})\.(?:{'|'.join(KINDS)}|txt)(?:\.part|\.lock|-journal)?"
 )
 _KEY = "[0-9a-f]{16}"
-_HEADER_BYTES = 4096  # more than any of ours has
+_HEADER_BYTES = 4096  # more than any header of this program has
 
 
 def hash_of(parts: Iterable[str]) -> str:
@@ -42,7 +43,7 @@ def file_name(parts: Iterable[str], suffix: str) -> str:
 
 
 def description(file: Path) -> str:
-    """What ``file`` holds, in one line: from the text beside it, if that is there."""
+    """The content of ``file`` in one line: the text file beside it, or else its kind."""
     if _NAME.fullmatch(file.name) is None:
         return "of an earlier version, not used any more"
     try:
@@ -55,7 +56,7 @@ def description(file: Path) -> str:
 def is_own(file: Path) -> bool:
     """Whether this program wrote ``file``, in this version or in an earlier one.
 
-    What earlier versions wrote is recognized by name and content: one of both may be a coincidence.
+    Files of earlier versions are recognized by name and content; one alone may be a coincidence.
     """
     name = _NAME.fullmatch(file.name)
     if name is not None:
@@ -80,7 +81,7 @@ def _is_described(file: Path) -> bool:
 
 
 def _holds_tensors(file: Path) -> bool:
-    """Whether a teacher's answers or embeddings are in it, as safetensors."""
+    """Whether it holds a teacher's outputs, or embeddings, as safetensors."""
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
         names = set(json.loads(stream.read(min(size, _HEADER_BYTES))))

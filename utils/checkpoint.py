@@ -12,6 +12,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor, nn
 
+from utils.download import sha256_of
 from utils.errors import UserError
 
 _CHECKSUM = "sha256"  # key of the metadata
@@ -76,12 +77,35 @@ def save_weights(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None
         about: The options and the origin of the network; stored as JSON in the metadata of the
             file, with checksums of this and of the weights.
     """
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    _save(state, path, about)
+
+
+def _save(state: Mapping[str, Tensor], path: Path, about: Mapping[str, Any]) -> None:
     from safetensors.torch import save
 
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     checksum = _checksum(dict(about), tensors_hash(state.items()))
     # A single key: safetensors writes several in random order.
-    write_bytes(save(state, {"about": json.dumps({**about, _CHECKSUM: checksum})}), path)
+    metadata = {"about": json.dumps({**about, _CHECKSUM: checksum})}
+    write_bytes(save(dict(state), metadata), path)
+
+
+def add_verdicts(path: Path, verdicts: Mapping[str, Any]) -> None:
+    """Stores how scores become verdicts with the weights, which do not change.
+
+    The file keeps its :func:`identity`, so that what was made with it before still knows it.
+
+    Raises:
+        UserError: As :func:`load_weights`.
+    """
+    added = {"identity": identity(path), "verdicts": dict(verdicts)}
+    about = {**read_about(path), **added}
+    _save(_read_weights(path), path, about)
+
+
+def identity(path: Path) -> str:
+    """SHA-256 that names a trained network: of its file as it was before verdicts were added."""
+    return str(read_about(path).get("identity") or sha256_of(path))
 
 
 def _checksum(about: Mapping[str, Any], weights: str) -> dict[str, str]:
@@ -136,18 +160,26 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         UserError: If names or shapes differ, or if the file cannot be read or is damaged.
     """
+    state = _read_weights(path)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{path}: does not fit the network it describes ({first})") from error
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     _, checksum = _read_about(path)
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if checksum and tensors_hash(state.items()) != checksum:
-            raise UserError(f"{path}: {_DAMAGED}")
-        model.load_state_dict(state)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"{path}: does not fit the network it describes ({first})") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as weights ({error})") from error
+    if checksum and tensors_hash(state.items()) != checksum:
+        raise UserError(f"{path}: {_DAMAGED}")
+    return state
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:

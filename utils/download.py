@@ -31,7 +31,7 @@ def fetch(url: str, path: Path, *, sha256: str = "", size: int | None = None) ->
 
     Args:
         url: Address, http or https.
-        path: The file; its folder is made if needed.
+        path: The file, perhaps in the user's folder ``~``; its folder is made if needed.
         sha256: Its SHA-256, or the first digits of it; empty: not checked.
         size: Number of bytes, to refuse the download early if the disk is too full; ``None``:
             unknown.
@@ -41,9 +41,18 @@ def fetch(url: str, path: Path, *, sha256: str = "", size: int | None = None) ->
 
     Raises:
         UserError: If the server cannot be reached or ends the connection early, if the disk is too
-            full or the folder cannot be written, or if the checksum is wrong.
+            full or the folder cannot be written, if the user has no folder, or if the checksum is
+            wrong.
     """
-    if path.exists():
+    if not url.startswith(("http://", "https://")):  # others read files of this machine
+        raise UserError(f"{url}: only http and https addresses are downloaded")
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: downloads are kept here, but the folder of this user is not known; set HOME"
+        ) from error
+    if path.is_file():
         check_sha256(path, sha256)
         return path
     part = path.with_name(path.name + ".part")
@@ -54,7 +63,7 @@ def fetch(url: str, path: Path, *, sha256: str = "", size: int | None = None) ->
                 _check_space(part, size)
                 _download(url, part)
                 _name(part, path, sha256)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         kept = f"; {part.stat().st_size:,} bytes are kept in {part}" if part.exists() else ""
         rest = "..." if len(sha256) < 64 else ""  # of some only the first digits are known
         digest = f" (SHA-256 {sha256}{rest})" if sha256 else ""
@@ -77,7 +86,11 @@ def _name(part: Path, path: Path, sha256: str) -> None:
 
 def check_sha256(path: Path, sha256: str) -> None:
     """Raises UserError if the SHA-256 of ``path`` does not start with ``sha256``."""
-    if sha256 and not (digest := sha256_of(path)).startswith(sha256.lower()):
+    try:
+        digest = sha256_of(path) if sha256 else ""
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if not digest.startswith(sha256.lower()):
         raise UserError(
             f"{path}: SHA-256 is {digest}, expected {sha256}; the file is damaged or another one: "
             "delete it and download it again"

@@ -1,12 +1,15 @@
 """Errors that a user can fix, as opposed to bugs; and how a command ends."""
 
 import _thread
+import errno
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 
 
 class UserError(Exception):
@@ -90,19 +93,32 @@ def run_command(command: Callable[[], None]) -> int:
             signals.number = signals.number or signal.SIGINT
             progress = str(error) if isinstance(error, Interrupted) else progress
         except Exception as error:
-            if isinstance(error, UserError) and not signals.number:
-                sys.stderr.write(f"{error}\n")
-                return 2
             if not signals.number:  # otherwise a library has turned the interrupt into an error
-                from utils.memory import out_of_memory  # which needs UserError
-
-                if (problem := out_of_memory(error)) is None:
+                if (problem := _explained(error)) is None:
                     raise
-                sys.stderr.write(
-                    f"{problem}; a smaller image.size or engine.batch_size needs less\n"
-                )
+                sys.stderr.write(f"{problem}\n")
                 return 2
         if signals.number:
             sys.stderr.write(f"{progress}; run the same command again to resume\n")
             return 128 + signals.number
     return 0
+
+
+def _explained(error: Exception) -> str | None:
+    """One line about what the user can fix; ``None``: the error is a bug."""
+    from utils.memory import out_of_memory  # which needs UserError
+
+    if isinstance(error, UserError):
+        return str(error)
+    if (problem := out_of_memory(error)) is not None:
+        return f"{problem}; a smaller image.size or engine.batch_size needs less"
+    if "DataLoader worker" in str(error):  # PyTorch's text of a process that was killed
+        return (
+            "a loader process was ended by the system, perhaps because memory ran out; run the "
+            "same command again to resume; engine.num_workers=0 needs less"
+        )
+    if isinstance(error, OSError) and (error.filename or error.errno in _NO_ROOM):
+        # Whatever is not handled where it comes up: a folder that vanished, lost permissions.
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}cannot be used ({error.strerror}); fix this and run the same command again"
+    return None

@@ -23,24 +23,24 @@ _memory: dict[str, bytes] = {}
 class FactTable:
     """Bytes under keys.
 
-    A row with a wrong checksum counts as absent. A file that is not a database any more is removed
-    and started again. All methods raise UserError if the file cannot be used.
+    A row with a wrong checksum counts as absent. A damaged database is removed and made again. All
+    methods raise UserError if the file cannot be used.
 
     Args:
-        file: The database; ``None``: facts are kept in the memory of this process, once for all
-            tables without a file.
+        file: The database; ``None``: facts are kept in the memory of this process, which all tables
+            without a file share.
     """
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
 
     def get(self, keys: Iterable[str], start: str = "") -> dict[str, bytes]:
-        """The facts under ``keys``; those that are not there are left out.
+        """The facts under ``keys``; absent keys are left out.
 
         Args:
-            keys: What is wanted.
-            start: The beginning of all of them, if most keys with this beginning are wanted: then
-                they are read in one go, in a third of the time.
+            keys: The keys.
+            start: Their common beginning, if most keys with it are among them: all of these are
+                then read at once, in a third of the time.
         """
         if self.file is None:
             return {key: _memory[key] for key in keys if key in _memory}
@@ -89,7 +89,7 @@ class FactTable:
             self._use(lambda table: table.executemany(query, rows))
 
     def _use(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What ``work`` makes of the open database; one process at a time, for a moment."""
+        """The result of ``work`` with the open database, which is locked for other processes."""
         assert self.file is not None
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ class FactTable:
 
 def _opened(file: Path, work: Callable[[sqlite3.Connection], T]) -> T:
     with closing(sqlite3.connect(file, timeout=60)) as table, table:
-        table.text_factory = bytes  # a damaged row may be a text that is none
+        table.text_factory = bytes  # the text of a damaged row may not be UTF-8
         table.execute(
             "CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, checksum INT, value BLOB)"
         )

@@ -1,4 +1,4 @@
-"""Whether something fits into this machine's memory, asked before it is allocated."""
+"""Checks that something fits into the memory of this machine, before it is allocated."""
 
 import os
 import re
@@ -13,7 +13,7 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
 
 
 def total_memory() -> int:
-    """Bytes of memory that this process may use at most; 2^63 where the system does not tell."""
+    """Bytes of memory that this process may use; 2^63 if the system does not tell."""
     limits = [2**63]
     if hasattr(os, "sysconf"):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -27,7 +27,7 @@ def check_memory(needed: int, what: str) -> None:
 
     Args:
         needed: Bytes.
-        what: What they are for, as in ``64 images of 224 x 224 pixels``.
+        what: Their purpose, as in ``64 images of 224 x 224 pixels``.
     """
     if needed > total_memory():
         raise UserError(
@@ -38,14 +38,13 @@ def check_memory(needed: int, what: str) -> None:
 
 @contextmanager
 def checked_memory(what: str, copies: int) -> Iterator[None]:
-    """A context in which a network is built only as far as memory can hold it.
+    """A context that stops the construction of a network that does not fit into memory.
 
-    PyTorch asks for the memory of a weight before it fills it in, so that nothing is used up when
-    a weight is too much.
+    The check is made when a weight is allocated, before it is filled, so no memory is used up.
 
     Args:
         what: The network, for the message.
-        copies: How often each weight is needed: twice where it has a gradient.
+        copies: Copies of each weight: 2 with gradients.
 
     Raises:
         UserError: If the parameters need more memory than there is.
@@ -72,7 +71,7 @@ def checked_memory(what: str, copies: int) -> Iterator[None]:
 
 
 def out_of_memory(error: Exception) -> str | None:
-    """One line about an error that was raised because memory ran out; ``None`` for any other."""
+    """One line about an out-of-memory error; ``None`` for any other error."""
     text = str(error)
     if not isinstance(error, MemoryError) and not re.search(
         r"can't allocate memory|out of memory|Storage size calculation overflowed", text

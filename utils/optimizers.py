@@ -12,14 +12,20 @@ Betas = tuple[BelowOne, BelowOne]
 
 
 class Parameters(NamedTuple):
-    """Parameters of the pretrained encoders and all others, which may learn at another rate."""
+    """Parameters of the pretrained encoders and all others, which may learn at another rate.
 
-    encoders: Iterable[nn.Parameter]
+    Attributes:
+        encoders: By the factor on their learning rate.
+        others: All others.
+    """
+
+    encoders: Mapping[float, Iterable[nn.Parameter]]
     others: Iterable[nn.Parameter]
 
     def groups(self, lr: float, head_lr: float | None) -> list[dict[str, Any]]:
         """Those that are trained, in groups; a schedule multiplies the ``initial_lr``."""
-        rates = (self.encoders, lr), (self.others, lr if head_lr is None else head_lr)
+        rates = [(group, factor * lr) for factor, group in self.encoders.items()]
+        rates.append((self.others, lr if head_lr is None else head_lr))
         groups = [
             {"params": [p for p in group if p.requires_grad], "lr": rate, "initial_lr": rate}
             for group, rate in rates

@@ -35,13 +35,16 @@ def bins_of(values: NDArray[np.float32]) -> NDArray[np.uint32]:
 class Histogram:
     """Number of normal pixels, and share of the anomalous regions, at each score.
 
+    ``regions`` counts them at the size of the maps; ``drawn`` is how many there are in the masks'
+    files, and is set by whoever has read those.
+
     Exact as long as there are at most 262,144 different scores (less than 50 MB, including those
     that are still to be added). With more, neighboring scores are merged into bins that hold about
     1 / 131,072 of the pixels each, and count as equal. This is about the largest possible error.
     """
 
     def __init__(self) -> None:
-        self.regions, self.masks, self.left_out = 0, 0, 0
+        self.regions, self.masks, self.left_out, self.drawn = 0, 0, 0, 0
         self._bins = np.empty(0, np.uint32)
         self._weights = np.empty((3, 0))  # normal pixels, anomalous pixels, shares of regions
         self._waiting: list[tuple[NDArray[np.uint32], NDArray[np.float64]]] = []
@@ -75,11 +78,12 @@ class Histogram:
         self.regions += other.regions
         self.masks += other.masks
         self.left_out += other.left_out
+        self.drawn += other.drawn
         self._waiting += [*other._waiting, (other._bins, other._weights)]
         self._merge_bins()
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state for another process; merged first, which makes it ten times smaller."""
+        """The state for another process; it is merged first, which makes it ten times smaller."""
         self._merge_bins()
         return vars(self)
 
@@ -146,7 +150,7 @@ class PixelFigures:
 
     @classmethod
     def merged(cls, parts: Iterable["PixelFigures"]) -> "PixelFigures":
-        """One for the images of all ``parts``."""
+        """The figures of the images of all ``parts``."""
         whole = cls()
         for part in parts:
             for name, histogram in part.objects.items():
@@ -158,15 +162,20 @@ class PixelFigures:
 
         Returns:
             Columns ``pixel_auroc`` and ``aupro`` in percent, ``masks`` (number of anomalous images
-            with a mask) and ``without_mask`` (of those without, which do not count). An object
-            without any mask has NaN and is left out of the means; in the row ``mean`` the two
-            numbers are sums.
+            with a mask), ``without_mask`` (of those without, which do not count), ``regions`` (of
+            the resized masks) and ``regions_drawn`` (of the masks' files). An object without any
+            mask has NaN and is left out of the means; in the row ``mean`` the counts are sums.
         """
+        counts = {
+            "masks": "masks",
+            "without_mask": "left_out",
+            "regions": "regions",
+            "regions_drawn": "drawn",
+        }
         rows = {
-            name: {**h.figures(), "masks": h.masks, "without_mask": h.left_out}
+            name: {**h.figures(), **{column: getattr(h, part) for column, part in counts.items()}}
             for name, h in sorted(self.objects.items())
         }
         table = pd.DataFrame.from_dict(rows, orient="index")
-        counts = ["masks", "without_mask"]
-        table.loc["mean"] = {**table[list(PIXEL_METRICS)].mean(), **table[counts].sum()}
+        table.loc["mean"] = {**table[list(PIXEL_METRICS)].mean(), **table[list(counts)].sum()}
         return table.astype(dict.fromkeys(counts, int))

@@ -59,12 +59,12 @@ def range_of(kind: Any) -> Range | None:
 
 
 def check_ranges(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: keyword arguments outside of the range they are declared with are a ValueError.
+    """Decorator: a keyword argument outside of its declared range raises ValueError.
 
     Options of a file are checked when they are read; this is for callers in Python.
     """
     parameters = inspect.signature(function).parameters.values()
-    ranges = {p.name: found for p in parameters if (found := range_of(p.annotation))}
+    ranges = {p.name: limits for p in parameters if (limits := range_of(p.annotation))}
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""A component named in YAML: one name from a table, plus its keyword-only arguments."""
+"""A component in YAML: a name from a table, and keyword-only arguments."""
 
 import difflib
 import inspect
@@ -10,10 +10,10 @@ from typing import Annotated, Any, get_args, get_origin
 from utils.errors import UserError
 
 Table = Mapping[str, Callable[..., Any]]
-# Metadata of a dataclass's field: in YAML the component's name and options stand among the other
+# Metadata of a dataclass's field: in YAML the component's name and options are among the other
 # fields, not in a block of their own.
 INLINE = {"inline": True}
-# Metadata of a dataclass's field that the program fills in: it is no option.
+# Metadata of a dataclass's field that the program sets: it is no option.
 NOT_AN_OPTION = {"option": False}
 
 
@@ -39,12 +39,12 @@ class Component:
 
         Args:
             table: The table this component was checked against.
-            *args: What the program knows and the YAML does not (feature sizes, a teacher ...).
-            **kwargs: More of it, by name.
+            *args: Arguments that are not in YAML (feature sizes, a teacher ...).
+            **kwargs: More of them, by name.
 
         Raises:
-            UserError: If the table has no such entry, or the entry rejects the options with a
-                ``ValueError``; as the entry, with the option's path in front.
+            UserError: If the table has no such entry, or the entry raises ``ValueError`` or
+                ``UserError``; with the path of the option in front.
         """
         place = f"{self.where}: {self.path}" if self.path else self.where
         if self.name not in table:  # only in options that an earlier version stored
@@ -58,7 +58,7 @@ class Component:
 
 
 def options_of(entry: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of ``entry``: the only ones YAML may set."""
+    """The keyword-only parameters of ``entry``, which are the options in YAML."""
     parameters = inspect.signature(entry, eval_str=True).parameters.values()
     return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -80,15 +80,15 @@ def descriptions_of(thing: Any) -> dict[str, str]:
 
 
 def table_of(kind: Any) -> Table | None:
-    """The table from which a field of this type picks; ``None`` if it picks from none."""
+    """The table of a field of this type; ``None`` if it is no component."""
     if get_origin(kind) is not Annotated:
         return None
     what, table = get_args(kind)[:2]
     return table if what is Component or Component in get_args(what) else None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for an unknown ``word``: the closest of the ``known`` ones, else all of them."""
-    names = sorted(known)
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """A hint for an unknown ``word``: the closest of the choices, or else all of them."""
+    names = sorted(choices)
     close = difflib.get_close_matches(word[:100], names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"

@@ -1,4 +1,4 @@
-"""The folder for what takes long to make: each file is made once, for all runs and processes."""
+"""The cache folder: each file is made once, for all runs and processes."""
 
 import hashlib
 import math
@@ -39,9 +39,9 @@ class Store:
     """Keeps files, and facts about files.
 
     Attributes:
-        folder: Where; ``None``: what is needed is made each time and kept nowhere.
-        limit: Bytes that its files may take together, not counting the table of facts; the longest
-            unused ones are removed first. ``None``: no limit.
+        folder: The folder; ``None``: nothing is kept, and everything is made each time.
+        limit: Largest total size of its files in bytes, without the table of facts; the longest
+            unused files are removed first. ``None``: no limit.
     """
 
     folder: Path | None
@@ -49,22 +49,22 @@ class Store:
 
     @property
     def facts(self) -> FactTable:
-        """What is known about files; without a folder it is forgotten when the process ends."""
+        """Facts about files; without a folder they are lost when the process ends."""
         return FactTable(self._path(("facts",), "sqlite") if self.folder else None)
 
     def load_or_make(
         self, parts: Iterable[str], suffix: str, make: Callable[[], bytes], about: str
     ) -> bytes:
-        """The content that ``make`` returns, from its file if that is there and not damaged.
+        """The content of a file, or the result of ``make`` if the file is missing or damaged.
 
-        A folder that cannot be written stops nothing; one line is printed.
+        If the folder cannot be written, one line is printed, and the content is not kept.
 
         Args:
             parts: Everything that the content depends on.
             suffix: The kind of file: a key of :data:`KINDS`.
             make: Returns the content; if several processes need it, one calls ``make`` and the
                 others wait.
-            about: What the file holds, for the list.
+            about: A description of the content, for the list.
         """
         if self.folder is None:
             return make()
@@ -77,7 +77,7 @@ class Store:
         return content
 
     def load(self, parts: Iterable[str], suffix: str) -> bytes | None:
-        """As :meth:`load_or_make`; ``None`` if the content would have to be made."""
+        """As :meth:`load_or_make`; ``None`` if the file is missing or damaged."""
         return None if self.folder is None else _read(self._path(parts, suffix))
 
     def open(
@@ -88,7 +88,7 @@ class Store:
         write: Callable[[BinaryIO], None],
         about: str,
     ) -> Entry:
-        """A file that is too large to be read as a whole; its reader has to check what it reads.
+        """A file that is too large to be read as a whole; the caller checks its content.
 
         Args:
             parts: Everything that the content depends on.
@@ -96,11 +96,11 @@ class Store:
             nbytes: Its size; a file of another size is made again.
             write: Writes the content; if several processes need it, one calls ``write`` and the
                 others wait.
-            about: What the file holds, for the list.
+            about: A description of the content, for the list.
 
         Raises:
-            UserError: If the folder cannot be written or is too full, or if what this process
-                reads does not fit into ``limit``.
+            UserError: If the folder cannot be written or is too full, or if the files that this
+                process uses do not fit into ``limit``.
         """
         file = self._path(parts, suffix)
         try:
@@ -116,7 +116,7 @@ class Store:
         return entry
 
     def lines(self) -> list[str]:
-        """What is kept, one line per file, and the total of the folder."""
+        """One line per file, and the total of the folder."""
         files = self._own_files()
         lines = []
         for file, stat in files.items():
@@ -133,10 +133,10 @@ class Store:
         """Removes all files of this program, also those of its earlier versions.
 
         Returns:
-            How many they were, and their bytes.
+            Their number, and their total size in bytes.
 
         Raises:
-            UserError: If some cannot be removed; the others are.
+            UserError: If some cannot be removed; the others are removed.
         """
         files, failed = self._own_files(), []
         for file in files:
@@ -165,7 +165,7 @@ class Store:
     @contextmanager
     def _locked(self, file: Path) -> Iterator[None]:
         with ExitStack() as stack:
-            with suppress(OSError):  # whatever is wrong with the folder is reported by the writer
+            with suppress(OSError):  # mistakes of the folder are reported when it is written
                 file.parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(file))
             yield
@@ -246,8 +246,8 @@ def _read(file: Path) -> bytes | None:
 
 
 def _touch(file: Path) -> None:
-    """Says that ``file`` was used now."""
-    with suppress(OSError):  # it is only removed earlier
+    """Sets the time of the last use of ``file``."""
+    with suppress(OSError):  # without it, the file is removed earlier
         os.utime(file)
 
 

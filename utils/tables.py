@@ -10,6 +10,7 @@ import pandas as pd
 from utils.checkpoint import write_bytes
 from utils.evaluation import METRICS, num_averaged
 from utils.pixel_evaluation import FPR_LIMIT, PIXEL_METRICS
+from utils.thresholds import COUNTS, RATES
 
 _HEADS = {
     "n": "n",
@@ -78,7 +79,8 @@ def _masks(objects: pd.DataFrame) -> str:
     left_out = f"; {without} anomalous images without a mask are left out" if without else ""
     return (
         f"Pixel figures at the size of the maps, AUPRO up to {FPR_LIMIT:.0%} false positives; "
-        f"images with a mask: {counts}{left_out}. "
+        f"images with a mask: {counts}{left_out}. {objects['regions_drawn'].sum()} regions as they "
+        f"were drawn, {objects['regions'].sum()} at this size. "
     )
 
 
@@ -101,6 +103,50 @@ def write_tables(folder: Path, title: str, table: pd.DataFrame, about: Mapping[s
     document = {"title": title, "about": dict(about), "objects": _rows(table)}
     write_bytes(f"{json.dumps(document, indent=1)}\n".encode(), folder / "table.json")
     return text
+
+
+def write_threshold_tables(folder: Path, figures: pd.DataFrame, title: str) -> str:
+    """Writes ``threshold.md`` and ``threshold.csv``.
+
+    Args:
+        folder: The folder of the files.
+        figures: The result of ``figures_at_threshold``.
+        title: Of which network, and at which threshold.
+
+    Returns:
+        The text of ``threshold.md``.
+    """
+    counts = [name for name in COUNTS if name != "unsure" or figures[name].any()]
+    shown = pd.DataFrame({"object": [cell(name) for name in figures.index]})
+    for name in counts:
+        shown[name.upper() if len(name) == 2 else name] = [str(n) for n in figures[name]]
+    for name in (*RATES, "f1"):
+        shown[name.replace("_", " ").replace("f1", "F1")] = [
+            _with_interval(row, name) for _, row in figures.iterrows()
+        ]
+    align = ("left", *("right" for _ in shown.columns[1:]))
+    table = shown.to_markdown(index=False, disable_numparse=True, colalign=align)
+    doubt = " Images without a verdict (unsure) count in no share." if "unsure" in counts else ""
+    text = (
+        f"{table}\n\n{title}. Counts are images, positive is anomalous; shares in percent, with "
+        f"95 % Wilson intervals.{doubt}\n"
+    )
+    csv = figures.rename_axis("object").to_csv(float_format="%.4f")
+    write_bytes(text.encode(), folder / "threshold.md")
+    write_bytes(csv.encode(), folder / "threshold.csv")
+    return text
+
+
+def remove_threshold_tables(folder: Path) -> None:
+    """Removes what :func:`write_threshold_tables` wrote."""
+    for name in ("threshold.md", "threshold.csv"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _with_interval(row: "pd.Series[Any]", name: str) -> str:
+    if pd.isna(row[name]) or f"{name}_low" not in row:
+        return _percent(row[name])
+    return f"{row[name]:.1f} [{row[f'{name}_low']:.1f}, {row[f'{name}_high']:.1f}]"
 
 
 def write_seed_tables(

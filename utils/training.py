@@ -105,7 +105,7 @@ def fit(
     """
     part = share()
     for number in epochs.numbers:
-        # The main process has the same random numbers as a single process; the others have others.
+        # The main process has the random numbers of a single process; the others have their own.
         rank = [part.rank] if part.rank else []
         seed_everything(derive(epochs.seed, "epoch", number, *rank))
         learner.train()
@@ -144,7 +144,7 @@ def fit(
 
 
 class _Step(NamedTuple):
-    """What is kept of a step until its epoch ends."""
+    """The figures of a step, kept until its epoch ends."""
 
     losses: dict[str, Tensor]
     size: int

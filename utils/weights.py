@@ -7,6 +7,11 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.torchscript import is_torchscript, read_torchscript
+
+_WRAPPERS = ("state_dict", "model")  # entries of a training's file that hold the network
+# What data-parallel training, Lightning, torch.compile and many trainings put before each name.
+_PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
 
 
 def existing_file(name: str) -> Path | None:
@@ -19,29 +24,45 @@ def existing_file(name: str) -> Path | None:
 
 
 def read_state(file: Path, key: str = "state_dict") -> dict[str, Tensor]:
-    """The state dict in a safetensors file or a PyTorch file, on the CPU.
+    """The state dict in a safetensors file, a PyTorch file or a TorchScript archive, on the CPU.
 
-    The prefix ``module.`` of data-parallel training is removed from the names.
+    Prefixes of wrappers (``module.``, ``model.``, ``backbone.``, ``_orig_mod.``) are removed from
+    the names.
 
     Args:
         file: The file.
-        key: Name of the entry with the state dict; without such an entry the whole file is taken.
+        key: Name of the entry with the state dict; without such an entry ``state_dict`` or
+            ``model`` is taken, and without these the whole file.
 
     Raises:
         UserError: If the file cannot be read, or contains anything but tensors.
     """
     try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        state = _content(file)
     except Exception as error:  # torch.load raises a dozen unrelated types for other files
-        first = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{file}: cannot be read as weights ({first})") from error
-    if isinstance(state, dict) and key in state:
-        state = state[key]
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise UserError(f"{file}: cannot be read as weights ({reason.splitlines()[0]})") from error
+    for entry in (key, *_WRAPPERS):
+        if isinstance(state, dict) and isinstance(state.get(entry), dict):
+            state = state[entry]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{file}: expected a state dict with nothing but names and tensors")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+    named = {_without_prefixes(str(name)): value for name, value in state.items()}
+    # Of two networks in one file neither is the right one.
+    return named if len(named) == len(state) else {str(n): value for n, value in state.items()}
+
+
+def _content(file: Path) -> Any:
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    if is_torchscript(file):
+        return read_torchscript(file)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _without_prefixes(name: str) -> str:
+    while prefix := next((p for p in _PREFIXES if name.startswith(p)), ""):
+        name = name.removeprefix(prefix)
+    return name

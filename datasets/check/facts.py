@@ -5,16 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
 
 from datasets.digests import Files, in_threads
-from datasets.image import read_image
+from datasets.image import read_image, upright_size
 from datasets.mask import read_mask
 from utils.errors import UserError
 from utils.store import Store
 
 SIDE = 32  # of a thumbnail, in pixels
-_FORMAT = 3  # raise it when the same content gives other facts
+# A picture is binary if this share of its pixels is this near to one of two gray levels.
+_NEARLY_ALL, _SPREAD, _APART = 0.95, 4, 64
+_FORMAT = 5  # raise it when the same content gives other facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class Facts:
         sha256: Of the file's bytes.
         thumbnail: The gray picture at ``SIDE x SIDE``, float16, as bytes; empty for a mask.
         marked: Anomalous pixels of a mask.
+        regions: Connected regions of them, 8 neighbors counting as connected.
+        is_binary: Whether nearly all pixels of a picture are of two gray levels, as a mask's are.
         error: Why the file cannot be read; then everything else is empty.
     """
 
@@ -37,6 +43,8 @@ class Facts:
     sha256: str = ""
     thumbnail: bytes = b""
     marked: int = 0
+    regions: int = 0
+    is_binary: bool = False
     error: str = ""
 
     @property
@@ -54,21 +62,31 @@ def image_facts(file: Path) -> Facts:
     try:
         small = read_image(file, at_least=4 * SIDE)
         with Image.open(file) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation)
-            (width, height), mode = image.size, image.mode
-            if image.format == "TIFF":  # Pillow turns it by itself, some versions on opening it
-                width, height = small.size
-            elif orientation in (5, 6, 7, 8):
-                width, height = height, width
+            mode = image.mode
+            width, height = small.size if image.format == "TIFF" else upright_size(image)
     except UserError as error:
         return Facts(error=str(error))
     except OSError as error:
         return Facts(
             error=f"{file}: cannot be read ({error.strerror or error}); replace or remove it"
         )
-    gray = small.convert("L").convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    thumbnail = np.asarray(gray).astype(np.float16).tobytes()
-    return Facts(width, height, mode, thumbnail=thumbnail)
+    gray = small.convert("L")
+    tiny = gray.convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    thumbnail = np.asarray(tiny).astype(np.float16).tobytes()
+    is_binary = _is_binary(np.array(gray.histogram()))
+    return Facts(width, height, mode, thumbnail=thumbnail, is_binary=is_binary)
+
+
+def _is_binary(counts: NDArray[np.int64]) -> bool:
+    """Whether nearly all pixels have one of two gray levels that are far apart, or the same one.
+
+    Args:
+        counts: How many pixels have each of the 256 gray levels.
+    """
+    around = np.convolve(counts, np.ones(2 * _SPREAD + 1), "same")
+    first = around.argmax()
+    is_far = np.abs(np.arange(256) - first) >= _APART
+    return bool(around[first] + around[is_far].max() >= _NEARLY_ALL * counts.sum())
 
 
 def mask_facts(file: Path) -> Facts:
@@ -78,7 +96,8 @@ def mask_facts(file: Path) -> Facts:
     except UserError as error:
         return Facts(error=str(error))
     marked = int(np.count_nonzero(np.asarray(mask)))
-    return Facts(mask.width, mask.height, marked=marked)
+    _, regions = ndimage.label(np.asarray(mask), structure=np.ones((3, 3)))
+    return Facts(mask.width, mask.height, marked=marked, regions=regions)
 
 
 def collect(
@@ -130,11 +149,13 @@ def collect(
 
 
 def _packed(facts: Facts) -> bytes:
-    numbers = f"{facts.width} {facts.height} {facts.marked} {facts.mode}\n"
+    counts = (facts.width, facts.height, facts.marked, facts.regions, int(facts.is_binary))
+    numbers = f"{' '.join(map(str, counts))} {facts.mode}\n"
     return numbers.encode() + facts.thumbnail
 
 
 def _unpacked(content: bytes, digest: str) -> Facts:
     numbers, _, thumbnail = content.partition(b"\n")
-    width, height, marked, mode = numbers.decode().split(" ", maxsplit=3)
-    return Facts(int(width), int(height), mode, digest, thumbnail, int(marked))
+    *counts, mode = numbers.decode().split(" ", maxsplit=5)
+    width, height, marked, regions, is_binary = map(int, counts)
+    return Facts(width, height, mode, digest, thumbnail, marked, regions, bool(is_binary))

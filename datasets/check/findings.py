@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from datasets.check.duplicates import same_picture
+from datasets.check.duplicates import alike, are_copies, nearest_pair
 from datasets.check.facts import Facts
-from datasets.copies import same_bytes
 from datasets.image import SIXTEEN_BITS
+from datasets.mask import is_crosswise
 from datasets.mask_files import mask_stem, normal_stems
 from datasets.record import Record, Splits
 
@@ -22,6 +22,8 @@ AllowLeak = Literal["all"] | tuple[str, ...]
 LEVELS = ("error", "warning", "note")
 _NAMED = 6  # files named in one line
 LABELS = ("normal", "anomalous")
+_MOST_BINARY = 0.9  # share of pictures that look like masks, up to which this is strange
+_PHOTOGRAPHS = "another photograph of the part, or a changed copy, of"
 _TWELVE_BITS = 15  # brightest gray level, of 255, that 12 bits in 16 come to
 
 
@@ -32,11 +34,13 @@ class Finding:
     Attributes:
         level: ``error``: the result would be wrong, or nothing can be read; ``warning``: look at
             it; ``note``: good to know.
-        text: Where, what, and how to mend it.
+        text: Where, what, and how to fix it.
+        leave_out: Images without which it would not be there.
     """
 
     level: Literal["error", "warning", "note"]
     text: str
+    leave_out: Sequence[str] = ()
 
     def __str__(self) -> str:
         """One line."""
@@ -64,13 +68,17 @@ class ListedImage:
         return f"{self.record.path} ({self.split}, {LABELS[self.record.label]})"
 
 
+def _named(paths: Sequence[str]) -> str:
+    more = len(paths) - _NAMED
+    return ", ".join(paths[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def unreadable(images: Iterable[ListedImage]) -> Iterator[Finding]:
     """Pictures and masks that are no pictures, cut off, too large ..."""
     for image in images:
-        if image.facts.error:
-            yield Finding("error", image.facts.error)
-        if image.mask and image.mask.error:
-            yield Finding("error", image.mask.error)
+        for facts in (image.facts, image.mask):
+            if facts and facts.error:
+                yield Finding("error", facts.error, leave_out=[image.record.path])
 
 
 def nearly_black(images: Iterable[ListedImage]) -> Iterator[Finding]:
@@ -85,54 +93,124 @@ def nearly_black(images: Iterable[ListedImage]) -> Iterator[Finding]:
         )
 
 
-def copies(images: Sequence[ListedImage], allow_leak: AllowLeak) -> Iterator[Finding]:
-    """Pictures that are there more than once, in one split or in both."""
-    by_path = {image.record.path: image for image in images if not image.facts.error}
-    exact = same_bytes({path: image.facts.sha256 for path, image in by_path.items()})
-    for group in exact:
-        yield _copy_found([by_path[p] for p in group], allow_leak, is_exact=True)
-    again = {path for group in exact for path in group[1:]}
-    single = {path: image for path, image in by_path.items() if path not in again}
-    near = same_picture(
-        {path: image.facts.thumbnail for path, image in single.items()},
-        {path: image.record.object for path, image in single.items()},
-    )
-    for group in near:
-        yield _copy_found([by_path[p] for p in group], allow_leak, is_exact=False)
-    leaks = [group for group in (*exact, *near) if len({by_path[p].split for p in group}) > 1]
-    leaking = {path for group in leaks for path in group}
+def near_binary(images: Sequence[ListedImage]) -> Iterator[Finding]:
+    """Pictures that look like masks, unless nearly all do."""
+    readable = [image for image in images if not image.facts.error]
+    binary = [image.record.path for image in readable if image.facts.is_binary]
+    if binary and len(binary) <= _MOST_BINARY * len(readable):
+        yield Finding(
+            "warning",
+            f"{len(binary)} of {len(readable)} pictures have one or two gray levels, as masks do: "
+            f"{_named(binary)}; if they are none, move them out of the folders of pictures, or "
+            "leave them out: check.py --fix-list FILE",
+            leave_out=binary,
+        )
+
+
+def copies(
+    root: Path, images: Sequence[ListedImage], allow_leak: AllowLeak, *, is_whole: bool
+) -> Iterator[Finding]:
+    """Pictures that are alike, in one split or in both, and the nearest ones of both splits.
+
+    Args:
+        root: Folder the paths are relative to.
+        images: All images.
+        allow_leak: As for :func:`datasets.check.inspection.inspect`.
+        is_whole: Whether ``images`` are all there are.
+    """
+    by_path = {image.record.path: image for image in images}
+    facts = {path: image.facts for path, image in by_path.items()}
+    objects = {path: image.record.object for path, image in by_path.items()}
+    groups = alike(facts, objects)
+    again: list[list[str]] = []
+    for group in groups:
+        found = [by_path[path] for path in group]
+        likeness = _likeness(root, found)
+        is_mixed = any(len({get(i) for i in found}) > 1 for get in (_split_of, _label_of))
+        if likeness == _PHOTOGRAPHS and not is_mixed:
+            again.append(group)
+        else:
+            yield _copy_found(found, allow_leak, likeness)
+    if again:
+        yield Finding(
+            "note",
+            f"{len(again)} groups of pictures show one part photographed again, or are changed "
+            f"copies, {sum(map(len, again))} pictures in all; no drawn split parts them; the first "
+            f"is {' and '.join(again[0][:2])}",
+        )
+    leaking = {p for group in groups if len({by_path[p].split for p in group}) > 1 for p in group}
     for name in () if allow_leak == "all" else allow_leak:
-        if not any(_is_named(path, name) for path in leaking):
+        is_here = is_whole or any(_is_named(path, name) for path in by_path)
+        if is_here and not any(_is_named(path, name) for path in leaking):
             yield Finding("warning", f"dataset.allow_leak: {name!r} names no leak; remove it")
+    member = {path: i for i, group in enumerate(groups) for path in group}
+    nearest = nearest_pair(
+        {path: fact.thumbnail for path, fact in facts.items() if not fact.error},
+        objects,
+        lambda a, b: (
+            by_path[a].split != by_path[b].split and (a not in member or member[a] != member.get(b))
+        ),
+    )
+    if nearest:
+        one, other, distance = nearest
+        yield Finding(
+            "note",
+            f"nearest pictures in train and test: {by_path[one]} and {by_path[other]}, distance "
+            f"{distance:.3f}: no copies, but it may be one part photographed twice",
+        )
 
 
-def _copy_found(group: Sequence[ListedImage], allow_leak: AllowLeak, *, is_exact: bool) -> Finding:
-    """What a group of copies means.
+def _split_of(image: ListedImage) -> object:
+    return image.split
+
+
+def _label_of(image: ListedImage) -> object:
+    return image.record.label
+
+
+def _likeness(root: Path, group: Sequence[ListedImage]) -> str:
+    """What the pictures of a group have in common, in words that a list of files follows."""
+    first, *others = {image.facts.sha256: image.record.path for image in group}.values()
+    if not others:
+        return "the same bytes as"
+    is_copied = all(are_copies(root / first, root / other) for other in others)
+    return "the same picture as" if is_copied else _PHOTOGRAPHS
+
+
+def _copy_found(group: Sequence[ListedImage], allow_leak: AllowLeak, likeness: str) -> Finding:
+    """What a group of pictures that are alike means.
 
     Two labels for the same bytes are an error; for pictures that merely look the same they may be
     right, where the defect is tiny.
     """
+    labels: dict[str, set[int]] = {image.facts.sha256: set() for image in group}
+    for image in group:
+        labels[image.facts.sha256].add(image.record.label)
+    unclear = {digest for digest, of_bytes in labels.items() if len(of_bytes) > 1}
     is_leak = len({image.split for image in group}) > 1
-    is_conflict = len({image.record.label for image in group}) > 1
+    is_conflict = len(set().union(*labels.values())) > 1
     is_allowed = is_leak and _is_allowed(group, allow_leak)
     what = [
         "leak across train and test" * is_leak + " (allowed)" * is_allowed,
         "two labels" * is_conflict,
         "" if is_leak or is_conflict else "there more than once",
     ]
-    mend = "keep one of them"
-    if is_conflict:
-        mend += " and give it the right label"
+    if likeness == _PHOTOGRAPHS:
+        fix = "look whether each has the right label" if is_conflict else "keep those of one split"
+    else:
+        fix = "keep one of them" + " and give it the right label" * is_conflict
+    leave_out = [image.record.path for image in group if image.facts.sha256 in unclear]
     if is_leak and not is_allowed:
         test = next(image.record.path for image in group if image.split == "test")
-        mend += f", or allow it: {_allowance(test)}"
+        fix += f", or allow it: {_option('allow_leak', [test])}"
+        clear = [image for image in group if image.facts.sha256 not in unclear]
+        if any(image.split == "test" for image in clear):  # published test images are kept
+            leave_out += [image.record.path for image in clear if image.split == "train"]
     first, *others = map(str, group)
-    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    said = f"the same {'bytes' if is_exact else 'picture'} as {', '.join(others[:_NAMED])}{more}"
-    is_error = (is_leak and not is_allowed) or (is_conflict and is_exact)
     return Finding(
-        "error" if is_error else "warning",
-        f"{first}: {' and '.join(filter(None, what))}: {said}; {mend}",
+        "error" if leave_out else "warning",
+        f"{first}: {' and '.join(filter(None, what))}: {likeness} {_named(others)}; {fix}",
+        leave_out=leave_out,
     )
 
 
@@ -155,11 +233,12 @@ def _is_named(path: str, name: str) -> bool:
     return path == name or fnmatchcase(path, name)  # "[1]" in a file's name is no pattern
 
 
-def _allowance(path: str) -> str:
-    """The option that allows a leak, as a shell takes it."""
-    if re.fullmatch(r"[\w./-]+", path):
-        return f"dataset.allow_leak=[{path}]"
-    return shlex.quote(f"dataset.allow_leak=[{json.dumps(path, ensure_ascii=False)}]")
+def _option(name: str, values: Sequence[str]) -> str:
+    """An option of the data set that is a list, as a shell takes it."""
+    if all(re.fullmatch(r"[\w./-]+", value) for value in values):
+        return f"dataset.{name}=[{','.join(values)}]"
+    listed = ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
+    return shlex.quote(f"dataset.{name}=[{listed}]")
 
 
 def masks(images: Iterable[ListedImage]) -> Iterator[Finding]:
@@ -169,10 +248,14 @@ def masks(images: Iterable[ListedImage]) -> Iterator[Finding]:
         if mask is None or mask.error:
             continue
         if not image.facts.error and mask.size != image.facts.size:
+            facts = image.facts
+            is_turned = is_crosswise((mask.width, mask.height), (facts.width, facts.height))
+            fix = "turn the mask: it was drawn without the picture's EXIF orientation"
             yield Finding(
                 "error",
-                f"{record.mask}: the mask is {mask.size}, its picture {record.path} "
-                f"{image.facts.size}; write the mask at the picture's size",
+                f"{record.mask}: the mask is {mask.size}, its picture {record.path} {facts.size}; "
+                f"{fix if is_turned else 'write the mask at the size of the picture'}",
+                leave_out=[record.path],
             )
         if record.label and not mask.marked:
             yield Finding(
@@ -184,18 +267,31 @@ def masks(images: Iterable[ListedImage]) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"{record.mask}: the mask marks {mask.marked} pixels, but {record.path} is normal; "
-                "mend the label or the mask",
+                "fix the label or the mask",
             )
 
 
-def masks_of_nothing(root: Path, records: Sequence[Record]) -> Iterator[Finding]:
-    """Files that lie among the masks and are no listed image's, one line for each folder."""
+def masks_of_nothing(root: Path, records: Sequence[Record], *, is_whole: bool) -> Iterator[Finding]:
+    """Files that lie among the masks and are no listed image's, one line for each folder.
+
+    Args:
+        root: Folder the paths are relative to.
+        records: The images.
+        is_whole: Whether these are all there are. Else they are those of some objects, and
+            folders without the name of their object may hold masks of the others.
+    """
     listed: dict[str, set[str]] = {}
     for path in (p for record in records for p in (record.path, record.mask) if p):
         folder, _, name = path.rpartition("/")
         listed.setdefault(folder, set()).add(name)
     spare = normal_stems(records)
-    for folder in sorted({record.mask.rpartition("/")[0] for record in records if record.mask}):
+    folders = {
+        folder
+        for record in records
+        if (folder := record.mask.rpartition("/")[0])
+        if is_whole or record.object in folder.split("/")
+    }
+    for folder in sorted(folders):
         suffixes = {Path(name).suffix for name in listed[folder]}
         extra = sorted(
             path.name
@@ -227,12 +323,36 @@ def without_masks(images: Sequence[ListedImage]) -> Iterator[Finding]:
         )
 
 
-def single_labels(splits: Splits) -> Iterator[Finding]:
-    """Objects whose test images are all normal or all anomalous."""
+def single_labels(
+    splits: Splits, *, good: Sequence[str] | None, is_error: bool
+) -> Iterator[Finding]:
+    """Objects whose test images are all normal or all anomalous.
+
+    Args:
+        splits: The data set's splits.
+        good: What the reader calls folders of normal images; ``None``: it reads no such folders.
+        is_error: Whether something is trained that could not be scored.
+    """
     labels: Mapping[str, set[int]] = {record.object: set() for record in splits["test"]}
     for record in splits["test"]:
         labels[record.object].add(record.label)
     for name, found in labels.items():
         if len(found) == 1:
-            only = LABELS[found.pop()]
-            yield Finding("note", f"{name}: all test images are {only}; AUROC and AUPR need both")
+            label = found.pop()
+            defects = sorted({r.defect for r in splits["test"] if r.object == name and label})
+            fix = f"give the test {LABELS[1 - label]} images"
+            if good is not None and defects:
+                fix += (
+                    f", or name the folder of normal ones, now {_named(defects)}: "
+                    f"{_option('good', [*good, defects[0]])}"
+                )
+            elif good is not None:
+                fix += "; dataset.good and dataset.bad name the folders"
+            others = [other for other in labels if other != name]
+            if others:
+                fix += f", or leave the object out: {_option('objects', others[:_NAMED])}"
+            yield Finding(
+                "error" if is_error else "note",
+                f"{name}: all {sum(r.object == name for r in splits['test'])} test images are "
+                f"{LABELS[label]}; AUROC and AUPR need both: {fix}",
+            )

@@ -68,6 +68,7 @@ def inspect(
     allow_leak: AllowLeak = (),
     with_masks: bool = True,
     is_whole: bool = True,
+    more: Sequence[Finding] = (),
 ) -> Inspection:
     """Decodes every image and mask that is not known yet, and says what is wrong.
 
@@ -78,7 +79,8 @@ def inspect(
         allow_leak: Images (paths, or patterns with ``*``) whose copies may be in ``train`` and in
             ``test``, or ``all``.
         with_masks: Whether masks are looked at too.
-        is_whole: Whether ``splits`` is all there is: masks beside a part may belong to the rest.
+        is_whole: Whether ``splits`` is all there is: ``allow_leak`` may name images of the rest.
+        more: What was found before.
 
     Raises:
         UserError: If the store cannot be used.
@@ -95,13 +97,12 @@ def inspect(
     def found() -> Iterator[Finding]:
         yield from findings.unreadable(images)
         yield from findings.nearly_black(images)
-        yield from findings.copies(images, allow_leak)
+        yield from findings.near_binary(images)
+        yield from findings.copies(root, images, allow_leak, is_whole=is_whole)
         if with_masks:
             yield from findings.masks(images)
-            if is_whole:
-                yield from findings.masks_of_nothing(root, records)
             yield from findings.without_masks(images)
-        yield from findings.single_labels(splits)
+        yield from more
 
     in_order = sorted(found(), key=lambda finding: LEVELS.index(finding.level))
     return Inspection(root, splits, images, in_order)

@@ -12,7 +12,8 @@ from datasets.check.inspection import Inspection
 from datasets.check.sheets import contact_sheet, samples
 from utils.checkpoint import write_bytes
 
-_FORMAT = 2  # raise it when the same data give another page
+_PAGE = "data_report.md"
+_FORMAT = 3  # raise it when the same data give another page
 _SHOWN = 2  # values named in a cell, the most frequent ones
 _WIDTH = 28  # characters of a value in a cell
 
@@ -78,7 +79,7 @@ def write_report(inspection: Inspection, folder: Path, title: str) -> Path:
     Raises:
         UserError: If the folder cannot be written.
     """
-    page = folder / "data_report.md"
+    page = folder / _PAGE
     sheets = _sheet_names({image.record.object for image in inspection.images})
     shown = {
         name: samples([image for image in inspection.images if image.record.object == name])
@@ -92,6 +93,16 @@ def write_report(inspection: Inspection, folder: Path, title: str) -> Path:
         write_bytes(contact_sheet(inspection.root, shown[name]), folder / file)
     write_bytes(text.encode(), page)
     return page
+
+
+def is_report_of_another(folder: Path, root: Path) -> bool:
+    """Whether ``folder`` holds a report of data in another folder than ``root``."""
+    page = folder / _PAGE
+    return page.is_file() and _place(root) not in page.read_text(encoding="utf-8", errors="replace")
+
+
+def _place(root: Path) -> str:
+    return f"Images in `{root.resolve()}`"
 
 
 def _sheet_names(objects: Iterable[str]) -> dict[str, str]:
@@ -110,7 +121,8 @@ def _page(
     sheets: Mapping[str, str],
     shown: Mapping[str, Sequence[Sequence[ListedImage]]],
 ) -> str:
-    parts = [f"# {title}", inspection.summary + ".", table(inspection), "## Findings"]
+    parts = [f"# {title}", f"{_place(inspection.root)}. {inspection.summary}."]
+    parts += [table(inspection), "## Findings"]
     parts.append("\n".join(f"* {finding}" for finding in inspection.findings) or "None.")
     for name, file in sheets.items():
         paths = [image.record.path for row in shown[name] for image in row]

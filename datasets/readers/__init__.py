@@ -1,4 +1,4 @@
-"""Readers of data sets: each takes ``(root, *, options)`` and returns records per split."""
+"""Readers of data sets: each takes ``(root, store, *, options)`` and returns records per split."""
 
 from collections.abc import Callable
 

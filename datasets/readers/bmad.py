@@ -10,10 +10,12 @@ from typing import Literal
 from datasets.readers.mvtec import read_levels
 from datasets.record import Splits, checked
 from datasets.split import with_groups
+from utils.store import NOWHERE, Store
 
 
 def read_bmad(
     root: Path,
+    _: Store = NOWHERE,
     *,
     split: Literal["1cls", "2cls"] = "2cls",
     objects: tuple[str, ...] = (),
@@ -35,7 +37,8 @@ def read_bmad(
         UserError: If the folders are not laid out like that.
     """
     levels = {"train": "train", "valid": {"1cls": "valid", "2cls": "train"}[split], "test": "test"}
-    splits = read_levels(root, levels, good=("good",), masks=("anomaly_mask", "label"))
+    masks = ("anomaly_mask", "label")
+    splits = read_levels(root, levels, good=("good",), masks=masks, objects=objects)
     splits.pop("valid", None)
     splits = checked(root, splits, objects, where=str(root), hint="unpack the archive again")
     return with_groups(splits, group, str(root))

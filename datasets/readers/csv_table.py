@@ -13,6 +13,7 @@ from datasets.scan import BAD, GOOD, say_unlisted, split_of
 from datasets.split import draw_split, with_groups
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
+from utils.store import NOWHERE, Store
 
 _OPTIONAL = ("object", "split", "mask_path", "text")
 _LABELS = {
@@ -24,6 +25,7 @@ _LABELS = {
 @check_ranges
 def read_csv(
     root: Path,
+    store: Store = NOWHERE,
     *,
     objects: tuple[str, ...] = (),
     file: Path = Path("labels.csv"),
@@ -43,6 +45,7 @@ def read_csv(
 
     Args:
         root: Folder to which the paths are relative; absolute ones have to lie in it.
+        store: Where it is remembered what the pictures hold.
         objects: Which objects; empty: all.
         file: The table, in that folder or elsewhere.
         encoding: Its code page, such as ``cp1252``; empty: UTF-8, or UTF-16 as Excel writes it.
@@ -95,7 +98,7 @@ def read_csv(
         splits = with_groups(splits, group, str(root))
     if not undecided:
         return splits
-    splits = draw_split(root, splits[""], test_fraction=test_fraction, split_seed=split_seed)
+    splits = draw_split(root, splits[""], store, test_fraction=test_fraction, split_seed=split_seed)
     return choose_objects(splits, objects, str(table))
 
 
@@ -113,7 +116,7 @@ def _label(text: str, threshold: float | None, where: str) -> int:
         )
         raise UserError(
             f"{where}: label must be 0 or 1, normal or anomalous, good or bad ..., got "
-            f"{text!r}{hint}"
+            f"{text!r}{hint}; pictures without labels are for python predict.py MODEL FOLDER"
         )
     return label
 

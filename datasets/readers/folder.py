@@ -26,6 +26,7 @@ from datasets.split import draw_split, with_groups
 from utils.console import say
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
+from utils.store import NOWHERE, Store
 
 # Folders inside of good and bad that name no defect and no object.
 _UNNAMED = ("images", "image", "imgs", "img", "rgb")
@@ -34,6 +35,7 @@ _UNNAMED = ("images", "image", "imgs", "img", "rgb")
 @check_ranges
 def read_folder(
     root: Path,
+    store: Store = NOWHERE,
     *,
     objects: tuple[str, ...] = (),
     good: tuple[str, ...] = GOOD,
@@ -58,6 +60,7 @@ def read_folder(
 
     Args:
         root: The folder.
+        store: Where it is remembered what the pictures hold.
         objects: Which objects; empty: all.
         good: Names of the folders of normal pictures.
         bad: Names of the folders of anomalous pictures.
@@ -108,16 +111,16 @@ def read_folder(
         found = {path: index.find(path) for path, place in places.items() if place.label}
     records = [layout.record(p, place, found.get(p, "")) for p, place in places.items()]
     if {record.label for record in records} != {0, 1}:
-        message = _nothing_found(root, labels, good, bad, records, files)
-        raise UserError(message, option="labels" if labels == "masks" else "good")
+        raise _nothing_found(root, labels, good, bad, records, files)
     _check_splits(root, places, objects)
     say(f"{root}: {_assumed(records, subfolders)}")
-    index.say_unused(records)
+    if not objects:  # else they may belong to others
+        index.say_unused(records)
     why = "no pictures or in no folder of a known name"
     say_left_out(root, files, [*places, *index.masks.values()], why)
     records = with_groups({"": records}, group, str(root))[""]
     placed = list(zip((place.level for place in places.values()), records, strict=True))
-    return _split(root, placed, objects, test_fraction=test_fraction, split_seed=split_seed)
+    return _split(root, placed, objects, store, test_fraction=test_fraction, split_seed=split_seed)
 
 
 def _check_splits(root: Path, places: Mapping[str, "_Place"], objects: Sequence[str]) -> None:
@@ -181,6 +184,7 @@ def _split(
     root: Path,
     placed: Sequence[tuple[str, Record]],
     objects: Sequence[str],
+    store: Store,
     *,
     test_fraction: float,
     split_seed: int,
@@ -191,6 +195,7 @@ def _split(
         root: The folder.
         placed: Each picture with its side, ``train``, ``val`` or ``test``; empty: none.
         objects: As in :func:`read_folder`.
+        store: Likewise.
         test_fraction: Likewise.
         split_seed: Likewise.
     """
@@ -203,7 +208,9 @@ def _split(
                 f"{root}: folders name objects, each with its own share in the test: "
                 f"{_list(names)}; if they are a split, write train=[NAME] and test=[NAME]"
             )
-        splits = draw_split(root, records, test_fraction=test_fraction, split_seed=split_seed)
+        splits = draw_split(
+            root, records, store, test_fraction=test_fraction, split_seed=split_seed
+        )
         return choose_objects(splits, objects, where)
     splits = {"train": [], "test": []}
     for level, record in placed:
@@ -317,7 +324,7 @@ def _nothing_found(
     bad: Sequence[str],
     records: Sequence[Record],
     files: Sequence[str],
-) -> str:
+) -> UserError:
     others = [path for path in files if not is_picture(path)]
     unread = [
         f"; {len(others)} files are of kinds that are not read, such as {path}"
@@ -331,7 +338,9 @@ def _nothing_found(
             " Other names can be told: good=[NAME] and bad=[NAME], or masks tell, labels=masks; "
             f"the folders here are {_list_folders(root)}"
         )
-    return (
+    return UserError(
         f"{root}: {len(records) - anomalies} normal pictures ({normal}) and {anomalies} anomalous "
-        f"ones ({anomalous}): there must be both.{hint}{''.join(unread)}{conversion(root, others)}"
+        f"ones ({anomalous}): there must be both (pictures without labels are for python "
+        f"predict.py MODEL FOLDER).{hint}{''.join(unread)}{conversion(root, others)}",
+        option="good" if labels == "folders" else "labels",
     )

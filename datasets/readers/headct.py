@@ -13,11 +13,13 @@ from datasets.scan import say_unlisted
 from datasets.split import draw_split, with_groups
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
+from utils.store import NOWHERE, Store
 
 
 @check_ranges
 def read_headct(
     root: Path,
+    store: Store = NOWHERE,
     *,
     objects: tuple[str, ...] = (),
     group: str = "",
@@ -28,6 +30,7 @@ def read_headct(
 
     Args:
         root: The folder of the data set.
+        store: Where it is remembered what the pictures hold.
         objects: ``[brain]`` or empty.
         group: As of the reader ``folder``: pictures that are never parted.
         test_fraction: Share of the pictures put aside for the test.
@@ -57,5 +60,5 @@ def read_headct(
     listed = checked(root, {"": records}, (), where=str(table), hint="unpack the data set again")
     say_unlisted(root, listed, str(table))
     records = with_groups(listed, group, str(root))[""]
-    splits = draw_split(root, records, test_fraction=test_fraction, split_seed=split_seed)
+    splits = draw_split(root, records, store, test_fraction=test_fraction, split_seed=split_seed)
     return choose_objects(splits, objects, str(table))

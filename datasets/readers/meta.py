@@ -9,12 +9,14 @@ from datasets.scan import BAD, GOOD, say_unlisted
 from datasets.split import with_groups
 from utils.console import say
 from utils.errors import UserError
+from utils.store import NOWHERE, Store
 
 _KEYS = ("img_path", "cls_name", "anomaly")
 
 
 def read_meta(
     root: Path,
+    _: Store = NOWHERE,
     *,
     split: str = "",
     objects: tuple[str, ...] = (),

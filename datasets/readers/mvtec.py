@@ -26,11 +26,13 @@ from datasets.split import move_anomalies, with_groups
 from utils.console import say
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
+from utils.store import NOWHERE, Store
 
 
 @check_ranges
 def read_mvtec(
     root: Path,
+    store: Store = NOWHERE,
     *,
     split: Literal["1cls", "2cls"] = "1cls",
     objects: tuple[str, ...] = (),
@@ -43,6 +45,7 @@ def read_mvtec(
 
     Args:
         root: The folder of the objects, or that of one object.
+        store: Where it is remembered what the pictures hold.
         split: ``1cls``: the official one, which trains on normal images only; ``2cls``: the same,
             but anomalous test images of every defect are given to the training.
         objects: Which objects; empty: all.
@@ -59,16 +62,21 @@ def read_mvtec(
         ValueError: If ``test_fraction`` is out of range.
     """
     levels = {"train": "train", "test": "test"}
-    splits = read_levels(root, levels, good=good, masks=("ground_truth",))
+    splits = read_levels(root, levels, good=good, masks=("ground_truth",), objects=objects)
     splits = checked(root, splits, objects, where=str(root), hint="unpack the archive again")
     splits = with_groups(splits, group, str(root))
     if split == "1cls":
         return splits
-    return move_anomalies(splits, root, test_fraction=test_fraction, split_seed=split_seed)
+    return move_anomalies(splits, root, store, test_fraction=test_fraction, split_seed=split_seed)
 
 
 def read_levels(
-    root: Path, levels: Mapping[str, str], *, good: Sequence[str], masks: Sequence[str]
+    root: Path,
+    levels: Mapping[str, str],
+    *,
+    good: Sequence[str],
+    masks: Sequence[str],
+    objects: Sequence[str],
 ) -> Splits:
     """The pictures of ``<object>/<level>/<kind>``.
 
@@ -77,6 +85,7 @@ def read_levels(
         levels: ``{folder: split}``; an object is what has one of these folders.
         good: Kinds that are normal, in small letters.
         masks: Names of folders that hold masks, in small letters.
+        objects: Those of whose unused masks a line is printed; empty: all.
 
     Raises:
         UserError: If there is no object, or no picture.
@@ -110,21 +119,29 @@ def read_levels(
             )
             splits[levels[level]].append(record)
             records.append(record)
-        index.say_unused(records)
+        if not objects or name in objects:
+            index.say_unused(records)
         used += [*(record.path for record in records), *index.masks.values()]
     wanted = ", ".join(f"<object>/{level}/<kind>" for level in levels)
     if not any(splits.values()):
-        inner = [n for n in names for o in find_folders(root / n) if _levels(root / n / o, levels)]
-        hint = f", such as {root / inner[0]}" if inner else ""
-        raise UserError(
-            f"{root}: no pictures in {wanted}; name another folder{hint}, or another reader"
-            f"{conversion(root, files)}",
-            option="dir",
-        )
+        raise _nothing_found(root, levels, wanted, files)
     if others := [] if is_one else sorted({*names} - {*where}):
         say(f"{root}: left out: {', '.join(others[:8])}: no objects, without {wanted}")
     say_left_out(root, files, used, f"no pictures or not in {wanted}")
     return splits
+
+
+def _nothing_found(
+    root: Path, levels: Mapping[str, str], wanted: str, files: Sequence[str]
+) -> UserError:
+    folders = (root / name for name in find_folders(root))
+    inner = [f for f in folders for name in find_folders(f) if _levels(f / name, levels)]
+    hint = f", such as {inner[0]}" if inner else ""
+    return UserError(
+        f"{root}: no pictures in {wanted}; name another folder{hint}, or another reader"
+        f"{conversion(root, files)}",
+        option="dir",
+    )
 
 
 def _level(name: str, levels: Mapping[str, str]) -> str:

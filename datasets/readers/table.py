@@ -72,9 +72,9 @@ def read_rows(
     if refused:
         lines = ", ".join(str(line) for line, _ in refused[:_NAMED])
         more = f"; {len(refused)} of {count} rows are refused, lines {lines}" if refused[1:] else ""
-        error = refused[0][1]
+        problem = refused[0][1]
         raise UserError(
-            f"{error}{more}{', ...' if len(refused) > _NAMED else ''}", option=error.option
+            f"{problem}{more}{', ...' if len(refused) > _NAMED else ''}", option=problem.option
         )
     return values
 

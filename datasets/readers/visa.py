@@ -15,6 +15,7 @@ from datasets.scan import say_unlisted
 from datasets.split import with_groups
 from utils.errors import UserError
 from utils.registry import did_you_mean
+from utils.store import NOWHERE, Store
 
 URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"
 SHA256 = "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362"
@@ -37,7 +38,14 @@ OBJECTS = (
 _LABELS = {"normal": 0, "anomaly": 1}
 
 
-def read_visa(root: Path, *, split: str, objects: tuple[str, ...] = (), group: str = "") -> Splits:
+def read_visa(
+    root: Path,
+    _: Store = NOWHERE,
+    *,
+    split: str,
+    objects: tuple[str, ...] = (),
+    group: str = "",
+) -> Splits:
     """The images of one official split.
 
     Args:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from datasets.pixels import content_parts
 from datasets.record import Splits, data_hash
+from jobs.comparing.differences import differences, differences_markdown
 from jobs.comparing.table import Method, latex, long_table, markdown, read_published
 from jobs.data import image_store, read_tested, with_object
 from jobs.session import Network, Session
@@ -25,32 +26,38 @@ from utils.errors import UserError
 from utils.evaluation import per_object
 from utils.provenance import code_hash, commit, environment
 from utils.ranks import joined, share
+from utils.registry import did_you_mean
+from utils.store import Store
 
 _PUBLISHED = (
-    "As published, on other images: the prevalence differs from the table above and between these "
-    "columns, and AUPR with it (chance gives the prevalence). Best in bold among columns of one "
-    "split."
+    "As published, on other images: the prevalence, which is the AUPR of chance, differs from the "
+    "table above and between these columns. Best in bold among columns of one split."
 )
 _TRAINED_ON = (
-    "Trained on nothing: as its encoder comes; on a data set: on images of that one alone; on "
-    "these objects: on their own training images, so many of them anomalous."
+    "Trained on nothing: the weights of its encoder are used as they are; on a data set: only on "
+    "images of that one; on these objects: on their training images (number of anomalous ones)."
 )
 _ORACLE = "told the truth: an upper bound, not a detector, and never in bold"
 
 
 def compare(comparison: Comparison) -> None:
-    """Scores every column that has what it needs and writes the tables, in ``comparison.dir``.
+    """Scores the columns and writes the tables to ``comparison.dir``.
 
-    A column that cannot be scored gets a footnote that says why. Scores are kept in
+    A column that cannot be scored gets a footnote with the reason. Scores are kept in
     ``<dir>/<column>`` and used again as long as network, options, images and program are the same.
 
     Raises:
-        UserError: If there are no images, if no column can be scored, or in several processes.
+        UserError: If there are no images, if no column can be scored, if ``against`` is no column,
+            or in several processes.
     """
     if share().world_size > 1:
         raise UserError("compare.py: scores in one process; start it without torchrun")
+    if comparison.against and comparison.against not in comparison.chosen:
+        hint = did_you_mean(comparison.against, comparison.chosen)
+        raise UserError(f"against: there is no column {comparison.against!r}; {hint}")
     published = read_published(comparison.published) if comparison.published else []
-    splits = read_tested(Dataset(**vars(comparison.dataset)))
+    dataset = Dataset(**vars(comparison.dataset))
+    splits = read_tested(dataset, Store(dataset.cache))
     machine = Machine.choose(comparison.misc.device, comparison.misc.precision)
     bugs: list[Exception] = []
     methods = [_method(comparison, name, splits, machine, bugs) for name in comparison.chosen]
@@ -65,7 +72,7 @@ def compare(comparison: Comparison) -> None:
 
 
 def train_columns(comparison: Comparison) -> None:
-    """Trains what the columns lack, one after the other, so that :func:`compare` can score them.
+    """Trains the missing networks of the columns, one after the other.
 
     Raises:
         UserError: As :func:`jobs.training.training.train`.
@@ -91,7 +98,7 @@ def _method(
     column = comparison.chosen[name]
     title = column.title or name
     notes = [note for note in (column.note, _ORACLE * (column.text == "oracle")) if note]
-    tables: list[pd.DataFrame] = []
+    scores: list[pd.DataFrame] = []
     trained_on = column.trained_on
     try:
         for seed in comparison.all_seeds:
@@ -100,25 +107,26 @@ def _method(
             folder = comparison.dir / name
             folder = folder / f"seed_{seed}" if comparison.seeds > 1 else folder
             session = Session(with_object(run, splits), splits, machine, "compare.py")
-            scores, network = _scores(session, column, folder)
-            tables.append(per_object(scores))
+            of_seed, network = _scores(session, column, folder)
+            scores.append(of_seed)
             notes += [network.title] if "UNFINISHED" in network.title else []
             if not _depends_on_seed(run.stages[column.stage]):
                 break
     except UserError as error:
-        tables, notes = [], ["; ".join(str(error).splitlines())]
+        scores, notes = [], ["; ".join(str(error).splitlines())]
     except Exception as error:  # noqa: BLE001  a bug of one column; raised after the others
-        tables, notes = [], [f"failed ({type(error).__name__}: {error})"]
+        scores, notes = [], [f"failed ({type(error).__name__}: {error})"]
         bugs.append(error)
-    if not tables:
+    if not scores:
         say(f"{title}: cannot be scored: {notes[0]}")
     facts, note = {"trained on": trained_on}, "; ".join(dict.fromkeys(notes))
     group = name if column.text == "oracle" else ""  # an upper bound is never the best
-    return Method(title, tables, facts, note, group=group)
+    tables = [per_object(of_seed) for of_seed in scores]
+    return Method(title, tables, facts, note, group=group, scores=scores)
 
 
 def _scores(session: Session, column: Column, folder: Path) -> tuple[pd.DataFrame, Network]:
-    """The scores of one network; those in ``folder`` if they are of exactly this network."""
+    """The scores of one network; read from ``folder`` if nothing has changed since then."""
     network = session.network(column.stage)
     if column.text == "oracle" and not network.model.reads_text:
         method = network.stage.model.name
@@ -132,7 +140,7 @@ def _scores(session: Session, column: Column, folder: Path) -> tuple[pd.DataFram
     policy = network.stage.captions.policy if column.text == "oracle" else "object"
     scores = session.scores(network, policy=policy)
     write_bytes(scores.to_csv(index=False).encode(), folder / "scores.csv")
-    # Last, when the scores are complete.
+    # Last: it marks the scores as complete.
     write_bytes(json.dumps(about, indent=1).encode(), folder / "about.json")
     seconds = time.perf_counter() - start
     say(f"{title}: {len(scores)} images in {seconds:.0f} s ({folder}/scores.csv)")
@@ -173,7 +181,7 @@ def _earlier(folder: Path, about: dict[str, Any]) -> pd.DataFrame | None:
 
 
 def _num_references(stage: Stage) -> int:
-    """Normal images of each object that a method without training looks at first."""
+    """Number of normal reference images per object of a method without training."""
     return int(stage.model.options.get("shots", 0))
 
 
@@ -182,7 +190,7 @@ def _depends_on_seed(stage: Stage) -> bool:
 
 
 def _trained_on(run: Run, name: str, splits: Splits) -> str:
-    """What a network learned from, in a few words."""
+    """The training data of a network, for the table."""
     auxiliary, stage = run.dataset.auxiliary, run.stages[name]
     if name == "baseline" and auxiliary is not None:
         return " ".join([auxiliary.dir.name, *auxiliary.objects])
@@ -230,15 +238,30 @@ def _write(
     folder, layout = comparison.dir, comparison.layout
     text = markdown(methods, caption, layout, objects)
     tex = latex(methods, caption, "tab:comparison", layout, objects)
+    if comparison.against:
+        text += _differences(comparison, methods)
     if published:
-        known = f"{_PUBLISHED} Source: {comparison.published}."
-        text += f"\n{markdown(published, known)}"
-        tex += f"\n{latex(published, known, 'tab:published')}"
+        below = f"{_PUBLISHED} Source: {comparison.published}."
+        text += f"\n{markdown(published, below)}"
+        tex += f"\n{latex(published, below, 'tab:published')}"
         write_bytes(_csv(published), folder / "published.csv")
     write_bytes(text.encode(), folder / "comparison.md")
     write_bytes(tex.encode(), folder / "comparison.tex")
     write_bytes(_csv(methods), folder / "comparison.csv")
     return text
+
+
+def _differences(comparison: Comparison, methods: Sequence[Method]) -> str:
+    """Writes ``differences.csv`` and returns the table, or why there is none."""
+    scores = {method.title: method.scores for method in methods}
+    column = comparison.chosen[comparison.against]
+    against = column.title or comparison.against
+    if not scores[against]:
+        return f"\nNo differences: {against} could not be scored.\n"
+    table = differences(scores, against)
+    csv = table.to_csv(float_format="%.4f")
+    write_bytes(csv.encode(), comparison.dir / "differences.csv")
+    return f"\n{differences_markdown(table, against, comparison.seeds)}"
 
 
 def _csv(methods: Sequence[Method]) -> bytes:

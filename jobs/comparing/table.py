@@ -30,12 +30,13 @@ class Method:
     """One method and its figures.
 
     Attributes:
-        title: What the table calls it.
+        title: Its title in the table.
         tables: The result of ``per_object`` for each seed; empty: it could not be scored.
-        facts: What has to be known to compare it, such as ``{"trained on": "nothing"}``.
-        note: Why there are no figures, or what else must be said; a footnote.
-        group: The best figure is found among methods of one group only: AUPR means something else
-            on another list of images.
+        scores: The scores of the images for each seed; empty where they are not known.
+        facts: Facts that a comparison needs, such as ``{"trained on": "nothing"}``.
+        note: A footnote, such as the reason why there are no figures.
+        group: The best figure is chosen among methods of one group: AUPR cannot be compared between
+            different lists of images.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Method:
     facts: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     group: str = ""
+    scores: Sequence[pd.DataFrame] = ()
 
     @property
     def means(self) -> pd.DataFrame:
@@ -63,7 +65,7 @@ class Method:
 
 @dataclass(frozen=True)
 class _Style:
-    """How a kind of file writes things."""
+    """The markup of a kind of file."""
 
     text: Callable[[str], str]
     bold: Callable[[str], str]
@@ -85,25 +87,25 @@ LATEX = _Style(
 )
 
 
-def _objects(methods: Sequence[Method], known: Sequence[str]) -> list[str]:
-    """Those known, then other objects of the methods as they come, then ``mean``."""
-    found = [*known, *(str(name) for method in methods for name in method.means.index)]
-    return [*dict.fromkeys(name for name in found if name != "mean"), "mean"]
+def _objects(methods: Sequence[Method], first: Sequence[str]) -> list[str]:
+    """``first``, then the other objects of the methods in their order, then ``mean``."""
+    names = [*first, *(str(name) for method in methods for name in method.means.index)]
+    return [*dict.fromkeys(name for name in names if name != "mean"), "mean"]
 
 
 def _best(methods: Sequence[Method]) -> dict[tuple[str, str, str], str]:
     """The best figure as printed, for each group, object and metric with at least two methods."""
-    found: dict[tuple[str, str, str], list[float]] = {}
+    figures: dict[tuple[str, str, str], list[float]] = {}
     for method in methods:
         for name, row in method.means.iterrows():
             for metric in METRICS:
                 if pd.notna(row[metric]):
-                    found.setdefault((method.group, str(name), metric), []).append(row[metric])
-    return {key: f"{max(values):.1f}" for key, values in found.items() if len(values) > 1}
+                    figures.setdefault((method.group, str(name), metric), []).append(row[metric])
+    return {key: f"{max(values):.1f}" for key, values in figures.items() if len(values) > 1}
 
 
 def _notes(methods: Sequence[Method]) -> dict[int, tuple[int, str]]:
-    """For the methods (by their position) that need one: the number of a footnote, and its text."""
+    """Number and text of each footnote, by the position of its method."""
     noted = [i for i, method in enumerate(methods) if method.note]
     return {
         i: (number, f"{methods[i].title}: {methods[i].note}")
@@ -111,8 +113,8 @@ def _notes(methods: Sequence[Method]) -> dict[int, tuple[int, str]]:
     }
 
 
-def _grid(methods: Sequence[Method], style: _Style, known: Sequence[str]) -> list[list[str]]:
-    """Rows of finished cells: titles, facts, then one row per object."""
+def _grid(methods: Sequence[Method], style: _Style, objects: Sequence[str]) -> list[list[str]]:
+    """The cells with their markup: titles, facts, then one row per object."""
     best, notes = _best(methods), _notes(methods)
     marks = [style.mark(notes[i][0]) if i in notes else "" for i in range(len(methods))]
 
@@ -142,15 +144,15 @@ def _grid(methods: Sequence[Method], style: _Style, known: Sequence[str]) -> lis
         *([style.italic(f), *(style.text(m.facts.get(f, "")) for m in methods)] for f in facts),
         *(
             [style.text(name), *(figures(i, name) for i in everyone)]
-            for name in _objects(methods, known)
+            for name in _objects(methods, objects)
         ),
     ]
 
 
 def _arranged(
-    methods: Sequence[Method], style: _Style, layout: Layout, known: Sequence[str]
+    methods: Sequence[Method], style: _Style, layout: Layout, objects: Sequence[str]
 ) -> list[list[str]]:
-    grid = _grid(methods, style, known)
+    grid = _grid(methods, style, objects)
     grid[0][0] = "object" if layout == "objects" else "method"
     return grid if layout == "objects" else [list(row) for row in zip(*grid, strict=True)]
 
@@ -165,9 +167,9 @@ def markdown(
 
     Args:
         methods: The columns, or rows.
-        caption: What stands below.
-        layout: What stands in rows.
-        objects: In their order; those that are not named come after them.
+        caption: The text below.
+        layout: The rows: objects or methods.
+        objects: The first objects, in this order.
     """
     head, *body = _arranged(methods, MARKDOWN, layout, objects)
     table = pd.DataFrame(body, columns=head)
@@ -226,8 +228,8 @@ def long_table(methods: Sequence[Method]) -> pd.DataFrame:
             counts = method.tables[0].loc[name, ["n", "anomalies", "prevalence"]]
             figures = dict(method.means.loc[name])
             spreads = {f"{m}_spread": value for m, value in method.spreads.loc[name].items()}
-            found = {**counts, "seeds": len(method.tables), **figures, **spreads}
-            rows.append({**about, "object": name, **found})
+            row = {**counts, "seeds": len(method.tables), **figures, **spreads}
+            rows.append({**about, "object": name, **row})
     first = ["method", "object", "n", "anomalies", "prevalence", "seeds"]
     last = [name for metric in METRICS for name in (metric, f"{metric}_spread")]
     facts = dict.fromkeys(name for method in methods for name in method.facts)
@@ -237,12 +239,12 @@ def long_table(methods: Sequence[Method]) -> pd.DataFrame:
 
 
 def read_published(path: Path) -> list[Method]:
-    """Published figures, with the images that they were taken on.
+    """Published figures, and the test images that they belong to.
 
     Args:
         path: CSV with the columns ``title``, ``trained_on``, ``split``, ``object``, ``n``,
-            ``anomalies``, ``auroc``, ``aupr``; lines that begin with ``#`` are remarks. The row
-            ``mean`` of a method is what its source prints.
+            ``anomalies``, ``auroc``, ``aupr``; lines that begin with ``#`` are comments. The row
+            ``mean`` of a method is the one that its source prints.
 
     Raises:
         UserError: If it cannot be read, or is not such a table.

@@ -1,4 +1,4 @@
-"""What a training leaves on disk after each epoch, and how it is resumed from there."""
+"""Saves the state of a training after each epoch, and restores it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,23 +20,22 @@ from utils.runlog import Row, RunLog
 from utils.training import Epoch
 
 TIMES = ("seconds", "images_per_second")
-# Options of optimizers that, once they are switched on, need numbers that were not kept before.
+# Options of optimizers that need a state which is not saved while they are off.
 _SWITCHES = ("momentum",)
 
 
 class Keeper:
     """After each epoch: validates, keeps the best weights and the last state, and logs.
 
-    The order of writing matters if the program is killed in between: first the best weights, then
-    the log, at last the state that ends the epoch. Killed before that, the epoch is trained again
-    and ends with the same weights and the same row.
+    The best weights are written first, then the log, then the state, which ends the epoch. If the
+    program is killed before that, the epoch is trained again, with the same result.
 
     Args:
         job: The network that is trained.
         learner: The network with its objective.
         optimizer: Its optimizer.
-        about: What is stored with the weights.
-        history: Rows of the epochs that are done; rows are added to it.
+        about: Metadata that are stored with the weights.
+        history: Rows of the finished epochs; rows are added to it.
 
     Attributes:
         num_saved: Epochs that a resumed training need not repeat.
@@ -95,7 +94,7 @@ class Keeper:
 
     def _write(self, log: RunLog, row: Row, *, is_best: bool) -> None:
         if is_best:
-            # Times would make other bytes of the same weights.
+            # With times in them, files with the same weights would differ.
             figures = {name: value for name, value in row.items() if name not in TIMES}
             save_weights(self.learner.model, self.job.folder.best, {**self.about, **figures})
         log.update()
@@ -135,15 +134,15 @@ def restore(
     """Loads a state; the options of the optimizer stay those of this run.
 
     Raises:
-        UserError: If the state is that of another network, or of another optimizer.
+        UserError: If the state belongs to another network or optimizer.
     """
     own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     try:
         learner.load_state_dict(state["learner"])
         optimizer.load_state_dict(state["optimizer"])
         for group, options in zip(optimizer.param_groups, own, strict=True):
-            if _kept_for(group) != _kept_for(options):
-                raise ValueError("it lacks what this optimizer keeps")
+            if _needs_state(group) != _needs_state(options):
+                raise ValueError("a part of this optimizer's state is missing")
             group.update(options)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()[:20])
@@ -152,6 +151,6 @@ def restore(
         ) from error
 
 
-def _kept_for(group: Mapping[str, Any]) -> dict[str, bool]:
-    """What decides which numbers an optimizer keeps: the options it has, and switches."""
+def _needs_state(group: Mapping[str, Any]) -> dict[str, bool]:
+    """The names of an optimizer's options, and whether those are on that need a state."""
     return {k: k in _SWITCHES and bool(v) for k, v in group.items() if k != "params"}

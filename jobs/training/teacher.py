@@ -1,4 +1,4 @@
-"""The teacher that guides a student: its weights, whether they may be used, and its answers."""
+"""The teacher that guides a student: its checkpoint and its outputs."""
 
 from pathlib import Path
 
@@ -27,8 +27,8 @@ def guide_file(run: Run, stage: Stage, splits: Splits) -> Path | None:
     """The checkpoint of the teacher that guides ``stage``; ``None`` if its objective needs none.
 
     Raises:
-        UserError: If it is missing, or if a ready one has learned from images or objects
-            that are tested here.
+        UserError: If it is missing, or if a ready one was trained on images or objects that are
+            tested here.
     """
     objective = stage.objective
     if objective is None or not OBJECTIVES[objective.name].needs_teacher or run.teacher is None:
@@ -48,13 +48,13 @@ def guide_file(run: Run, stage: Stage, splits: Splits) -> Path | None:
     return folder.best
 
 
-def ask_once(
+def compute_once(
     job: Job, teacher: LiveTeacher, teacher_stage: Stage, teacher_hash: str
 ) -> TableTargets:
-    """Logits and features of every training image, as the teacher sees and reads them.
+    """The teacher's logits and features of every training image.
 
-    They are kept beside the decoded images, under a name made of everything they depend on: the
-    teacher's weights, the pictures, its view of them, the captions, and device and precision.
+    They are kept in the cache. Their name depends on the teacher's weights, the pictures, its view
+    of them, the captions, device and precision.
 
     Args:
         job: The student.
@@ -72,34 +72,36 @@ def ask_once(
     parts = [teacher_hash, str(machine), *pictures, *texts]
     content = data.store.store.load(parts, "targets")
     if all(gathered(content is not None)) and content is not None:
-        answers = load(content)
+        outputs = load(content)
     else:
-        answers = _ask(teacher, batches, machine)
+        outputs = _outputs(teacher, batches, machine)
         if local_rank() == 0:  # each machine may have a cache of its own
-            about = f"answers of a teacher about {len(texts)} images of {data.root}"
-            data.store.store.load_or_make(parts, "targets", lambda: save(answers), about)
+            about = f"outputs of a teacher for {len(texts)} images of {data.root}"
+            data.store.store.load_or_make(parts, "targets", lambda: save(outputs), about)
     device = machine.device
     paths = [record.path for record in data.train]
-    return TableTargets(paths, answers["logits"].to(device), answers["features"].to(device))
+    return TableTargets(paths, outputs["logits"].to(device), outputs["features"].to(device))
 
 
-def _ask(teacher: LiveTeacher, batches: Batches, machine: Machine) -> dict[str, Tensor]:
+def _outputs(teacher: LiveTeacher, batches: Batches, machine: Machine) -> dict[str, Tensor]:
     """Logits ``(N, 2)`` and features ``(N, D)`` of all images, in order, on the CPU."""
-    bar = tqdm(batches, desc="asking the teacher", unit="batch", leave=False, disable=not is_main())
+    bar = tqdm(
+        batches, desc="running the teacher", unit="batch", leave=False, disable=not is_main()
+    )
     with machine.autocast():
         looks = (teacher.look(batch.to(machine.device)) for batch in bar)
         # Without the attention, which is many times as large.
-        outputs = [(look.logits.float().cpu(), look.features.float().cpu()) for look in looks]
-    mine = {
+        batchwise = [(look.logits.float().cpu(), look.features.float().cpu()) for look in looks]
+    own = {
         key: torch.cat(values)
-        for key, values in zip(("logits", "features"), zip(*outputs, strict=True), strict=True)
+        for key, values in zip(("logits", "features"), zip(*batchwise, strict=True), strict=True)
     }
-    parts = gathered(mine)
-    answers = {
+    parts = gathered(own)
+    outputs = {
         key: torch.empty(sum(len(part[key]) for part in parts), *value.shape[1:])
-        for key, value in mine.items()
+        for key, value in own.items()
     }
     for rank, part in enumerate(parts):
         for key, value in part.items():
-            answers[key][rank :: len(parts)] = value
-    return answers
+            outputs[key][rank :: len(parts)] = value
+    return outputs

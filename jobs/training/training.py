@@ -1,7 +1,8 @@
-"""Trains what is missing: the teacher, then the student, or a baseline."""
+"""Trains the stages that are not finished: the teacher, then the student, or a baseline."""
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,21 +18,22 @@ from jobs.build import (
     load_model,
     training_batches,
 )
-from jobs.checking import check_data
-from jobs.data import read_data, read_splits, with_object
+from jobs.checking import check_data, check_scorable
+from jobs.data import read_data, read_splits, store_of, with_object
 from jobs.experiments import keep_list, of_objects, of_seeds
 from jobs.job import Job
 from jobs.training.keeping import Keeper, restore
-from jobs.training.teacher import ask_once, guide_file
+from jobs.training.teacher import compute_once, guide_file
+from jobs.training.threshold import check_threshold, find_verdicts
+from jobs.training.tokens import ask_encoders
 from models.base import AnomalyModel
 from models.methods import METHODS
 from models.objectives.base import Learner, LiveTeacher, Targets
-from options.dump import anywhere, dumps
+from options.dump import dumps, without_local
 from options.schema import Run, Stage
-from utils.checkpoint import num_parameters
+from utils.checkpoint import identity, num_parameters
 from utils.console import say
 from utils.device import Machine
-from utils.download import sha256_of
 from utils.errors import Interrupted, UserError
 from utils.provenance import environment
 from utils.ranks import is_main, joined, main_first, synchronized
@@ -39,7 +41,7 @@ from utils.training import Epochs, fit
 
 
 def train_seeds(run: Run, seeds: int | None) -> None:
-    """Trains what is missing of an experiment, or of each of its seeds.
+    """Trains the unfinished stages of an experiment, or of each of its seeds.
 
     Args:
         run: The experiment.
@@ -59,7 +61,7 @@ def train(run: Run) -> None:
     """Trains the stages of ``run`` that are not finished, teacher first.
 
     Raises:
-        UserError: If data, weights or folders are not as they should be.
+        UserError: If data, weights, options or folders are wrong.
     """
     machine = Machine.choose(run.misc.device, run.misc.precision)
     stages = {name: stage for name, stage in run.stages.items() if stage.needs_training}
@@ -68,17 +70,21 @@ def train(run: Run) -> None:
         return
     for stage in stages.values():
         check_training(stage)
-    # All data are read first: a mistake in them should cost no training.
-    splits = read_splits(run.dataset)
-    jobs = [
-        Job(part, name, images, read_data(part, name, images), machine)
-        for part, images in of_objects(with_object(run, splits), splits)
-        for name in stages
-    ]
-    for job in jobs:
-        _check_validation(job)
-        check_batch(job)
     with joined(machine.device):
+        # All data are read before the first training, so that mistakes in them are found early.
+        # The main process reads the files; the others find the results in the cache.
+        with main_first():
+            splits = read_splits(run.dataset, store_of(run))
+            check_scorable(run, splits)
+            jobs = [
+                Job(part, name, images, read_data(part, name, images), machine)
+                for part, images in of_objects(with_object(run, splits), splits)
+                for name in stages
+            ]
+        for job in jobs:
+            _check_validation(job)
+            check_threshold(job)
+            check_batch(job)
         check_data(run, [job.data for job in jobs])
         for job in jobs:
             if run.dataset.per_object:
@@ -103,13 +109,14 @@ def _train_stage(job: Job) -> None:
     """Trains one network, or resumes its training, unless it is finished."""
     with job.folder.locked():
         _train_locked(job)
+        find_verdicts(job)
 
 
 def _train_locked(job: Job) -> None:
     folder, stage, machine = job.folder, job.stage, job.machine
     teacher = guide_file(job.run, stage, job.splits)
-    teacher_hash = sha256_of(teacher) if teacher else ""
-    about = {
+    teacher_hash = identity(teacher) if teacher else ""
+    about: dict[str, Any] = {
         "data": job.data.hash,
         "teacher": teacher_hash[:12] or None,
         "precision": str(machine),
@@ -136,12 +143,14 @@ def _train_locked(job: Job) -> None:
         _adapt(learner.model, batches, machine.device)
     else:
         restore(learner, optimizer, state, folder)
+    ask_encoders(job, learner.model)
     if is_main():
         lists = {"train": job.data.train, "val": job.data.val, "test": job.data.splits["test"]}
         folder.describe(job.run, about, to_meta(lists))
         keep_list(job.run, job.splits)
-    # Without folders: the same experiment leaves the same weights, byte by byte.
-    about |= {"stage": job.name, "options": dumps(anywhere(job.run))}
+    # Without folders, so that the same experiment gives the same file, byte by byte.
+    objects = sorted({record.object for record in job.data.train})
+    about |= {"stage": job.name, "objects": objects, "options": dumps(without_local(job.run))}
     keeper = Keeper(job, learner, optimizer, about, history=state["history"] if state else [])
     del state  # three times the size of the weights, in each process
     _announce(job, learner, done)
@@ -176,33 +185,33 @@ def _fit(
 def _targets(
     job: Job, teacher: Path | None, teacher_hash: str
 ) -> tuple[Targets | None, Stage | None]:
-    """What the student learns from its teacher, and the options of one that is asked live."""
+    """The targets from the teacher, and the options of a teacher that runs at every step."""
     if teacher is None:
         return None, None
     model, stage, _ = load_model(teacher, job.stage)
     live = LiveTeacher(job.machine.place(model))
     if job.stage.engine.targets == "live":
         return live, stage
-    return ask_once(job, live, stage, teacher_hash), None
+    return compute_once(job, live, stage, teacher_hash), None
 
 
 def _announce(job: Job, learner: Learner, done: int) -> None:
     total, trained = num_parameters(learner.model)
     resumed = f"; resumed after epoch {done}" if done else ""
     say(
-        f"{job.name}: {job.stage.model.name}, {_counted(total)} parameters ({_counted(trained)} "
-        f"trained), {len(job.data.train)} images to learn from, {len(job.data.val)} to choose on, "
+        f"{job.name}: {job.stage.model.name}, {_spelled(total)} parameters ({_spelled(trained)} "
+        f"trained), {len(job.data.train)} training images, {len(job.data.val)} validation images, "
         f"{job.machine}{resumed}"
     )
 
 
-def _counted(number: int) -> str:
+def _spelled(number: int) -> str:
     """As in "427.9 M" or, of small numbers, "43,008"."""
     return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number:,}"
 
 
 def _warn_of_labels(job: Job) -> None:
-    """Prints a warning if the text that a network is about to read is only the label."""
+    """Prints a warning if the texts for a network only tell the label."""
     stage, data = job.stage, job.data
     reads_labels = METHODS[stage.model.name].reads_text and stage.captions.policy != "object"
     if reads_labels and says_only_the_label(data.train):
@@ -215,9 +224,9 @@ def _warn_of_labels(job: Job) -> None:
 
 
 def _adapt(model: AnomalyModel, batches: Batches, device: torch.device) -> None:
-    """Shows a few hundred training images to encoders that adapt to them before the training.
+    """Adapts encoders to a few hundred training images before the training.
 
-    With several processes each shows its own images; the encoders of the main process count.
+    Each process uses its own images; the training starts with the encoders of the main process.
     """
     for encoder in model.encoders():
         images = (batch.image.to(device) for batch in batches.epoch(0))

@@ -1,4 +1,4 @@
-"""Does the heat lie on the defect: share inside the mask and the pointing game."""
+"""Whether the heat lies on the defect: share of the heat inside the mask, pointing game."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ _IN_LOGITS = ("peak_normal", "peak_anomalous")
 
 
 def heat_in_mask(heat: np.ndarray, mask: np.ndarray) -> float:
-    """Share of the heat that lies inside the mask, in ``[0, 1]``; 0 where there is no heat.
+    """Share of the heat that lies inside the mask, in ``[0, 1]``; 0 if there is no heat.
 
     Args:
         heat: At least 0, shape ``(H, W)``.
@@ -34,9 +34,9 @@ def heat_in_mask(heat: np.ndarray, mask: np.ndarray) -> float:
 
 
 def pointing(heat: np.ndarray, mask: np.ndarray) -> float:
-    """1 where the hottest pixel lies inside the mask, else 0; 0 where there is no heat.
+    """1 if the hottest pixel lies inside the mask, else 0; 0 if there is no heat.
 
-    Of several equally hot pixels, the share that lies inside: what a fair draw would give.
+    If several pixels are equally hot: the share of them inside, which is the mean of a random draw.
 
     Source:
         Zhang et al. 2018, https://arxiv.org/abs/1608.00507, sec. 4.1.
@@ -47,7 +47,7 @@ def pointing(heat: np.ndarray, mask: np.ndarray) -> float:
 
 
 def center_heat(height: int, width: int) -> np.ndarray:
-    """A Gaussian in the middle of the image, ``(height, width)``: a guess that sees nothing.
+    """A Gaussian in the middle of the image, ``(height, width)``: a guess without the image.
 
     Its standard deviations are a quarter of the height and of the width.
     """
@@ -60,7 +60,7 @@ def locate(heat: np.ndarray, mask: np.ndarray | None, label: int) -> dict[str, f
 
     Args:
         heat: Shape ``(H, W)``.
-        mask: True where the defect is; ``None``, or nowhere true, where no mask is known.
+        mask: True where the defect is; ``None``, or nowhere true, if there is no mask.
         label: 0 normal, 1 anomalous.
     """
     figures = {"peak_anomalous" if label else "peak_normal": float(heat.max())}
@@ -81,13 +81,13 @@ def localization_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean figures of each object's images, then the unweighted mean over the objects.
 
     Args:
-        rows: Per image ``object`` and what :func:`locate` returns, NaN where it says nothing.
+        rows: Per image ``object`` and the figures of :func:`locate`; NaN if there is none.
 
     Returns:
         Index: the objects in alphabetical order, then ``mean``. Columns: those of ``HEADS``; ``n``
         is the number of anomalous images with a mask (``mean``: their sum), the shares are in
-        percent, the peaks in units of the logit. NaN where there is no such image. ``mask_area`` is
-        what heat spread evenly would reach, in both figures.
+        percent, the peaks in units of the logit. NaN if there is no such image. ``mask_area`` is
+        the value of both figures for heat that is the same everywhere.
     """
     rows = rows.reindex(columns=["object", *list(HEADS)[1:]])
     groups = rows.groupby("object", sort=True)
@@ -100,11 +100,11 @@ def localization_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 class Chosen(NamedTuple):
-    """Two test images of an object, as their places in the list.
+    """Two test images of an object, as their positions in the list.
 
     Attributes:
         anomalous: An anomalous one.
-        normal: A normal one; ``None`` where there is none.
+        normal: A normal one; ``None`` if there is none.
     """
 
     anomalous: int
@@ -114,17 +114,17 @@ class Chosen(NamedTuple):
 def typical(rows: pd.DataFrame, count: int) -> list[Chosen]:
     """``count`` images per object and label, by score: the median, or evenly spaced quantiles.
 
-    Chosen by a rule, so that nobody picks the pretty ones.
+    A rule, so that nobody chooses good examples by eye.
 
     Args:
         rows: Per image ``object``, ``label``, ``score`` and ``has_mask``.
-        count: At least 1; an object has fewer where it has fewer anomalous images. Of those the
-            ones with a mask are taken, if there are any.
+        count: At least 1; fewer if an object has fewer anomalous images. Only those with a mask are
+            used, if there are any.
 
     Returns:
         Objects in alphabetical order, the lowest scores first.
     """
-    found = []
+    chosen = []
     for _, group in rows.groupby("object", sort=True):
         ranked = group.sort_values("score", kind="stable")
         anomalous, normal = ranked[ranked["label"] == 1], ranked[ranked["label"] == 0]
@@ -134,8 +134,8 @@ def typical(rows: pd.DataFrame, count: int) -> list[Chosen]:
         for place in ((2 * k + 1) / (2 * number) for k in range(number)):
             first, second = (int(place * len(part)) for part in (anomalous, normal))
             other = int(normal.index[second]) if len(normal) else None
-            found.append(Chosen(int(anomalous.index[first]), other))
-    return found
+            chosen.append(Chosen(int(anomalous.index[first]), other))
+    return chosen
 
 
 def localization_text(table: pd.DataFrame, title: str, about: Mapping[str, Any]) -> str:
@@ -150,10 +150,10 @@ def localization_text(table: pd.DataFrame, title: str, about: Mapping[str, Any])
 
 
 _MEANING = (
-    "n: anomalous test images with a mask. Heat in mask: share of the heat inside it; pointing "
-    "game: how often the hottest pixel lies in it; both in percent, and beside them the same of a "
-    "Gaussian in the middle of the image, which sees nothing; heat spread evenly would reach the "
-    "mask area in both. Peak: hottest pixel, in units of the logit, mean over the images."
+    "n: anomalous test images with a mask. Heat in mask: share of the heat inside it. Pointing "
+    "game: how often the hottest pixel lies in it. Center: the same for a Gaussian in the middle "
+    "of the image, which does not depend on the image. Mask area: the value of both for even heat. "
+    "All in percent. Peak: hottest pixel, in units of the logit, mean over the images."
 )
 
 

@@ -1,4 +1,4 @@
-"""The two pictures: heat maps of a student, and what the words of a teacher look at."""
+"""The two figures: heat maps of a student, and a teacher's attention for each word."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ WIDTH, DPI = 8.3, 150  # inches; 1.5 times the width that a README has on a scre
 MOST_HEIGHT = 14.0  # inches; rows get lower where there are many
 MOST_ROWS = 16  # of heat maps
 WORDS_PER_LINE = 7
-# The color scale ends here at the earliest, so that next to no heat looks like none.
+# The smallest end of the color scale, so that almost no heat looks like none.
 LEAST_HEAT = 0.01  # logits
 LEAST_ATTENTION = 2.0  # times even attention
 TEXT, OUTLINE = "#343a40", "#37f5d5"
@@ -29,12 +29,12 @@ _GAP = 0.09  # inches that matplotlib leaves between two columns
 
 @dataclass(frozen=True)
 class Panel:
-    """One image and where it is hot.
+    """One image and its heat map.
 
     Attributes:
         image: RGB bytes, shape ``(h, w, 3)``; may be finer than the heat.
         heat: At least 0, shape ``(H, W)``.
-        mask: True where the defect is, shape ``(H, W)``; ``None`` where it is not known.
+        mask: True where the defect is, shape ``(H, W)``; ``None`` if it is not known.
         score: Probability of "anomalous".
         file: Path of the image in the data set.
     """
@@ -48,7 +48,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Pair:
-    """An object, what is wrong with its anomalous image, that image and a normal one, if any."""
+    """An object, its defect, an anomalous image and, if there is one, a normal image."""
 
     title: str
     subtitle: str
@@ -68,8 +68,8 @@ class Words:
 def draw_heat_maps(pairs: Sequence[Pair], note: str) -> bytes:
     """Image, mask and heat map of each pair, and its normal image with a heat map, as PNG.
 
-    All heat maps have the same color scale, from no heat to the hottest pixel of all, but at least
-    to ``LEAST_HEAT``. Columns in which nothing would stand are left out.
+    All heat maps have the same color scale, from 0 to the hottest pixel of all, or to
+    ``LEAST_HEAT`` if that is more. Empty columns are left out.
 
     Args:
         pairs: 1 to ``MOST_ROWS``; one row each.
@@ -113,7 +113,7 @@ def draw_words(blocks: Sequence[Words], note: str) -> bytes:
     """Each image with the attention of every word of its caption, as PNG; one color scale.
 
     Args:
-        blocks: At least one; the last ones are left out where the maps would get too small.
+        blocks: At least one; the last ones are left out if the maps would be too small.
         note: Below the picture.
     """
     peak = max(float(panel.heat.max()) for block in blocks for panel in block.panels)
@@ -199,7 +199,7 @@ def _heat(
     interpolation: str = "bilinear",
     outline: float = 0.9,
 ) -> None:
-    """The picture in gray under its heat; the hotter, the less of it shows through."""
+    """The picture in gray under its heat map, which is transparent where there is no heat."""
     gray = panel.image.astype(np.float64).mean(axis=2) / 255
     _show(ax, gray, panel.heat, cmap="gray", vmin=-0.15, vmax=1.4)
     _show(ax, colors.to_rgba(panel.heat), panel.heat, interpolation=interpolation)
@@ -223,7 +223,7 @@ def _show(ax: Axes, image: np.ndarray, heat: np.ndarray, **kwargs: Any) -> None:
 
 
 def _prepare(ax: Axes, ratio: float) -> Axes:
-    """Takes away ticks and frame; gives the axes this height by width, with an image or without."""
+    """Removes ticks and frame, and sets the ratio of height to width."""
     ax.set(xticks=(), yticks=(), frame_on=False)
     ax.set_box_aspect(ratio)
     return ax
@@ -235,7 +235,7 @@ def _ratio(panel: Panel) -> float:
 
 
 def _style(size: float, **kwargs: Any) -> dict[str, Any]:
-    """How text is written: names from a data set are never read as formulas."""
+    """The style of a text; names from a data set are never parsed as formulas."""
     return {"fontsize": size, "color": TEXT, "parse_math": False, **kwargs}
 
 
@@ -248,7 +248,7 @@ def _tail(file: str, letters: int) -> str:
 
 
 def _figure(rows: Sequence[float], foot: float) -> tuple[Figure, list[float]]:
-    """A figure, and the heights of its rows and its foot; rows get lower where it is too high.
+    """A figure, and the heights of its rows and its foot; all rows shrink if it is too high.
 
     Args:
         rows: Heights that the rows should have, in inches.
@@ -260,7 +260,7 @@ def _figure(rows: Sequence[float], foot: float) -> tuple[Figure, list[float]]:
 
 
 def _png(figure: Figure, foot: Figure | SubFigure, bar: Colorbar, label: str, note: str) -> bytes:
-    """The picture, once its color scale has a label and the foot its note."""
+    """The figure as PNG, with the label of the color scale and the note below."""
     bar.ax.set_facecolor("0.35")  # as the gray pictures are
     bar.ax.tick_params(labelsize=7, length=2, colors=TEXT)
     bar.locator = MaxNLocator(5)

@@ -111,7 +111,8 @@ def _draw_student(session: Session, network: Network, model: Student, folder: Pa
         pairs.append(Pair(_name(shown[0]), _defect(shown[0]), panels[0], normal))
     picture = draw_heat_maps(pairs, _heat_note(pairs, rows["object"].nunique()))
     table = localization_table(rows)
-    text = localization_text(table, f"Grad-CAM of {network.title}, anomalous logit", session.about)
+    kind = "Logits of the places" if model.has_map else "Grad-CAM"
+    text = localization_text(table, f"{kind} of {network.title}, anomalous logit", session.about)
     csv = table.rename_axis("object").to_csv(float_format="%.4f")
     write_bytes(text.encode(), folder / "gradcam.md")
     write_bytes(csv.encode(), folder / "gradcam.csv")

@@ -33,6 +33,7 @@ class Clip(ClipBaseline):
     """
 
     temperature = 0.07
+    positions = "bilinear"  # as in AnomalyCLIP, whose table the figures are from
 
     def __init__(
         self,

@@ -6,11 +6,13 @@ with ``(pooled, load_weights, *, options)``.
 
 from models.encoders.clip_image import ClipImageEncoder
 from models.encoders.clip_text import ClipTextEncoder
+from models.encoders.timm_image import TimmImageEncoder
 from models.encoders.torchvision_image import TorchvisionImageEncoder
 from models.encoders.tower import ImageEncoder, Tower
 
 IMAGE_ENCODERS: dict[str, type[ImageEncoder]] = {
     "clip": ClipImageEncoder,
+    "timm": TimmImageEncoder,
     "torchvision": TorchvisionImageEncoder,
 }
 TEXT_ENCODERS: dict[str, type[Tower]] = {

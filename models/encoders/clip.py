@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from utils.download import check_sha256, fetch
 from utils.errors import UserError
+from utils.torchscript import is_torchscript
 from utils.weights import existing_file, read_state
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ OWN_WEIGHTS = {
         "15e29f45d3a0652d6b9e465ec5f37b26d7eb1094cbd793400c0f29ddff4a4a37",
     ),
 }
-CACHE = Path.home() / ".cache" / "clip"  # of OpenAI's own package and open_clip, too
+CACHE = Path("~/.cache/clip")  # of OpenAI's own package and open_clip, too
 _OPENAI_CONSTANTS = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -197,21 +197,10 @@ def _activation_mismatch(what: str, arch: str, *, quick_gelu: bool) -> None:
 
 
 def _state_dict(file: Path, arch: str, *, quick_gelu: bool) -> dict[str, Tensor]:
-    if _is_torchscript(file):
-        if not quick_gelu:
-            _activation_mismatch(f"{file}: weights in an OpenAI archive", arch, quick_gelu=False)
-        state = dict(torch.jit.load(file, map_location="cpu").state_dict())
-    else:
-        state = read_state(file)
-    state = {name: value for name, value in state.items() if name not in _OPENAI_CONSTANTS}
-    return {name: value.float() for name, value in state.items()}
-
-
-def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
+    if not quick_gelu and is_torchscript(file):
+        _activation_mismatch(f"{file}: weights in an OpenAI archive", arch, quick_gelu=False)
+    state = read_state(file)
+    return {n: value.float() for n, value in state.items() if n not in _OPENAI_CONSTANTS}
 
 
 def _load(model: "CustomTextCLIP", state: dict[str, Tensor], *, name: str) -> None:

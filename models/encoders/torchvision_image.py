@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.encoders.tower import ImageEncoder, Train, as_tokens
+from utils.console import say
 from utils.download import check_sha256, fetch
 from utils.weights import existing_file, read_state
 
@@ -44,7 +45,8 @@ class TorchvisionImageEncoder(ImageEncoder):
         batch_norm: ``train``: normalize with the statistics of the batch, as usual; ``fixed``: with
             the stored ones, in training too; ``unfold``: for weights whose BatchNorm was folded
             into the convolutions (quantized and exported ones), which the statistics of a batch
-            would change into another network.
+            would change into another network. With ``train``, a file of such weights is recognized
+            and unfolded.
 
     Raises:
         ValueError: If there are no such weights, or they do not fit the network.
@@ -66,9 +68,13 @@ class TorchvisionImageEncoder(ImageEncoder):
         import torchvision  # here: it takes seconds, and checking options should not
 
         network = torchvision.models.get_model(arch, weights=None)
+        self.pooled, self.unfolds = pooled, batch_norm == "unfold"
         if load_weights and pre_trained.lower() != "false":
-            _load(network, _weights_file(arch, pre_trained, sha256), arch)
-        self.pooled, self.batch_norm = pooled, batch_norm
+            file = _weights_file(arch, pre_trained, sha256)
+            _load(network, file, arch)
+            if batch_norm == "train" and train != "none" and is_folded(network):
+                self.unfolds = True
+                say(f"{file}: BatchNorm is folded into the convolutions: it is unfolded")
         self.trunk = _trunk(network)
         with torch.no_grad():
             self.feature_dim = self.trunk.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
@@ -76,18 +82,29 @@ class TorchvisionImageEncoder(ImageEncoder):
         self.freeze_all_but(train, [self.trunk[-1]], fix_norms=batch_norm == "fixed")
 
     def adapt(self, images: Iterable[Tensor]) -> None:
-        """Unfolds BatchNorm with ``batch_norm: unfold``; see :meth:`Tower.adapt`."""
-        if self.batch_norm == "unfold":
+        """Unfolds BatchNorm where it is folded; see :meth:`Tower.adapt`."""
+        if self.unfolds:
             unfold(self.trunk, (self.normalize(image) for image in images))
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, 3, H, W)`` bytes to ``(B, N, D)``; see :class:`ImageEncoder`."""
-        tokens = as_tokens(self.trunk(self.normalize(image)))
+        tokens = as_tokens(self.places(image))
         return tokens.mean(dim=1, keepdim=True) if self.pooled else tokens
+
+    def places(self, image: Tensor) -> Tensor:
+        """The output of the last stage, ``(B, D, h, w)``."""
+        return self.trunk(self.normalize(image))
 
     def cam_layer(self) -> nn.Module:
         """The last stage."""
         return self.trunk[-1]
+
+
+def is_folded(network: nn.Module) -> bool:
+    """Whether all BatchNorms do nothing but add a bias, unlike those of a new network."""
+    norms = [m.state_dict() for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    are_one = all((n["running_mean"] == 0).all() and (n["running_var"] == 1).all() for n in norms)
+    return are_one and any(n["bias"].any() for n in norms)
 
 
 @torch.no_grad()

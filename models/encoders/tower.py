@@ -1,11 +1,15 @@
 """The base class of encoders: how much of a pretrained network is trained."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+
+from utils.batch import Batch
+from utils.device import moved
+from utils.errors import NothingToShowError
 
 Train = Literal["all", "last_stage", "none"]
 
@@ -49,6 +53,15 @@ class Tower(nn.Module):
         for part in stage if train == "last_stage" else ():
             part.requires_grad_(True)
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nothing of it is trained, so that it always says the same about an image."""
+        return self._train == "none"
+
+    def lr_factors(self) -> list[tuple[float, Sequence[nn.Parameter]]]:
+        """Parameters, with the factor on the learning rate of those that are trained."""
+        return [(1.0, list(self.parameters()))]
+
     def adapt(self, images: Iterable[Tensor]) -> None:
         """Adapts the network to the training images before the training; most do nothing here.
 
@@ -79,9 +92,12 @@ class ImageEncoder(Tower):
 
     Attributes:
         feature_dim: D, the number of features of a vector.
+        kept: From paths of images to their features, where they were computed before; ``None``, or
+            its result: they were not.
     """
 
     feature_dim: int
+    kept: Callable[[Sequence[str]], Tensor | None] | None = None
     mean: Tensor
     std: Tensor
 
@@ -94,6 +110,11 @@ class ImageEncoder(Tower):
         """Bytes ``(B, 3, H, W)`` to normalized numbers, channels last."""
         return normalize(image, self.mean, self.std)
 
+    def look(self, batch: Batch) -> Tensor:
+        """As :meth:`forward`, of the images of a batch; from :attr:`kept` where it has them."""
+        features = self.kept(batch.path) if self.kept is not None else None
+        return self(batch.image) if features is None else moved(features, batch.image.device)
+
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
         """Features of each image.
@@ -104,6 +125,17 @@ class ImageEncoder(Tower):
         Returns:
             Shape ``(B, N, D)``; N is 1 if the encoder was built with ``pooled``.
         """
+
+    def places(self, image: Tensor) -> Tensor:
+        """The feature map ``(B, D, h, w)`` whose average over all places is the pooled vector.
+
+        Raises:
+            NothingToShowError: If the pooled vector is something else.
+        """
+        raise NothingToShowError(
+            f"{type(self).__name__} does not average a feature map, so it has no class activation "
+            "map; visualize.py draws one by gradients"
+        )
 
     @abstractmethod
     def cam_layer(self) -> nn.Module:

@@ -101,12 +101,12 @@ sys.exit(run.main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_one_goes_on_where_two_were_cut_off(smoke, one, tmp_path):
+def test_one_process_resumes_a_run_of_two(smoke, one, tmp_path):
     write_smoke(tmp_path, smoke / "visa")
     (tmp_path / "cut.py").write_text(CUT)
     status, said = torchrun(tmp_path / "cut.py", tmp_path, *EXACT)
     assert status != 0
-    assert "interrupted" in said
+    assert "student: stopped after epoch 2 of 7; run the same command again to resume" in said
     assert not (tmp_path / "run/student/table.csv").exists()
     alone(run_py, tmp_path, *EXACT)
     expected, found = weights(one / "run"), weights(tmp_path / "run")

@@ -215,7 +215,7 @@ def test_masks_that_are_learned_from_are_checked_first(data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_they_are_trained_on_another_data_set_or_not_at_all(data, tmp_path, capsys, name):
+def test_methods_are_trained_on_another_data_set_or_not_at_all(data, tmp_path, capsys, name):
     options = write(tmp_path, data, name, "random")
     message = refused(run_py, capsys, options, "dataset.auxiliary=null")
     assert "is trained on another data set; write a section dataset.auxiliary" in message

@@ -5,9 +5,11 @@ import os
 import shutil
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import compare as compare_py
 import run as run_py
@@ -158,7 +160,7 @@ def test_an_upper_bound_is_never_in_bold(folder):
     assert "**" not in (folder / "out/comparison.md").read_text()
 
 
-def test_other_pictures_are_scored_anew(folder, bright, smoke):
+def test_other_pictures_are_scored_again(folder, bright, smoke):
     shutil.copytree(smoke / "visa", folder / "visa")
     column = [f"dataset.dir={folder}/visa", "columns.ours=null", "columns.later=null"]
     column += ["columns.oracle=null", f"columns.teacher={{options: {bright}, stage: baseline}}"]
@@ -295,6 +297,7 @@ def test_maps_are_made_when_asked_for_and_only_then(folder, bright, capsys):
     text = (folder / "run/baseline/table.md").read_text()
     assert "pixel AUROC |   AUPRO |" in text
     assert "images with a mask: candle 2, pipe_fryum 2." in text
+    assert " 4 regions as they were drawn, 4 at this size." in text
     table = pd.read_csv(folder / "run/baseline/table.csv", index_col=0)
     assert table.loc["mean", ["pixel_auroc", "aupro"]].min() > 90  # the squares are bright
     rows = json.loads((folder / "run/baseline/table.json").read_text())["objects"]
@@ -306,6 +309,22 @@ def test_maps_of_a_network_that_has_none(folder, capsys):
     out = capsys.readouterr().out
     assert "student, image only: has no anomaly map; --maps adds nothing" in out
     assert "AUPRO" not in out
+
+
+def test_regions_that_merge_are_counted_before_and_after(folder, bright, smoke):
+    """Two squares, a pixel apart in the file, are one at the size of the network."""
+    shutil.copytree(smoke / "visa", folder / "visa")
+    mask = next((folder / "visa/candle/Data/Masks/Anomaly").iterdir())
+    with Image.open(mask) as image:
+        squares = np.zeros(image.size[::-1], np.uint8)
+    squares[4:8, 4:8] = squares[4:8, 9:13] = 1
+    for file in mask.parent.iterdir():
+        Image.fromarray(squares).save(file)
+    options = [str(bright), f"dataset.dir={folder}/visa", "image.size=8"]
+    assert test_py.main([*options, "--maps"]) == 0
+    table = pd.read_csv(folder / "run/baseline/table.csv", index_col=0)
+    assert table.loc["candle", ["regions_drawn", "regions"]].tolist() == [4, 2]
+    assert table.loc["mean", ["regions_drawn", "regions"]].tolist() == [6, 4]
 
 
 def test_maps_without_masks(folder, bright, smoke, capsys):
@@ -367,3 +386,29 @@ def test_a_baseline_is_not_tested_on_what_it_learned_from(smoke, tmp_path, capsy
     for program in (run_py, test_py):
         assert program.main([*options, "dataset.objects=[pipe_fryum]"]) == 2
         assert "dataset.auxiliary: holds images that are to be tested" in capsys.readouterr().err
+
+
+def test_every_column_beside_one_of_them(folder, capsys):
+    command = [str(folder / "compare.yaml"), "against=teacher"]
+    assert compare_py.main([*command, "columns.later=null"]) == 0
+    printed = capsys.readouterr().out
+    table = pd.read_csv(folder / "out/differences.csv").set_index("method")
+    assert list(table.index) == ["Ours", "oracle"]
+    figures = pd.read_csv(folder / "out/comparison.csv").set_index(["method", "object"])
+    gap = figures["auroc"]["Ours", "mean"] - figures["auroc"]["teacher", "mean"]
+    assert table["auroc"]["Ours"] == pytest.approx(gap, abs=1e-3)
+    assert "Difference from teacher" in printed
+    assert compare_py.main([str(folder / "compare.yaml"), "against=techer"]) == 2
+    assert capsys.readouterr().err == (
+        "against: there is no column 'techer'; did you mean 'teacher'?\n"
+    )
+
+
+def test_an_image_only_teacher_guides_a_student(folder):
+    tower = "img_enc: {name: clip, arch: tiny-RN, pre_trained: random}"
+    words = [f"teacher.model={{name: student, {tower}, classif: linear}}"]
+    words += [f"exp.dir={folder}/image_teacher", "engine.epochs=1"]
+    words += ["teacher.engine.epochs=1", "student.engine.epochs=1"]
+    assert run_py.main([str(folder / "smoke.yaml"), *words]) == 0
+    assert test_py.main([str(folder / "smoke.yaml"), *words]) == 0
+    assert "image only" in (folder / "image_teacher/teacher/table.md").read_text()

@@ -16,7 +16,7 @@ import test as test_py
 from datasets import captions
 from jobs.build import evaluation_batches, load_model, training_batches
 from jobs.run_folder import StageFolder
-from jobs.training.teacher import ask_once
+from jobs.training.teacher import compute_once
 from jobs.training.training import train
 from models.objectives.base import LiveTeacher
 from options.load import load
@@ -163,7 +163,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(done, tmp_path, monkeypatch, moment):
+def test_a_killed_run_is_resumed_with_the_same_result(done, tmp_path, monkeypatch, moment):
     target, count = MOMENTS[moment]
     module, function = target.rsplit(".", 1)
     original = getattr(importlib.import_module(module), function)
@@ -230,7 +230,7 @@ def test_another_teacher_is_refused(copy, capsys):
     assert "was guided by another teacher" in refused(run_py, capsys, copy)
 
 
-def test_any_options_goes_on_all_the_same(copy):
+def test_any_options_resumes_with_other_options(copy):
     options = ["exp.resume=any_options", "engine.epochs=4"]
     assert command(run_py, copy, *options) == 0
     assert pd.read_csv(copy / "run/student/log.csv")["epoch"].tolist() == [1, 2, 3, 4]
@@ -249,7 +249,7 @@ def test_any_options_takes_those_of_the_present_command_and_says_so(copy):
     ("override", "reason"),
     [
         ("teacher.model.classif.hidden=17", "Error.* in loading state_dict"),
-        ("optimizer={name: SGD, lr: 1e-3}", "lacks what this optimizer keeps"),
+        ("optimizer={name: SGD, lr: 1e-3}", "a part of this optimizer's state is missing"),
     ],
 )
 def test_a_state_that_does_not_fit_is_one_clear_error(copy, capsys, override, reason):
@@ -394,7 +394,7 @@ def test_variants_run(done, tmp_path, overrides):
 @pytest.mark.parametrize(
     ("stage", "said"), [("teacher", ["a photo of a candle"]), ("student", None)]
 )
-def test_what_is_said_where_checkpoints_are_chosen(done, stage, said):
+def test_captions_of_validation_images(done, stage, said):
     run = load(done / "smoke.yaml")
     data = job_of(run).data
     anomalous = [record for record in data.val if record.label and record.object == "candle"][:1]
@@ -404,14 +404,14 @@ def test_what_is_said_where_checkpoints_are_chosen(done, stage, said):
     assert batch.caption == said
 
 
-def test_a_teacher_asked_once_says_what_it_would_say_live(done):
-    """With the same caption for an image, both ways give the same answers."""
+def test_targets_computed_once_equal_live_targets(done):
+    """With the same caption for an image, both ways give the same outputs."""
     run = load(done / "smoke.yaml")
     job = job_of(run)
     file = done / "run/teacher/best.safetensors"
     model, teacher_stage, _ = load_model(file)
     live = LiveTeacher(model)
-    once = ask_once(job, live, teacher_stage, sha256_of(file))
+    once = compute_once(job, live, teacher_stage, sha256_of(file))
     batches = training_batches(job, teacher_stage)
     for batch in batches.epoch(0):
         wanted, got = live(batch), once(batch)
@@ -419,7 +419,7 @@ def test_a_teacher_asked_once_says_what_it_would_say_live(done):
         assert got.features.numpy() == pytest.approx(wanted.features.numpy(), abs=1e-5)
 
 
-def test_answers_are_asked_for_once_and_again_if_anything_differs(copy, monkeypatch):
+def test_teacher_outputs_are_computed_once_and_again_if_anything_differs(copy, monkeypatch):
     calls = []
     look = LiveTeacher.look
     monkeypatch.setattr(LiveTeacher, "look", lambda *a: calls.append(1) or look(*a))

@@ -67,7 +67,7 @@ def test_weights_that_were_copied_alone_are_enough(copy, smoke, capsys):
     assert (copy / scores).read_text() == (smoke / scores).read_text()
 
 
-def test_lost_weights_are_no_circle(copy, capsys):
+def test_missing_weights_of_a_finished_run_are_named_by_both_commands(copy, capsys):
     (copy / "run/student/best.safetensors").unlink()
     (status, text), (tested, _) = both(copy, capsys)
     assert (status, tested) == (2, 2)

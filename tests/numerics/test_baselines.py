@@ -284,7 +284,7 @@ def test_vand_against_a_loop(levels):
     torch.testing.assert_close(again, score)
 
 
-def test_vand_computes_the_exact_gelu_where_the_architecture_has_the_quick_one(monkeypatch):
+def test_vand_computes_the_exact_gelu_although_the_architecture_has_the_quick_one(monkeypatch):
     exact = shorten(build("vand", levels=(4,)))
     monkeypatch.setattr(Vand, "exact_gelu", False)
     quick, batch = shorten(build("vand", levels=(4,))), batch_of(pictures())
@@ -295,7 +295,7 @@ def test_vand_computes_the_exact_gelu_where_the_architecture_has_the_quick_one(m
         assert {type(block.mlp.gelu) for block in blocks} == {kind}
 
 
-def test_the_layers_of_vand_have_no_say_in_its_scores():
+def test_the_layers_of_vand_do_not_change_its_scores():
     model, batch = shorten(build("vand", levels=(2, 4))), batch_of(pictures())
     before, (_, maps) = both(model, batch)
     for parameter in model.layers.parameters():
@@ -344,7 +344,7 @@ def test_anomalyclip_against_a_loop(options, act):
     assert (score[0] - score[1]).abs() > 1e-3
 
 
-def test_the_second_path_of_anomalyclip_has_no_say_in_its_scores():
+def test_the_second_path_of_anomalyclip_does_not_change_its_scores():
     a, b = (build("anomalyclip", depth=2, dual_blocks=n, levels=(4,)) for n in (1, 4))
     batch = batch_of(pictures())
     (score, (_, maps)), (other, (_, others)) = both(a, batch), both(b, batch)
@@ -392,7 +392,7 @@ def test_scores_and_maps_do_not_depend_on_the_batch(model):
             assert maps.dtype == torch.float32
 
 
-def test_they_run_in_bf16(model):
+def test_methods_run_in_bf16(model):
     batch = batch_of(pictures())
     with torch.no_grad():
         exact = model.score(batch)
@@ -431,7 +431,7 @@ def test_the_ranking_of_a_two_class_softmax_does_not_depend_on_the_temperature()
 @pytest.mark.parametrize(
     ("name", "options", "mode"),
     [
-        ("clip", {}, "bicubic"),
+        ("clip", {}, "bilinear"),
         ("winclip", {}, "bicubic"),
         ("vand", {"levels": (4,)}, "bicubic"),
         ("anomalyclip", {"levels": (4,), "depth": 2, "dual_blocks": 2}, "bilinear"),

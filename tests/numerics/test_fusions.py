@@ -125,7 +125,7 @@ def roots_of_unit_length(row, chunks):
     return torch.tensor(out, dtype=row.dtype)
 
 
-def test_power_normalisation_by_hand():
+def test_power_normalization_by_hand():
     x = torch.tensor([[4.0, -9.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     found = power_normalize(x)
     expected = torch.tensor([[2.0, -3.0, 0.0], [0.0, 0.0, 0.0]]) / math.sqrt(13)

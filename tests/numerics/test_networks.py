@@ -256,7 +256,7 @@ def test_resnet_tokens_are_the_map_before_the_attention_pool():
         torch.testing.assert_close(pooled.visual.attnpool(grid), pooled(image)[:, 0])
 
 
-def test_positions_are_interpolated_between_their_neighbours():
+def test_positions_are_interpolated_between_their_neighbors():
     ramp = torch.arange(4.0).repeat(4, 1).flatten().unsqueeze(1)  # grows to the right
     wide = _interpolate(torch.cat([torch.full((1, 1), 9.0), ramp]), (4, 8), "bicubic")
     assert wide.shape == (33, 1)
@@ -267,7 +267,7 @@ def test_positions_are_interpolated_between_their_neighbours():
     torch.testing.assert_close(rows[0, 3:5], torch.tensor([1.25, 1.75]), rtol=0, atol=0.1)
 
 
-def test_pixels_are_normalised_as_clip_was_trained():
+def test_pixels_are_normalized_as_clip_was_trained():
     encoder = ClipImageEncoder((64, 64), True, True, **TINY_CLIP)
     image = torch.full((1, 3, 64, 64), 128, dtype=torch.uint8)
     expected = (128 / 255 - torch.tensor(open_clip.OPENAI_DATASET_MEAN)) / torch.tensor(
@@ -277,7 +277,7 @@ def test_pixels_are_normalised_as_clip_was_trained():
     assert F.mse_loss(encoder.normalize(image)[0, :, 5, 7], expected) < 1e-10
 
 
-def test_unfolding_keeps_the_function_and_mends_training_mode():
+def test_unfolding_keeps_the_function_and_fixes_training_mode():
     torch.manual_seed(0)
     network = torchvision.models.resnet18().double().eval()
     for norm in (m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)):

@@ -76,7 +76,7 @@ def test_every_optimizer_trains_two_groups_at_their_own_rates(name):
     encoder, head = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
     frozen = torch.nn.Linear(3, 3).requires_grad_(False)
     optimizer = OPTIMIZERS[name](
-        Parameters([*encoder.parameters(), *frozen.parameters()], head.parameters()),
+        Parameters({1.0: [*encoder.parameters(), *frozen.parameters()]}, head.parameters()),
         **{**defaults, "lr": 1e-3, "head_lr": 1e-2},
     )
     assert [g["lr"] for g in optimizer.param_groups] == [1e-3, 1e-2]
@@ -101,7 +101,7 @@ def test_an_optimizer_is_torchs_with_torchs_defaults(name, options):
     parameter = torch.nn.Parameter(torch.zeros(1))
     ours, theirs = OPTIMIZERS[name], getattr(torch.optim, name)
     for chosen in ({}, options):
-        made = ours(Parameters([parameter], []), **chosen)
+        made = ours(Parameters({1.0: [parameter]}, []), **chosen)
         wanted = theirs([parameter], **chosen)
         assert type(made) is type(wanted)
         (group,), (expected,) = made.param_groups, wanted.param_groups
@@ -114,5 +114,5 @@ def test_an_optimizer_is_torchs_with_torchs_defaults(name, options):
 @pytest.mark.parametrize(("head_lr", "rate"), [(None, 0.5), (0.0, 0.0)])
 def test_without_a_rate_of_its_own_the_head_learns_at_lr(head_lr, rate):
     encoder, head = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
-    optimizer = OPTIMIZERS["Adamax"](Parameters([encoder], [head]), lr=0.5, head_lr=head_lr)
+    optimizer = OPTIMIZERS["Adamax"](Parameters({1.0: [encoder]}, [head]), lr=0.5, head_lr=head_lr)
     assert [g["lr"] for g in optimizer.param_groups] == [0.5, rate]

@@ -209,7 +209,7 @@ def test_nothing_is_kept_where_nothing_is_asked_for(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_other_weights_make_texts_anew():
+def test_other_weights_encode_texts_again():
     model, other = (short(build(seed=s)) for s in (0, 1))
     before = model.texts_of(["candle"])
     model.load_state_dict(other.state_dict())

@@ -1,8 +1,10 @@
 """What a training image is said to show."""
 
+from dataclasses import replace
+
 import pytest
 
-from datasets.captions import POLICIES, Captions, says_only_the_label
+from datasets.captions import POLICIES, Captions, says_only_the_label, shuffled_texts
 from datasets.record import Record
 
 BAD = Record(path="a.JPG", object="pipe_fryum", label=1, defect="burnt,small scratches,other")
@@ -75,3 +77,42 @@ def test_text_that_says_only_the_label_is_noticed():
     assert says_only_the_label(records(("brain", "tumor"), ("brain", "tumor")))
     assert says_only_the_label(records(("brain", "tumor"), ("chest", "COVID-19")))
     assert not says_only_the_label(records(("brain", "tumor"), ("brain", "a large tumor")))
+
+
+def test_shuffled_texts_are_those_of_other_images_of_the_object():
+    records = [
+        Record(path=f"{name}{i}", object=name, label=i % 2, defect=f"{name} defect {i}")
+        for name in ("candle", "fryum")
+        for i in range(20)
+    ]
+    texts = shuffled_texts(records, 0)
+    own = {record.path: record.defect for record in records if record.label}
+    assert texts.keys() == own.keys()
+    for name in ("candle", "fryum"):
+        paths = [path for path in texts if path.startswith(name)]
+        assert sorted(texts[path] for path in paths) == sorted(own[path] for path in paths)
+        assert sum(texts[path] != own[path] for path in paths) >= 5
+    assert texts == shuffled_texts(records[::-1], 0)
+    assert texts != shuffled_texts(records, 1)
+
+
+def test_a_shuffled_caption_keeps_object_and_label():
+    write = Captions("shuffled", 0.0, 0, {BAD.path: "dents", GOOD.path: "never used"})
+    assert write(BAD, 0).endswith("of a pipe fryum with dents")
+    assert "candle" in write(GOOD, 0)
+    assert "never used" not in write(GOOD, 0)
+
+
+@pytest.mark.parametrize(
+    ("defect", "end"),
+    [
+        ("misplaced", "of a misplaced pipe fryum"),
+        ("broken_large", "of a broken large pipe fryum"),
+        ("damaged,scratch", "of a damaged pipe fryum with scratch"),
+        ("defective", "of a defective pipe fryum"),
+        ("burnt", "of a pipe fryum with burnt"),  # VisA's words stay as they were
+        ("damaged_case", "of a pipe fryum with damaged case"),
+    ],
+)
+def test_adjectives_stand_before_the_object(defect, end):
+    assert Captions("sentence", 0.0, 0)(replace(BAD, defect=defect), 0).endswith(end)

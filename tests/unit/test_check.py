@@ -13,23 +13,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageEnhance
+from scipy import ndimage
 
 import check as check_py
+import run as run_py
 from datasets import digests
 from datasets.check import facts, findings
 from datasets.check.duplicates import LIMIT, same_picture
 from datasets.check.facts import SIDE, image_facts
 from datasets.check.inspection import inspect
 from datasets.check.sheets import contact_sheet
+from datasets.fix_list import leave_out, write_fix_list
 from datasets.image import read_image
+from datasets.readers import DATASETS
 from datasets.readers.meta import read_meta
 from datasets.record import Record
-from jobs.checking import check_data
+from jobs.checking import check_data, default_folder
 from options.load import load
+from options.schema import Source
 from tests.fixtures import job_of, write_smoke
 from utils.device import num_cores
 from utils.download import sha256_of
 from utils.errors import UserError
+from utils.registry import Component
 from utils.store import NOWHERE, Store
 
 SIZE = (160, 120)  # width, height
@@ -39,6 +45,17 @@ def scene(seed, size=SIZE):
     """A smooth picture that looks like no other."""
     noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+def photograph(seed, shift):
+    """A smooth part with grain, so many pixels beside the middle."""
+    noise = np.random.default_rng(seed).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    coarse, grain = (
+        Image.fromarray(pixels).resize((640, 480), Image.Resampling.BICUBIC)
+        for pixels in (noise[:2, :3], noise)
+    )
+    part = Image.blend(coarse, grain, 0.2)
+    return part.crop((20 + shift, 20 + shift, 620 + shift, 460 + shift))
 
 
 class Folder:
@@ -78,9 +95,12 @@ def folder(tmp_path):
     return Folder(tmp_path / "bolts")
 
 
-def lines(root, **options):
+def lines(root, *, is_whole=True, **options):
     splits = read_meta(root, split="")
-    return [str(finding) for finding in inspect(root, splits, store=NOWHERE, **options).findings]
+    records = [*splits["train"], *splits["test"]]
+    more = list(findings.masks_of_nothing(root, records, is_whole=is_whole))
+    found = inspect(root, splits, store=NOWHERE, is_whole=is_whole, more=more, **options)
+    return [str(finding) for finding in found.findings]
 
 
 def test_nothing_is_found_where_nothing_is_wrong(folder):
@@ -161,8 +181,23 @@ def twelve_bits(folder):
     Image.fromarray(grey).save(folder.root / "images/train_3.png")
 
 
-def only_anomalous(folder):
-    del folder.meta["test"]["nut"][:8]
+def binary(folder):
+    name = folder.meta["train"]["nut"][3]["img_path"]
+    Image.fromarray(np.kron(np.eye(4), np.ones((30, 40))) > 0).save(folder.root / name)
+
+
+def blank(folder):
+    Image.new("L", SIZE, 7).save(folder.root / "images/train_3.jpg")
+
+
+def photographed_again(folder):
+    photograph(3, 0).save(folder.root / "images/train_3.jpg")
+    photograph(3, 3).save(folder.add("test", "again.jpg"))
+
+
+def photographed_beside(folder):
+    photograph(3, 0).save(folder.root / "images/train_3.jpg")
+    photograph(3, 10).save(folder.add("test", "again.jpg"))
 
 
 FAULTS = {
@@ -184,8 +219,13 @@ FAULTS = {
     mask_of_a_normal_image: r"warning: masks/train_0.png: the mask marks 81 pixels, but images/tra",
     mask_of_nothing: r"warning: masks: stray.png is no listed image's mask",
     no_mask: r"note: 1 of 8 anomalous images have no mask, the first is images/train_9.jpg",
+    binary: r"warning: 1 of 24 pictures have one or two gray levels, as masks do: images/train_3.j",
+    blank: r"warning: 1 of 24 pictures have one or two gray levels, as masks do: images/train_3.jp",
+    photographed_again: r"error: images/again.jpg .*leak across train and test: another photograph "
+    r"of the part, or a changed copy, of images/train_3.jpg \(train, normal\); keep those of ",
+    photographed_beside: r"note: nearest pictures in train and test: images/again.jpg \(test, norm"
+    r"al\) and images/train_3.jpg \(train, normal\), distance 0.0\d\d: no copies, but it may b",
     twelve_bits: r"warning: images/train_3.png: 1 of 1 pictures of 16 bits, of which this is the f",
-    only_anomalous: r"note: nut: all test images are anomalous; AUROC and AUPR need both",
 }
 
 
@@ -235,11 +275,30 @@ def test_the_allowance_that_is_proposed_can_be_typed(folder, capsys):
     assert "(allowed)" in capsys.readouterr().out
 
 
-def test_masks_beside_a_part_of_the_images_may_belong_to_the_rest(folder):
+def test_masks_of_objects_that_were_not_asked_for(folder):
+    """In a folder named as the object all masks are its own; elsewhere some may be others'."""
     mask_of_nothing(folder)
     folder.write()
-    assert len(lines(folder.root)) == 1
     assert lines(folder.root, is_whole=False) == []
+    (folder.root / "masks").rename(folder.root / "nut")
+    content = (folder.root / "meta.json").read_text().replace("masks/", "nut/")
+    (folder.root / "meta.json").write_text(content)
+    (found,) = lines(folder.root, is_whole=False)
+    assert found.startswith("warning: nut: stray.png is no listed image's mask")
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "folder"])
+def test_nothing_is_said_of_masks_of_objects_that_were_not_asked_for(tmp_path, capsys, layout):
+    root = tmp_path / "data"
+    for name in ("nut", "screw"):
+        for folder in ("train/good", "test/good", "test/bad", "ground_truth/bad"):
+            (root / name / folder).mkdir(parents=True)
+            scene(len(name + folder)).save(root / name / folder / "1.png")
+    scene(0).save(root / "screw/ground_truth/bad/stray.png")
+    DATASETS[layout](root, objects=("screw",) if layout == "mvtec" else ())
+    assert "stray.png" in capsys.readouterr().out
+    DATASETS[layout](root, objects=("nut",))
+    assert "stray.png" not in capsys.readouterr().out
 
 
 def test_masks_that_mark_nothing_are_not_missed(folder):
@@ -261,6 +320,19 @@ def test_an_allowance_that_names_nothing(folder):
     first, second = lines(folder.write(), allow_leak=("images/cpy.jpg",))
     assert first.startswith("error: images/copy.jpg")
     assert second == "warning: dataset.allow_leak: 'images/cpy.jpg' names no leak; remove it"
+    allowed = ("images/copy.jpg", "bolt/copy.jpg")  # of an object that was not asked for
+    (found,) = lines(folder.root, allow_leak=allowed, is_whole=False)
+    assert "(allowed)" in found
+
+
+def test_a_group_is_named_whole(folder):
+    """A copy that was saved again, and twins of both: one line."""
+    saved_anew(folder)
+    for name, twin in (("copy.jpg", "a.jpg"), ("train_3.jpg", "z.jpg"), ("train_3.jpg", "y.jpg")):
+        shutil.copy(folder.root / "images" / name, folder.add("train", twin))
+    (found,) = lines(folder.write())
+    assert found.startswith("error: images/a.jpg (train, normal): leak across train and test: the ")
+    assert re.findall(r"images/(\w+).jpg \(", found) == ["a", "copy", "train_3", "y", "z"]
 
 
 # -- the same picture saved anew
@@ -318,7 +390,7 @@ def test_a_spot_makes_another_picture():
     assert same_picture(packed, dict.fromkeys(packed, "nut")) == []
 
 
-def test_pictures_of_one_colour_are_not_compared():
+def test_pictures_of_one_color_are_not_compared():
     flat = {str(i): np.full(SIDE**2, i, np.float16).tobytes() for i in (0, 255)}
     assert same_picture(flat, dict.fromkeys(flat, "nut")) == []
 
@@ -352,6 +424,21 @@ def test_a_small_decoding_sees_every_truncation(tmp_path, options):
         for at_least in (None, 4 * SIDE):
             with pytest.raises(UserError, match=r"cut\.jpg: "):
                 read_image(file, at_least=at_least)
+
+
+@pytest.mark.parametrize("size", [(630, 630), (1021, 515), (390, 301), (640, 480)])
+def test_a_small_decoding_shows_what_the_whole_one_does(tmp_path, size):
+    """A quarter of 630 pixels is 157.5: of the 158 that are decoded, half a column is nothing."""
+    noise = np.random.default_rng(0).normal(size=(64, 64))
+    shapes = ndimage.zoom(ndimage.gaussian_filter(noise, 1), 10)[: size[1], : size[0]]
+    picture = Image.fromarray(np.uint8(np.clip(shapes * 300 + 128, 0, 255))).resize(size)
+    picture.save(tmp_path / "a.jpg", quality=95)
+    picture.save(tmp_path / "a.png")
+    units = []
+    for name in ("a.jpg", "a.png"):
+        gray = np.frombuffer(image_facts(tmp_path / name).thumbnail, np.float16).astype(float)
+        units.append((gray - gray.mean()) / gray.std())
+    assert np.sqrt(np.mean((units[0] - units[1]) ** 2)) < LIMIT / 5
 
 
 def test_facts_are_of_the_whole_picture(tmp_path):
@@ -544,6 +631,111 @@ def test_a_sheet_knows_letters_of_other_languages(folder):
     assert len(drawn) == 5
 
 
+def test_nothing_is_wrong_once_the_list_is_left_out(folder, tmp_path, capsys):
+    """Of two labels both images go, of a leak those that train, of a broken mask its image."""
+    pictures = folder.root / "images"
+    saved_anew(folder)
+    other_size(folder)
+    Image.new("L", SIZE, 255).save(pictures / "train_6.jpg")
+    shutil.copy(pictures / "train_8.jpg", folder.add("test", "b.jpg", label=1, has_mask=True))
+    shutil.copy(pictures / "train_5.jpg", folder.add("train", "twin.jpg", label=1))
+    (pictures / "train_4.jpg").write_bytes(b"GIF")
+    root, first, out = folder.write(), tmp_path / "first.txt", f"--out={tmp_path}/out"
+    assert run_check(root, f"--fix-list={first}", out) == 2
+    named = {line for line in first.read_text().splitlines() if not line.startswith("# ")}
+    assert named == {f"images/train_{i}.jpg" for i in (3, 4, 5, 6, 8, 9)} | {"images/twin.jpg"}
+    assert f"7 images to leave out, and why: dataset.leave_out={first}" in capsys.readouterr().out
+
+    again = [f"dataset.leave_out={first}", out]
+    assert run_check(root, *again) == 0
+    said = capsys.readouterr().out
+    assert f"{first}: 7 images are left out\n" in said
+    assert said.endswith("20 images checked: nothing wrong\n")
+
+    (pictures / "train_7.jpg").write_bytes(b"")  # what comes later is added
+    assert run_check(root, *again, f"--fix-list={first}") == 2
+    assert first.read_text().count("images/train_7.jpg\n") == 1
+    assert run_check(root, f"--fix-list={first}", out) == 2
+    assert "exists already; name another file, or remove it" in capsys.readouterr().err
+    assert run_check(root, *again) == 0
+
+
+def test_a_list_of_strange_names(tmp_path, capsys):
+    names = ["#1.jpg", "a b .jpg", "ä/[1].jpg"]
+    write_fix_list(tmp_path / "list.txt", dict.fromkeys(names, "why"))
+    with (tmp_path / "list.txt").open("a") as file:
+        file.write("\r\n./elsewhere.jpg\r\n")
+    records = [Record(path=name, object="nut", label=0) for name in (*names, "kept.jpg")]
+    assert leave_out({"train": records, "test": []}, tmp_path / "list.txt") == {
+        "train": records[3:],
+        "test": [],
+    }
+    said = capsys.readouterr().out
+    assert said == (
+        f"{tmp_path}/list.txt: 3 images are left out; 1 of its 4 lines name no image here\n"
+    )
+    with pytest.raises(UserError, match=r"gone\.txt: cannot be read"):
+        leave_out({}, tmp_path / "gone.txt")
+
+
+def test_a_test_of_one_label_stops_the_training_and_nothing_else(folder, capsys):
+    del folder.meta["test"]["nut"][:8]
+    root = folder.write()
+    said = (
+        "nut: all 4 test images are anomalous; AUROC and AUPR need both: give the test normal "
+        "images"
+    )
+    options, data = written_options(root)
+    assert run_py.main([str(options), data]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"{root}: {said}"
+    assert not (root.parent / "run").exists()
+    assert run_check(root, f"--out={root.parent}/out") == 2
+    assert f"error: {said}\n" in capsys.readouterr().out
+    clip = "baseline={model: {name: clip, arch: tiny-RN, pre_trained: random}}"
+    untrained = ["teacher=null", "student=null", clip]
+    assert run_check(root, *untrained, f"--out={root.parent}/out") == 0
+    assert f"note: {said}\n" in capsys.readouterr().out
+
+
+def test_the_folder_of_normal_images_is_asked_for(tmp_path, capsys):
+    """As MVTec's screw, whose good test images were sorted into a folder 0."""
+    for name, kinds in (("screw", ("0", "bent")), ("nut", ("good", "bent"))):
+        for folder in ("train/good", *(f"test/{kind}" for kind in kinds)):
+            (tmp_path / "data" / name / folder).mkdir(parents=True)
+            for i in range(6):
+                picture = scene(hash((name, folder, i)) % 10**6)
+                picture.save(tmp_path / "data" / name / folder / f"{i}.png")
+    options = write_smoke(tmp_path, tmp_path / "data")
+    data = f"dataset={{name: mvtec, dir: {tmp_path}/data, split: 2cls, test_fraction: 0.5}}"
+    assert run_py.main([str(options), data]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"{tmp_path}/data: screw: all 6 test images are anomalous; AUROC and AUPR need both: give "
+        "the test normal images, or name the folder of normal ones, now 0, bent: "
+        "dataset.good=[good,ok,0], or leave the object out: dataset.objects=[nut]"
+    )
+
+
+def test_each_choice_of_objects_has_its_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def folder_of(root, objects=()):
+        reader = Component("meta", {"split": "", "objects": objects})
+        name = default_folder(Source(reader=reader, dir=tmp_path / root))
+        page = tmp_path / name / "data_report.md"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(f"Images in `{tmp_path / root}`")
+        return name.name
+
+    assert folder_of("a/data") == "data"
+    assert folder_of("a/data", ("nut",)) == "data_nut"
+    assert folder_of("a/data", ("a/b", "c")) == "data_a_b_c"
+    assert folder_of("a/data") == "data"
+    assert re.fullmatch(r"data_[0-9a-f]{6}", folder_of("b/data"))
+    many = [folder_of("a/data", tuple(f"part {i}{end}" for i in range(30))) for end in "xy"]
+    assert len({*many}) == 2
+    assert max(map(len, many)) < 100
+
+
 def test_errors_end_with_status_2(folder, tmp_path, capsys):
     truncated(folder)
     other_size(folder)
@@ -593,7 +785,7 @@ def test_training_is_stopped_by_what_spoils_it(folder, capsys):
     assert [line.split(":")[0] for line in named] == ["images/copy.jpg (test, normal)"]
 
 
-def test_training_goes_on_with_one_line(folder, capsys):
+def test_training_continues_with_one_line(folder, capsys):
     root = folder.write()
     for overrides in ((), ("dataset.cache=null",)):
         training_check(root, *overrides)

@@ -40,7 +40,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
         load_weights(nn.Linear(4, 2), tmp_path / "a.safetensors")
 
 
-def test_two_that_write_one_file_do_not_meet(tmp_path, monkeypatch):
+def test_two_processes_can_write_one_file(tmp_path, monkeypatch):
     """Another process writes the same file just before this one gives its own the name."""
     path, fsync = tmp_path / "x.targets", checkpoint.os.fsync
 

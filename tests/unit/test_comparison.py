@@ -253,13 +253,11 @@ def test_two_kinds_of_files_are_told_apart(good, capsys):
     for program, arguments in ((test_py, [str(good)]), (test_py, ["--compare", str(good)])):
         assert program.main(arguments) == 2
         assert capsys.readouterr().err == (
-            f"{good}: a comparison is scored by: python compare.py {good}; with --train it trains "
-            "the methods first\n"
+            f"{good}: is a comparison: python compare.py {good}; --train trains its methods first\n"
         )
     assert compare_py.main(["options/demo.yaml"]) == 2
     assert capsys.readouterr().err == (
-        "options/demo.yaml: describes one experiment, no comparison: python test.py "
-        "options/demo.yaml\n"
+        "options/demo.yaml: is an experiment, not a comparison: python test.py options/demo.yaml\n"
     )
 
 
@@ -302,7 +300,7 @@ def test_a_stage_that_is_not_there(good):
             "stage",
             "6: columns.other: missing option 'options'",
         ),
-        ("dir: logs/x", "dir: logs/x\nlr: 3", "3: unknown option 'lr'; known: columns, dataset"),
+        ("dir: logs/x", "dir: logs/x\nlr: 3", "3: unknown option 'lr'; known: against, columns"),
     ],
 )
 def test_mistakes_have_a_file_and_a_line(good, old, new, said):

@@ -22,7 +22,7 @@ def hook(monkeypatch):
     return seen
 
 
-def test_nothing_follows_the_last_word_of_an_interrupted_program(hook, capsys):
+def test_an_interrupted_program_prints_nothing_after_its_last_line(hook, capsys):
     def command():
         bar = HalfMade()
         raise KeyboardInterrupt(bar)
@@ -81,3 +81,31 @@ def test_what_the_user_can_fix_is_one_line_and_status_2(capsys):
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "Permission denied", "/x/y"), "/x/y: cannot be used (Permission den"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), "/x: cannot be used (No such f"),
+        (OSError(28, "No space left on device"), "cannot be used (No space left on device); fix"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "a loader proce"),
+        (MemoryError(), "not enough memory; a smaller image.size or engine.batch_size needs less"),
+    ],
+)
+def test_what_the_machine_does_to_a_program_is_one_line(capsys, error, message):
+    def command():
+        raise error
+
+    assert run_command(command) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(message)
+    assert said.count("\n") == 1
+
+
+def test_an_os_error_without_a_file_is_a_bug():
+    def command():
+        raise OSError("[Errno 9] Bad file descriptor")
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        run_command(command)

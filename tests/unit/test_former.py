@@ -60,7 +60,7 @@ def in_stage(text):
     return text.replace("captions: {policy: words}\n", "") + "  captions: {policy: words}\n"
 
 
-def test_stored_options_are_exchanged(entries):
+def test_stored_options_are_replaced(entries):
     run = loads(in_stage(TEXT), "best.safetensors")
     assert (run.dataset.name, run.dataset.split) == ("visa", "1cls")
     assert "speed" not in run.student.model.options["img_enc"].options

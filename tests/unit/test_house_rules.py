@@ -52,9 +52,11 @@ SECTIONS = (
     schema.Exp,
     schema.Image,
     schema.Misc,
+    schema.Rule,
     schema.Run,
     schema.Source,
     schema.Stage,
+    schema.ThresholdOptions,
 )
 
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
+from torchvision.transforms import v2
 
 from datasets.augment import Augment, Augmentation
 from datasets.image import View, read_view
 from datasets.image_text import ImageText, Mosaic
-from datasets.mask import Masks, read_mask
+from datasets.mask import Masks, check_directions, read_mask
 from datasets.record import Record
 from utils.batch import UNKNOWN
 from utils.errors import UserError
@@ -79,6 +81,178 @@ def test_a_mask_that_cannot_be_read(tmp_path, content):
         (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.png: (is not a picture|cannot be read as a picture)"):
         read_mask(tmp_path / "a.png")
+
+
+def disk(side=(160, 200), radius=11):
+    y, x = np.mgrid[: side[0], : side[1]]
+    return ((y - 70) ** 2 + (x - 90) ** 2 < radius**2).astype(np.uint8)
+
+
+def drawn(color, ground, *, alpha=255):
+    """The disk in one color on transparent ground."""
+    pixels = np.full((160, 200, 4), (*ground, 0), dtype=np.uint8)
+    pixels[disk() == 1] = (*color, alpha)
+    return Image.fromarray(pixels)
+
+
+def holed():
+    """White on opaque black, with a transparent border."""
+    pixels = np.dstack([disk() * 255] * 3 + [np.full_like(disk(), 255)])
+    pixels[:, :20, 3] = 0
+    return Image.fromarray(pixels)
+
+
+TRANSPARENT = {
+    "white": drawn((255, 255, 255), (255, 255, 255)),
+    "black": drawn((0, 0, 0), (0, 0, 0)),
+    "red_on_white": drawn((255, 0, 0), (255, 255, 255)),
+    "brush": drawn((0, 0, 0), (0, 0, 0), alpha=90),
+    "gray": drawn((0, 0, 0), (0, 0, 0)).convert("LA"),
+    "border": holed(),
+}
+
+
+@pytest.mark.parametrize("name", TRANSPARENT)
+def test_what_is_drawn_on_a_transparent_sheet_is_anomalous(tmp_path, name):
+    TRANSPARENT[name].save(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(read_mask(tmp_path / "a.png")), disk())
+
+
+def test_transparent_palettes_and_empty_sheets(tmp_path):
+    numbers = palette(1 - disk(), [0, 0, 0, 255, 255, 255])
+    numbers.save(tmp_path / "a.png", transparency=1)  # white is transparent, black is drawn
+    assert np.array_equal(np.asarray(read_mask(tmp_path / "a.png")), disk())
+    Image.new("RGBA", (9, 9), (255, 255, 255, 0)).save(tmp_path / "b.png")
+    assert not np.asarray(read_mask(tmp_path / "b.png")).any()
+    forgotten = np.dstack([disk() * 255] * 3 + [disk() * 0])
+    Image.fromarray(forgotten).save(tmp_path / "c.png")
+    assert np.array_equal(np.asarray(read_mask(tmp_path / "c.png")), disk())
+
+
+@pytest.mark.parametrize("quality", [20, 75, 95])
+@pytest.mark.parametrize(
+    ("suffix", "white"), [("jpg", 255), ("jpg", 100), ("webp", 255), ("avif", 255), ("png", 255)]
+)
+def test_gray_noise_of_lossy_formats_is_no_anomaly(tmp_path, suffix, white, quality):
+    """Also where a JPEG was saved as PNG later."""
+    file = tmp_path / f"a.{suffix}"
+    picture = Image.fromarray(disk() * np.uint8(white))
+    picture.save(tmp_path / "a.jpg", quality=quality)
+    if suffix == "png":
+        with Image.open(tmp_path / "a.jpg") as picture:
+            picture.save(file)
+    elif suffix != "jpg":
+        picture.save(file, quality=quality)
+    found = np.asarray(read_mask(file))
+    assert np.count_nonzero(found != disk()) <= (0.01 if quality > 20 else 0.1) * disk().sum()
+
+
+def test_numbers_of_defects_are_no_noise(tmp_path):
+    numbers = np.repeat(np.arange(12, dtype=np.uint8), 5)[None].repeat(4, axis=0)
+    for name, scale in (("a.png", 1), ("b.webp", 1)):
+        Image.fromarray(numbers * np.uint8(scale)).save(tmp_path / name, lossless=True)
+        assert np.array_equal(np.asarray(read_mask(tmp_path / name)), numbers > 0)
+    few = np.where(numbers < 6, numbers * 50, 255).astype(np.uint8)  # 0, 50, 100, ... 255
+    Image.fromarray(few).save(tmp_path / "c.png")
+    assert np.array_equal(np.asarray(read_mask(tmp_path / "c.png")), few > 0)
+
+
+def test_damaged_masks_are_one_line(tmp_path):
+    """Pillow's AVIF decoder raises RuntimeError."""
+    file, random = tmp_path / "a.avif", np.random.default_rng(1)
+    Image.fromarray(random.integers(0, 255, (64, 64), dtype=np.uint8)).save(file)
+    whole, refused = np.frombuffer(file.read_bytes(), np.uint8), 0
+    for _ in range(100):
+        damaged = whole.copy()
+        damaged[random.integers(0, len(whole), 3)] = random.integers(0, 256, 3)
+        file.write_bytes(damaged.tobytes())
+        try:
+            read_mask(file)
+        except UserError:
+            refused += 1
+    assert refused > 5
+
+
+# ---------------------------------------------------------------- to the size of the network
+
+
+def resized(mask, size, how="area", resize="full"):
+    return View(size, resize).mask(Image.fromarray(mask), how).numpy()
+
+
+def regions(mask):
+    return ndimage.label(mask, structure=np.ones((3, 3)))[1]
+
+
+@pytest.mark.parametrize("resize", ["full", "pad", "center_crop", "tiles"])
+def test_thin_regions_keep_the_pixels_that_they_fill_most(resize):
+    mask = np.zeros((1000, 1000), np.uint8)
+    mask[103:105, 300:500] = 1  # a scratch: a fifth of row 10, columns 30 to 49
+    mask[600:602, 704:706] = 1  # a pinhole: a 25th of row 60, column 70
+    mask[899:901, 899:901] = 1  # one between four pixels
+    mask[300:405, 600:804] = 1  # a thick one: half of row 40, less than half of column 80
+    wanted = np.zeros((100, 100), np.uint8)
+    wanted[10, 30:50] = wanted[60, 70] = wanted[89:91, 89:91] = wanted[30:41, 60:80] = 1
+    found = resized(mask, (100, 100), resize=resize)
+    assert np.array_equal(found, wanted)
+    assert found.dtype == np.uint8
+    assert regions(found) == regions(mask) == 4
+
+
+def test_a_single_pixel_of_a_large_picture_is_kept():
+    mask = np.zeros((3000, 4000), np.uint8)
+    mask[1234, 2345] = 1
+    assert resized(mask, (64, 64)).sum() == 1
+
+
+def test_masks_as_the_authors_resize_them():
+    """VAND: torchvision's Resize of the white mask, then ToTensor, then more than 0.5."""
+    random = np.random.default_rng(0)
+    mask = (ndimage.gaussian_filter(random.normal(size=(100, 150)), 3) > 0.05).astype(np.uint8)
+    theirs = v2.Resize((37, 41), interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
+    wanted = np.asarray(theirs(Image.fromarray(mask * np.uint8(255)))) / 255 > 0.5
+    assert np.array_equal(resized(mask, (37, 41), "bilinear"), wanted)
+    assert 0 < np.mean(resized(mask, (37, 41)) != wanted) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("mask", "is_right"),
+    [
+        ((160, 120), True),
+        ((120, 160), False),
+        ((80, 60), True),
+        ((60, 80), False),
+        ((121, 161), False),
+        ((256, 256), True),  # of no direction
+    ],
+)
+def test_masks_that_lie_crosswise(tmp_path, mask, is_right):
+    """The picture is stored lying and shown upright: EXIF 8; the mask was drawn by another tool."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.new("RGB", (120, 160)).save(tmp_path / "a.jpg", exif=exif)
+    Image.new("L", mask).save(tmp_path / "m.png")
+    record = Record(path="a.jpg", object="a", label=1, mask="m.png")
+    if is_right:
+        check_directions(tmp_path, [record])
+        return
+    with pytest.raises(
+        UserError, match=r"m\.png: lies crosswise to its picture a\.jpg; .*: turn the mask"
+    ):
+        check_directions(tmp_path, [record])
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_a_mask_with_exif_of_its_own_is_turned_as_its_picture_is(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in (f"a.{suffix}", f"m.{suffix}"):
+        Image.fromarray(disk() * np.uint8(255)).save(tmp_path / name, exif=exif)
+    found = np.asarray(read_mask(tmp_path / f"m.{suffix}"))
+    assert found.shape == (200, 160)
+    assert np.mean(found != np.rot90(disk(), -1)) < 0.001
+    record = Record(path=f"a.{suffix}", object="a", label=1, mask=f"m.{suffix}")
+    check_directions(tmp_path, [record])
 
 
 def test_masks_of_records(tmp_path):

@@ -5,6 +5,7 @@ import json
 import open_clip
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from models.base import Output
@@ -46,6 +47,15 @@ BUILDERS = {
     "student": lambda: METHODS["student"](SIZE, True, **student_options()),
     "student_mobilenet": lambda: METHODS["student"](
         SIZE, True, **student_options(arch="mobilenet_v2")
+    ),
+    "student_timm_convnet": lambda: METHODS["student"](
+        SIZE, True, **student_options("timm", "test_efficientnet")
+    ),
+    "student_timm_vit": lambda: METHODS["student"](
+        SIZE, True, **student_options("timm", "test_vit")
+    ),
+    "student_patches": lambda: METHODS["student"](
+        SIZE, True, **{**student_options("clip", "tiny-ViT"), "classif": Component("patches", {})}
     ),
     "student_clip": lambda: METHODS["student"](SIZE, True, **student_options("clip", "tiny-RN")),
     "student_vit": lambda: METHODS["student"](SIZE, True, **student_options("clip", "tiny-ViT")),
@@ -265,7 +275,7 @@ def test_a_network_is_saved_and_loaded(name):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_only_networks_that_read_text_are_moved_by_it(name):
+def test_only_networks_that_read_text_depend_on_it(name):
     model, batch = build(name).eval(), a_batch(name)
     silent = Batch(batch.image, batch.label, batch.object, batch.path)
     with torch.no_grad():
@@ -279,14 +289,14 @@ def test_only_networks_that_read_text_are_moved_by_it(name):
 
 
 @pytest.mark.parametrize("name", [n for n in BUILDERS if n != "textonly"])
-def test_every_network_but_textonly_is_moved_by_the_image(name):
+def test_every_network_but_textonly_depends_on_the_image(name):
     model, batch = build(name).eval(), a_batch(name)
     other = Batch(255 - batch.image, batch.label, batch.object, batch.path, batch.caption)
     with torch.no_grad():
         assert not torch.allclose(model.score(other), model.score(batch), atol=1e-6)
 
 
-def test_textonly_is_not_moved_by_the_image():
+def test_textonly_does_not_depend_on_the_image():
     model, batch = build("textonly").eval(), random_batch(4, *SIZE)
     other = Batch(255 - batch.image, batch.label, batch.object, batch.path, batch.caption)
     with torch.no_grad():
@@ -297,7 +307,7 @@ def test_textonly_is_not_moved_by_the_image():
 @pytest.mark.parametrize("size", [1, 3])
 def test_classifiers(name, size):
     head = CLASSIFIERS[name](8)
-    logits = head(torch.randn(size, 8))
+    logits = head(torch.randn(size, 5, 8) if head.of_places else torch.randn(size, 8))
     assert logits.shape == (size, 2)
     logits.square().sum().backward()
     assert [n for n, p in head.named_parameters() if not learned(p)] == []
@@ -308,6 +318,8 @@ ENCODERS = [
     ("clip", {"arch": "tiny-ViT", "pre_trained": "random"}, "visual.transformer.resblocks.3"),
     ("torchvision", {"arch": "resnet18", "pre_trained": "false"}, "trunk.7"),
     ("torchvision", {"arch": "mobilenet_v2", "pre_trained": "false"}, "trunk.18"),
+    ("timm", {"arch": "test_vit", "pre_trained": "false"}, "network.blocks.5"),
+    ("timm", {"arch": "test_efficientnet", "pre_trained": "false"}, "network.blocks.4"),
 ]
 
 
@@ -357,6 +369,30 @@ def test_an_encoder_looks_at_images_if_asked_to(batch_norm, is_changed):
     encoder.adapt(iter([image]))
     assert torch.equal(encoder.trunk[1].running_mean, mean) != is_changed
     torch.testing.assert_close(encoder(image), before, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("folded", "options", "is_changed"),
+    [
+        (True, {}, True),
+        (True, {"train": "last_stage"}, True),
+        (True, {"train": "none"}, False),
+        (True, {"batch_norm": "fixed"}, False),
+        (False, {}, False),
+    ],
+)
+def test_folded_weights_are_recognized(tmp_path, capsys, folded, options, is_changed):
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18()
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and folded):
+        nn.init.normal_(norm.bias)
+    torch.save(network.state_dict(), tmp_path / "r.pt")
+    options |= {"arch": "resnet18", "pre_trained": str(tmp_path / "r.pt")}
+    encoder = IMAGE_ENCODERS["torchvision"]((64, 64), True, True, **options)
+    said = capsys.readouterr().out
+    encoder.adapt(iter([random_batch(4, 64, 64).image]))
+    assert bool(encoder.trunk[1].running_mean.any()) == is_changed
+    assert ("r.pt: BatchNorm is folded into the convolutions: it is unfolded" in said) == is_changed
 
 
 def test_text_encoder_restricts_too():

@@ -102,7 +102,7 @@ def test_the_numbers_of_the_scale_can_be_read(drawn, peak):
     assert bar.get_xlim() == (0, pytest.approx(peak))
 
 
-def test_next_to_no_heat_looks_like_none(drawn):
+def test_almost_no_heat_looks_like_none(drawn):
     """A scale that ended at its own peak would let the least heat glow."""
     draw_heat_maps([pair(0.0004)], NOTE)
     bar = drawn[0].axes[-1]

@@ -372,7 +372,7 @@ def test_what_this_process_reads_stays_even_if_it_is_the_longest_unused(visa_roo
     assert not other.exists()
 
 
-def test_one_that_is_larger_than_all_may_be(visa_root, train, tmp_path):
+def test_a_file_larger_than_the_limit_is_refused(visa_root, train, tmp_path):
     with pytest.raises(UserError, match=r"write dataset\.cache_gb=0\.1, or name another folder wi"):
         cached(tmp_path, visa_root, train, limit=1000)
     assert not list(tmp_path.glob("*.pixels"))

@@ -1,5 +1,6 @@
 """Every reader on a data set in its true layout, and what only one of them does."""
 
+import io
 import json
 import os
 import re
@@ -424,7 +425,7 @@ def test_masks_that_are_no_pictures(tmp_path, capsys):
     )
 
 
-def test_masks_that_could_be_anybodys(tmp_path):
+def test_a_mask_that_fits_two_images_is_refused(tmp_path):
     paint = Painter()
     for file in ("good/1.png", "bad/a/2.png", "bad/b/2.png", "masks/2.png"):
         paint(tmp_path / file, is_bad=True)
@@ -832,3 +833,9 @@ def test_normal_folders_by_other_names_in_mvtecs_layout(tmp_path):
     paint_all(tmp_path, "screw/Train/good", "screw/Test/0", "screw/Test/1")
     splits = DATASETS["mvtec"](tmp_path, good=("good", "0"))
     assert Counter((r.label, r.defect) for r in splits["test"]) == {(0, "normal"): 4, (1, "1"): 4}
+
+
+def test_a_console_that_cannot_show_all_signs(tmp_path, monkeypatch):
+    paint_all(tmp_path / "寸法", "good", "bad")
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    assert len(everything(DATASETS["folder"](tmp_path / "寸法"))) == 8

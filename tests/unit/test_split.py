@@ -3,24 +3,34 @@
 import itertools
 import shutil
 from collections import Counter
+from zlib import crc32
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from datasets.copies import group_copies
 from datasets.record import Record
-from datasets.split import carve_validation, draw_split, move_anomalies
+from datasets.split import carve_validation, draw_split, fewer_anomalies, move_anomalies
 from options.load import load
 from tests.fixtures import job_of, write_smoke
 from utils.errors import UserError
+from utils.store import NOWHERE, Store
 
 
 def record(i, label=0, shown="nut", group="", defect=""):
     return Record(path=f"{i}.png", object=shown, label=label, group=group, defect=defect)
 
 
-def write(root, records, content=lambda record: record.path):
+def picture(name, size=(16, 12)):
+    """A picture that looks like no other; the same for the same name."""
+    pixels = np.random.default_rng(crc32(name.encode())).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+
+
+def write(root, records, content=lambda record: record.path, **options):
     for r in records:
-        (root / r.path).write_text(content(r))
+        picture(content(r), **options).save(root / r.path, compress_level=1)
     return root
 
 
@@ -30,7 +40,9 @@ def tally(records):
 
 def test_each_object_and_label_in_its_share(tmp_path):
     records = [record(i, label=i % 3 == 0, shown="ab"[i % 2]) for i in range(120)]
-    splits = draw_split(write(tmp_path, records), records, test_fraction=0.25, split_seed=3)
+    splits = draw_split(
+        write(tmp_path, records), records, NOWHERE, test_fraction=0.25, split_seed=3
+    )
     assert tally(splits["test"]) == {("a", 0): 10, ("b", 0): 10, ("a", 1): 5, ("b", 1): 5}
     assert sorted(r.path for part in splits.values() for r in part) == sorted(
         r.path for r in records
@@ -40,9 +52,9 @@ def test_each_object_and_label_in_its_share(tmp_path):
 def test_what_is_drawn_for_an_object_does_not_depend_on_the_others(tmp_path):
     records = [record(i, label=i % 4 // 2, shown="ab"[i % 2]) for i in range(40)]
     write(tmp_path, records)
-    both = draw_split(tmp_path, records, test_fraction=0.3, split_seed=0)
+    both = draw_split(tmp_path, records, NOWHERE, test_fraction=0.3, split_seed=0)
     alone = [r for r in records if r.object == "a"]
-    assert draw_split(tmp_path, alone, test_fraction=0.3, split_seed=0) == {
+    assert draw_split(tmp_path, alone, NOWHERE, test_fraction=0.3, split_seed=0) == {
         split: [r for r in part if r.object == "a"] for split, part in both.items()
     }
 
@@ -65,7 +77,7 @@ def test_one_group_of_everything_cannot_be_parted(tmp_path):
     records = [record(i, label=i % 2, group="the same") for i in range(20)]
     write(tmp_path, records)
     with pytest.raises(UserError, match="no group of images may hold them all"):
-        draw_split(tmp_path, records, test_fraction=0.3, split_seed=0)
+        draw_split(tmp_path, records, NOWHERE, test_fraction=0.3, split_seed=0)
 
 
 def test_copies_are_found_by_content_and_join_the_groups_they_are_in(tmp_path):
@@ -84,12 +96,67 @@ def test_copies_never_lie_on_both_sides(tmp_path, seed):
     records = [record(i, label=i % 2) for i in range(60)]
     content = {r.path: f"{i % 2} {i // 4}" for i, r in enumerate(records)}  # pairs
     write(tmp_path, records, lambda r: content[r.path])
-    splits = draw_split(tmp_path, records, test_fraction=0.3, split_seed=seed)
+    splits = draw_split(tmp_path, records, NOWHERE, test_fraction=0.3, split_seed=seed)
     sides = [{content[r.path] for r in part} for part in splits.values()]
     assert not sides[0] & sides[1]
     _, val = carve_validation(splits["train"], 0.2, seed)
     left = [r for r in splits["train"] if r not in val]
     assert not {content[r.path] for r in val} & {content[r.path] for r in left}
+
+
+def half(image):
+    return image.resize((image.width // 2, image.height // 2))
+
+
+def cropped(image):
+    return image.crop((1, 1, image.width, image.height))
+
+
+def brighter(image):
+    return image.point(lambda value: 20 + int(0.9 * value))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_changed_copies_never_lie_on_both_sides(tmp_path, seed):
+    """Saved again, smaller, cropped by a pixel, brighter; also copies of a copy."""
+    records = [record(i, label=i % 2) for i in range(32)]
+    write(tmp_path, records, size=(320, 240))
+    sets = [{f"{i}.png"} for i in range(8)]
+    for i, change in enumerate([half, cropped, brighter] * 2 + [half, half]):
+        shutil.copy(tmp_path / f"{i}.png", tmp_path / f"{i + 10}.png")
+        change(Image.open(tmp_path / f"{i}.png")).save(tmp_path / f"{i + 20}.png")
+        sets[i] |= {f"{i + 10}.png", f"{i + 20}.png"}
+    splits = draw_split(tmp_path, records, NOWHERE, test_fraction=0.3, split_seed=seed)
+    train, val = carve_validation(group_copies(tmp_path, splits["train"]), 0.3, seed)
+    for side in ({r.path for r in part} for part in (splits["test"], train, val)):
+        assert all(copies <= side or not copies & side for copies in sets)
+
+
+def test_anomalies_that_are_like_normal_images_stay_on_their_side(tmp_path):
+    """As a defect that is taken out of a picture leaves them."""
+    splits = {
+        "train": [record(i) for i in range(10)],
+        "test": [record(i + 10) for i in range(10)]
+        + [record(i + 20, label=1, defect="a") for i in range(20)],
+    }
+    write(tmp_path, splits["train"] + splits["test"])
+    for i in range(6):  # 0, 1, 2 train, 10, 11, 12 are tested
+        brighter(picture(f"{i % 3 + i // 3 * 10}.png")).save(tmp_path / f"{20 + i}.png")
+    for seed in range(3):
+        moved = move_anomalies(splits, tmp_path, NOWHERE, test_fraction=0.5, split_seed=seed)
+        train, test = ({r.path for r in moved[split]} for split in ("train", "test"))
+        assert {f"{i}.png" for i in (20, 21, 22)} <= train
+        assert {f"{i}.png" for i in (23, 24, 25)} <= test
+        assert len(train) == 10 + 3 + 7
+
+
+def test_pictures_are_looked_at_once_for_all_draws(tmp_path, monkeypatch):
+    records = [record(i, label=i % 2) for i in range(8)]
+    write(tmp_path, records)
+    store = Store(tmp_path / "cache")
+    first = draw_split(tmp_path, records, store, test_fraction=0.3, split_seed=0)
+    monkeypatch.setattr("datasets.check.facts.read_image", None)
+    assert draw_split(tmp_path, records, store, test_fraction=0.3, split_seed=0) == first
 
 
 @pytest.mark.parametrize("cache", ["null", "cache"])
@@ -116,7 +183,7 @@ def test_some_of_every_defect_is_given_to_the_training(tmp_path):
         + [record(i + 20, label=1, defect="ab"[i // 10]) for i in range(20)],
     }
     write(tmp_path, splits["train"] + splits["test"])
-    moved = move_anomalies(splits, tmp_path, test_fraction=0.4, split_seed=0)
+    moved = move_anomalies(splits, tmp_path, NOWHERE, test_fraction=0.4, split_seed=0)
     assert Counter(r.defect for r in moved["train"]) == {"": 10, "a": 6, "b": 6}
     assert Counter(r.defect for r in moved["test"]) == {"": 5, "a": 4, "b": 4}
 
@@ -126,4 +193,26 @@ def test_too_few_to_part(tmp_path, labels):
     records = [record(i, label=label) for i, label in enumerate(labels)]
     write(tmp_path, records)
     with pytest.raises(UserError, match="there must be at least two of each"):
-        draw_split(tmp_path, records, test_fraction=0.3, split_seed=0)
+        draw_split(tmp_path, records, NOWHERE, test_fraction=0.3, split_seed=0)
+
+
+def test_fewer_anomalies_are_a_part_of_more_and_all_normal_images_stay():
+    records = [record(i, label=i % 2, shown="ab"[i // 20]) for i in range(40)]
+    drawn = {k: fewer_anomalies(records, k, 0) for k in (0, 2, 5, 99, None)}
+    assert tally(drawn[2]) == {("a", 0): 10, ("b", 0): 10, ("a", 1): 2, ("b", 1): 2}
+    assert set(drawn[0]) < set(drawn[2]) < set(drawn[5])
+    assert drawn[99] == drawn[None] == records
+    assert fewer_anomalies(records[20:], 5, 0) == [r for r in drawn[5] if r.object == "b"]
+    assert fewer_anomalies(records[::-1], 5, 0) == drawn[5][::-1]
+    assert fewer_anomalies(records, 5, 1) != drawn[5]
+
+
+def test_fewer_anomalies_leave_the_test_as_it_is(tmp_path, visa_root):
+    path = write_smoke(tmp_path, visa_root)
+    every = job_of(load(path))
+    few = job_of(load(path, ["dataset.max_anomalies=2"]))
+    learned = [*few.data.train, *few.data.val]
+    assert sum(r.label for r in learned) == 2 * 2
+    assert {r.path for r in learned} < {r.path for r in [*every.data.train, *every.data.val]}
+    assert few.splits == every.splits
+    assert few.data.hash == every.data.hash

@@ -199,8 +199,8 @@ def former(folder):
     (folder / f"{names[0]}.json").write_text(json.dumps(about) + "\n")
     (folder / f"{names[1]}.part").write_bytes(bytes(50))  # of a killed process
     (folder / f"{names[1]}.json").write_text(json.dumps(about) + "\n")
-    answers = {"logits": torch.zeros(2, 2), "features": torch.zeros(2, 8)}
-    (folder / f"{names[2]}.targets").write_bytes(save(answers))
+    outputs = {"logits": torch.zeros(2, 2), "features": torch.zeros(2, 8)}
+    (folder / f"{names[2]}.targets").write_bytes(save(outputs))
     texts = {"texts": torch.zeros(2, 8)}
     (folder / f"{names[0]}-{names[1]}.prompts").write_bytes(save(texts))
     with closing(sqlite3.connect(folder / "checked.sqlite")) as table, table:
@@ -212,7 +212,7 @@ def own(folder):
     """Files as this version writes them, some damaged; returns how many."""
     store, before = Store(folder), list(folder.glob("*"))
     store.load_or_make(["a"], "prompts", Maker(), "embeddings of two sentences")
-    store.load_or_make(["b"], "targets", Maker(), "answers of a teacher")
+    store.load_or_make(["b"], "targets", Maker(), "outputs of a teacher")
     store.open(["c"], "pixels", 10, lambda out: out.write(bytes(10)), "2 decoded images")
     store.facts.put({"key:": b"fact"})
     fresh = {file.suffix: file for file in folder.iterdir() if file not in before}

@@ -198,7 +198,7 @@ def test_render_names_what_it_can_draw(name, labels, message):
 
 
 @pytest.mark.parametrize("name", demo.DEMO)
-def test_overall_colour_does_not_give_the_defect_away(name):
+def test_overall_color_does_not_give_the_defect_away(name):
     pictures, labels = [], []
     for sample in demo.plan(name, 60, 60, seed=5):
         rng = np.random.default_rng(sample.seed)

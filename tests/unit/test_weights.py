@@ -2,8 +2,10 @@
 
 import hashlib
 import http.server
+import os
 import threading
 import warnings
+import zipfile
 from types import SimpleNamespace
 
 import open_clip
@@ -19,7 +21,9 @@ from models.encoders.clip_image import ClipImageEncoder
 from models.encoders.clip_text import ClipTextEncoder
 from models.encoders.torchvision_image import TorchvisionImageEncoder
 from tests.fixtures import random_batch
+from utils.download import fetch
 from utils.errors import UserError
+from utils.torchscript import read_torchscript
 from utils.weights import read_state
 
 ARCH = "tiny-RN"
@@ -43,6 +47,15 @@ class Archive(nn.Module):
         return x
 
 
+WRAPPED = (  # file, entry with the state dict, prefix of the names
+    ("parallel.pt", "state_dict", "module."),
+    ("lightning.ckpt", "state_dict", "model."),
+    ("compiled.pt", "model", "_orig_mod."),
+    ("backbone.pth", "", "backbone."),
+    ("both.pth", "model", "module._orig_mod.model.backbone."),
+)
+
+
 @pytest.fixture(scope="module")
 def openai_state():
     """A state dict as OpenAI names it: the text tower's parts lie at the top."""
@@ -59,8 +72,9 @@ def files(openai_state, tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     save_file({n: v.clone() for n, v in openai_state.items()}, folder / "a.safetensors")
     torch.save(openai_state, folder / "a.pt")
-    wrapped = {f"module.{n}": v for n, v in openai_state.items()}
-    torch.save({"epoch": 3, "state_dict": wrapped}, folder / "training.pt")
+    for name, entry, prefix in WRAPPED:
+        wrapped = {f"{prefix}{n}": v for n, v in openai_state.items()}
+        torch.save({"epoch": 3, entry: wrapped} if entry else wrapped, folder / name)
     with warnings.catch_warnings():  # whichever test comes first makes the files
         warnings.filterwarnings("ignore", ".*torch.jit", FutureWarning)
         warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)
@@ -68,9 +82,7 @@ def files(openai_state, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "training.pt", "openai.pt"])
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "openai.pt", *(w[0] for w in WRAPPED)])
 def test_a_file_of_every_kind(files, openai_state, name):
     model = clip_model(ARCH, None, pre_trained=str(files / name))
     found = model.state_dict()
@@ -175,6 +187,112 @@ def test_a_file_of_something_else(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "x.pt")
     with pytest.raises(UserError, match="expected a state dict"):
         read_state(tmp_path / "x.pt")
+
+
+class Payload(nn.Module):
+    """An archive that writes a file when TorchScript loads it."""
+
+    def __init__(self, file: str):
+        super().__init__()
+        self.weight, self.file = torch.ones(2), file
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.weight, self.file
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, str]):
+        self.file, self.training = state[1], False
+        self.weight = torch.from_file(self.file, True, 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_an_archive_executes_nothing(tmp_path):
+    trace = tmp_path / "it was executed"
+    torch.jit.script(Payload(str(trace))).save(str(tmp_path / "payload.pt"))
+    torch.jit.load(str(tmp_path / "payload.pt"))
+    assert trace.exists()  # the payload is a real one
+    trace.unlink()
+    with pytest.raises(UserError, match=r"payload\.pt: cannot be read as weights"):
+        clip_model(ARCH, None, pre_trained=str(tmp_path / "payload.pt"))
+    assert not trace.exists()
+
+
+class Kinds(nn.Module):
+    """Tensors of many kinds: parameters and buffers, and attributes that are neither."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.arange(6.0).reshape(2, 3).t())
+        for dtype in (torch.half, torch.bfloat16, torch.double, torch.long, torch.bool):
+            self.register_buffer(f"of_{dtype}".replace(".", "_"), torch.ones(2, 1, 3, dtype=dtype))
+        self.register_buffer("view", torch.arange(20)[3:17:2])
+        self.register_buffer("empty", torch.ones(3, 0))
+        self.attribute, self.texts, self.of = torch.ones(2), ["a"], {"b": torch.ones(1)}
+        self.layers = nn.ModuleList([nn.BatchNorm2d(2), nn.Linear(2, 1)])
+
+    def forward(self, x: torch.Tensor):
+        return self.layers[1](x) + self.attribute.sum() + self.of["b"], self.texts
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_an_archive_holds_what_torch_says(tmp_path):
+    file = tmp_path / "kinds.pt"
+    torch.jit.script(Kinds()).save(str(file))
+    expected, found = torch.jit.load(str(file)).state_dict(), read_torchscript(file)
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value)
+
+
+# Pickles that call a function; mutual, endless and large structures; sizes that do not fit.
+PICKLES = (
+    b"cos\nsystem\n(S'touch x'\ntR.",
+    b"cbuiltins\neval\n(S'1'\ntR.",
+    b"c__torch__\nA\n)\x81}(X\x01\x00\x00\x00ah\x00ub.",
+    b"\x80\x02c__torch__\nA\n)\x81q\x00}(X\x01\x00\x00\x00ah\x00ub.",
+    b"\x80\x02)r\xff\xff\xff\x7f.",
+    b"\x80\x04\x8e\xff\xff\xff\xff\xff\x00\x00\x00.",
+    b"]" * 100_000 + b".",
+    b"",
+    b"N.",
+)
+
+
+@pytest.mark.parametrize("pickle", PICKLES)
+def test_an_archive_with_another_pickle(tmp_path, pickle, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", pickle)
+        archive.writestr(
+            "x/code/__torch__.py", "class A(Module):\n  __parameters__ = []\n  __buffers__ = []\n"
+        )
+    with pytest.raises(UserError, match=r"x\.pt: cannot be read as weights \(.+\)$"):
+        read_state(tmp_path / "x.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_every_flipped_byte_of_an_archives_tensors_is_noticed(files, tmp_path):
+    content, file = bytearray((files / "openai.pt").read_bytes()), tmp_path / "x.pt"
+    for place in range(len(content) // 20, len(content) * 4 // 5, len(content) // 20):
+        content[place] ^= 4
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=r"x\.pt: cannot be read as weights"):
+            read_state(file)
+        content[place] ^= 4
+
+
+def test_two_networks_in_one_file_are_left_as_they_are(tmp_path):
+    torch.save({"model.a": torch.zeros(1), "backbone.a": torch.ones(1)}, tmp_path / "x.pt")
+    assert list(read_state(tmp_path / "x.pt")) == ["model.a", "backbone.a"]
+
+
+def test_a_user_without_a_folder(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # no such user in the system
+    with pytest.raises(UserError, match=r"x\.pt: downloads are kept here, but .*; set HOME"):
+        fetch("http://127.0.0.1:9/x.pt", clip.CACHE / "x.pt")
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The page that test.py writes about a network."""

@@ -1,0 +1,130 @@
+"""The features of a frozen encoder: computed once for each image, and read from then on."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.augment import Augment
+from datasets.pixels import content_parts
+from jobs.build import evaluation_batches
+from jobs.job import Job
+from models.base import AnomalyModel
+from models.encoders.tower import ImageEncoder
+from utils.checkpoint import state_hash
+from utils.console import say
+from utils.ranks import WHOLE, is_main
+from utils.store import Entry
+
+_FORMAT = 1  # raise it when the same features give other bytes
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    r"""Features in a file, one row per image.
+
+    A row is the largest size :math:`s` of its features as fp32, the features divided by it as
+    fp16, and a CRC-32. Rounding changes a feature by at most :math:`2^{-11}` (0.05 %) of itself, or
+    :math:`2^{-25} s` where that is more.
+
+    Attributes:
+        entry: The file.
+        rows: Row of each image, by its path.
+        shape: N and D of an image.
+    """
+
+    entry: Entry
+    rows: Mapping[str, int]
+    shape: tuple[int, int]
+
+    def __call__(self, paths: Sequence[str]) -> Tensor | None:
+        """Features ``(B, N, D)``, fp32; ``None`` if an image has none, or if they are damaged."""
+        if not all(path in self.rows for path in paths):
+            return None
+        features = np.empty((len(paths), *self.shape), dtype=np.float32)
+        row = np.empty(row_bytes(self.shape), dtype=np.uint8)
+        try:
+            with self.entry.file.open("rb", buffering=0) as file:
+                for values, path in zip(features, paths, strict=True):
+                    file.seek(self.rows[path] * len(row))
+                    file.readinto(row.data)
+                    if zlib.crc32(row[:-4].data) != int(row[-4:].view(np.uint32)[0]):
+                        return None
+                    halves = row[4:-4].view(np.float16).reshape(self.shape)
+                    np.multiply(halves, row[:4].view(np.float32)[0], out=values)
+        except OSError:  # another process has removed it
+            return None
+        return torch.from_numpy(features)
+
+
+def row_bytes(shape: tuple[int, int]) -> int:
+    """Bytes of an image in a :class:`TokenFile`."""
+    return 4 + 2 * shape[0] * shape[1] + 4
+
+
+def token_row(features: Tensor) -> bytes:
+    """Features ``(N, D)`` as a row of a :class:`TokenFile`."""
+    largest = features.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    halves = (features / largest).half()
+    content = largest.numpy().tobytes() + halves.numpy().tobytes()
+    return content + zlib.crc32(content).to_bytes(4, "little")
+
+
+def ask_encoders(job: Job, model: AnomalyModel) -> None:
+    """Computes once what the frozen image encoder of ``model`` makes of each training image.
+
+    From then on the encoder takes it from a file beside the decoded images, whose name is made of
+    everything that it depends on: weights and options of the encoder, the pictures, its view of
+    them, device and precision. An encoder that is trained, or sees its images with random changes,
+    is left as it is; so is everything with ``dataset.cache: null``.
+    """
+    store = job.data.store
+    if job.stage.augment != Augment() or store.store.folder is None:
+        return
+    for encoder in model.encoders():
+        if isinstance(encoder, ImageEncoder) and encoder.is_frozen:
+            encoder.kept = _token_file(job, encoder)
+
+
+@torch.inference_mode()
+def _token_file(job: Job, encoder: ImageEncoder) -> TokenFile:
+    # All training images, whatever validation and max_anomalies take: one file serves all seeds.
+    machine, store, records = job.machine, job.data.store, job.data.splits["train"]
+    digest_of = dict(zip([r.path for r in records], store.digests(records), strict=True))
+    record_of = {digest_of[record.path]: record for record in records}
+    digests = sorted(record_of)  # neither names nor the validation images matter
+    batches = evaluation_batches(
+        store, job.stage, [record_of[digest] for digest in digests], machine.device, part=WHOLE
+    )
+
+    def encode(image: Tensor) -> Tensor:
+        with machine.autocast():
+            features: Tensor = encoder.eval()(image.to(machine.device))
+        return features.float().cpu()
+
+    def write(out: BinaryIO) -> None:
+        bar = tqdm(batches, desc="encoding", unit="batch", leave=False, disable=not is_main())
+        for batch in bar:
+            for features in encode(batch.image):
+                out.write(token_row(features))
+
+    first = next(iter(batches)).image[:1]
+    shape = tuple(encode(first).shape[1:])
+    options = job.stage.model.options["img_enc"]
+    kind = f"{_FORMAT} {options.name} {options.options} {shape}"
+    parts = [kind, state_hash(encoder), str(machine)]
+    entry = store.store.open(
+        [*parts, *content_parts(digests, job.stage.image.view)],
+        "tokens",
+        len(digests) * row_bytes(shape),
+        write,
+        f"features of {len(digests)} images of {store.root}",
+    )
+    say(f"{job.name}: the encoder is frozen: its features of {len(digests)} images are kept")
+    row_of = {digest: row for row, digest in enumerate(digests)}
+    return TokenFile(entry, {path: row_of[digest] for path, digest in digest_of.items()}, shape)

@@ -1,0 +1,100 @@
+"""The head of places, worked by hand."""
+
+import math
+
+import pytest
+import torch
+
+from models.classifiers import PatchesClassifier
+from models.gradcam import heat_maps
+from models.methods import METHODS
+from tests.fixtures import random_batch, student_options, teacher_options
+from utils.errors import UserError
+from utils.registry import Component
+
+
+def head(pool, **options):
+    """Four features; its two detectors are twice the first and three times the second."""
+    made = PatchesClassifier(4, pool=pool, detectors=2, **options).eval()
+    made.detectors.weight.data = torch.tensor([[2.0, 0, 0, 0], [0, 3.0, 0, 0]])
+    made.detectors.bias.data = torch.tensor([0.0, 1.0])
+    return made
+
+
+# Mean 0 and variance 1, so that the LayerNorm leaves them as they are.
+PLACES = torch.tensor([[[1.0, -1, 1, -1], [-1.0, 1, -1, 1], [1.0, 1, -1, -1]]])
+LOGITS = [math.log(math.exp(a) + math.exp(b)) for a, b in ((2, -2), (-2, 4), (2, 4))]
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        ("mean", sum(LOGITS) / 3),
+        ("max", LOGITS[2]),
+        ("top_k", (LOGITS[1] + LOGITS[2]) / 2),
+        ("logsumexp", math.log(sum(math.exp(s) for s in LOGITS) / 3)),
+    ],
+)
+def test_pools_by_hand(pool, expected):
+    found = head(pool, top=2)
+    assert found.places(PLACES)[0].tolist() == pytest.approx(LOGITS, abs=1e-4)
+    assert found(PLACES)[0].tolist() == pytest.approx([0, expected], abs=1e-4)
+
+
+def test_attention_by_hand():
+    found = head("attention")
+    hidden, _, weight = found.attention
+    hidden.weight.data.zero_()
+    hidden.bias.data.zero_()
+    weight.weight.data.zero_()
+    hidden.weight.data[0, 0] = 1.0  # tanh of the first feature
+    weight.weight.data[0, 0] = 2.0
+    raw = [math.exp(2 * math.tanh(x)) for x in (1, -1, 1)]
+    parts = [a / sum(raw) * s for a, s in zip(raw, LOGITS, strict=True)]
+    assert found(PLACES)[0].tolist() == pytest.approx([0, sum(parts)], abs=1e-4)
+    assert found.places(PLACES)[0].tolist() == pytest.approx([3 * p for p in parts], abs=1e-3)
+
+
+def test_what_all_places_share_is_no_evidence_once_they_are_centered():
+    torch.manual_seed(0)
+    image = torch.randn(1, 6, 4)
+    for centered in (True, False):
+        found = PatchesClassifier(4, centered=centered).eval()
+        found.norm = torch.nn.Identity()
+        same = torch.allclose(found(image), found(image + torch.randn(4)), atol=1e-5)
+        assert same == centered
+
+
+def test_the_logit_of_the_mean_is_added_and_left_out_in_training():
+    found = head("max", mean_dropout=1.0, dropout=0.0)
+    found.mean.weight.data = torch.tensor([[3.0, 0, 0, 0]])
+    found.mean.bias.data = torch.tensor([0.5])
+    assert found(PLACES)[0, 1].item() == pytest.approx(LOGITS[2] + 3 / 3 + 0.5, abs=1e-4)
+    assert found.places(PLACES)[0].tolist() == pytest.approx(LOGITS, abs=1e-4)
+    assert found.train()(PLACES)[0, 1].item() == pytest.approx(LOGITS[2], abs=1e-4)
+
+
+@pytest.mark.parametrize(("tower", "arch"), [("timm", "test_vit"), ("torchvision", "resnet18")])
+def test_the_heat_of_a_student_is_that_of_its_places(tower, arch):
+    torch.manual_seed(0)
+    options = {**student_options(tower, arch), "classif": Component("patches", {})}
+    student, batch = METHODS["student"]((64, 96), True, **options).eval(), random_batch(2, 64, 96)
+    scores, heat = heat_maps(student, batch)
+    torch.testing.assert_close(scores, student.score(batch).detach())
+    logits = student.classif.places(student.img_enc(batch.image)).detach()
+    stride = {"test_vit": 16, "resnet18": 32}[arch]
+    first = {"test_vit": 7.5, "resnet18": 0}[arch]
+    maps = student.score_and_map(batch)[1].detach()
+    assert maps.shape == heat.shape == (2, 64, 96)
+    torch.testing.assert_close(heat, torch.log1p(maps.exp()))
+    row, column = 1, 2
+    y, x = (round(first + stride * place) for place in (row, column))
+    wanted = logits[:, row * (96 // stride) + column]
+    near = maps[:, y - 1 : y + 2, x - 1 : x + 2].mean((1, 2))
+    torch.testing.assert_close(near, wanted, rtol=0.1, atol=0.05)
+
+
+def test_a_network_with_one_vector_has_no_places():
+    options = {**teacher_options(), "classif": Component("patches", {})}
+    with pytest.raises(UserError, match="patches needs one vector per place, and this network has"):
+        METHODS["teacher"]((64, 96), True, **options)

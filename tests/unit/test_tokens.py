@@ -1,0 +1,92 @@
+"""A frozen encoder is asked once, and training from its answers is the same training."""
+
+import pandas as pd
+import pytest
+import torch
+
+import run as run_py
+from jobs.training.tokens import TokenFile, row_bytes, token_row
+from models.encoders.clip_image import ClipImageEncoder
+from tests.fixtures import write_smoke
+from utils.store import Entry
+
+ALONE = ("teacher=null", "student.objective=cross_entropy", "student.augment.horizontal_flip=0")
+FROZEN = (*ALONE, "student.model.img_enc.train=none")
+
+
+def kept(tmp_path, features):
+    file = tmp_path / "x.tokens"
+    file.write_bytes(b"".join(map(token_row, features)))
+    shape = features.shape[1:]
+    assert file.stat().st_size == len(features) * row_bytes(shape)
+    return file, TokenFile(Entry(file), {"a": 0, "b": 1, "c": 2}, tuple(shape))
+
+
+def test_kept_features_are_off_by_at_most_half_a_thousandth(tmp_path):
+    torch.manual_seed(0)
+    features = torch.randn(3, 5, 8) * torch.logspace(-6, 6, 8)
+    features[1] *= 1e6  # more than fp16 can hold
+    features[2] = 0
+    _, tokens = kept(tmp_path, features)
+    found = tokens(["b", "a", "c"])
+    wanted = features[[1, 0, 2]]
+    smallest = wanted.abs().amax((1, 2), keepdim=True) * 2.0**-25
+    assert (
+        (found - wanted).abs() <= torch.maximum(wanted.abs() * 2.0**-11, smallest) * 1.001
+    ).all()
+
+
+def test_unknown_images_and_damaged_rows_are_not_made_up(tmp_path):
+    file, tokens = kept(tmp_path, torch.randn(3, 5, 8))
+    assert tokens(["a", "other"]) is None
+    content = bytearray(file.read_bytes())
+    content[row_bytes((5, 8)) + 20] ^= 1
+    file.write_bytes(content)
+    assert tokens(["a", "b"]) is None
+    assert tokens(["a", "c"]) is not None
+    file.unlink()
+    assert tokens(["a"]) is None
+
+
+def train(tmp_path, visa_root, name, *overrides):
+    path = write_smoke(tmp_path, visa_root)
+    assert run_py.main([str(path), *overrides, f"exp.dir={tmp_path / name}"]) == 0
+    return pd.read_csv(tmp_path / name / "student" / "log.csv").set_index("epoch")
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """How many images the encoder was shown."""
+    counts, forward = [], ClipImageEncoder.forward
+
+    def counted(self, image):
+        counts.append(len(image))
+        return forward(self, image)
+
+    monkeypatch.setattr(ClipImageEncoder, "forward", counted)
+    return counts
+
+
+def test_training_from_kept_features_is_the_same_training(tmp_path, visa_root, looks):
+    columns = ["loss", "val_loss", "val_aupr"]
+    once = train(tmp_path, visa_root, "once", *FROZEN)[columns]
+    images = 2 * (6 + 4)  # two objects; normal and anomalous training images
+    assert sum(looks) == images + 1  # the first one twice
+    looks.clear()
+    again = train(tmp_path, visa_root, "again", *FROZEN, "misc.seed=8")
+    assert sum(looks) == 1  # another seed has other validation images, but the same features
+    assert not again["loss"].equals(once["loss"])
+    looks.clear()
+    live = train(tmp_path, visa_root, "live", *FROZEN, "dataset.cache=null")[columns]
+    assert sum(looks) > 3 * images
+    pd.testing.assert_frame_equal(once, live, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "overrides", [(*FROZEN, "student.augment.vertical_flip=0.5"), (*ALONE, "engine.epochs=1")]
+)
+def test_an_encoder_that_learns_or_sees_changes_is_asked_each_time(
+    tmp_path, visa_root, looks, overrides
+):
+    train(tmp_path, visa_root, "live", *overrides)
+    assert not list((tmp_path / "cache").glob("*.tokens"))
