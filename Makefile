@@ -2,13 +2,14 @@
 # make compare  the demo's student beside four published methods, in one table
 # make test   set up if needed, then the fast tests
 # make test-slow  the others: several processes, killed runs, compiled networks
+# make report-check  the pages in headless Chromium, at 1280 and 390 pixels (needs playwright and chromium)
 # make check  format, lint, types, all tests: what CI runs
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo compare test test-slow check lint docs
+.PHONY: demo compare test test-slow check lint docs report-check
 
 demo: $(VENV)/.installed
 	$(RUN) -m demo
@@ -25,6 +26,9 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(RUN) -m pytest -n 2 --dist worksteal -m "slow and not gpu" -c .ci/pytest.ini --rootdir .
+
+report-check: $(VENV)/.installed
+	$(RUN) -m pytest -m slow -rs -c .ci/pytest.ini --rootdir . tests/e2e/test_pages.py
 
 check: lint test test-slow
 

@@ -83,6 +83,9 @@ def draw_split(
     """
     grouped = group_copies(root, records, store)
     train, test = _part(grouped, test_fraction, split_seed, "test")
+    if grouped != records and any(len({r.label for r in part}) < 2 for part in (train, test)):
+        say(f"{root}: so many pictures are alike that copies cannot be kept on one side")
+        train, test = _part(records, test_fraction, split_seed, "test")
     for side, part in (("training", train), ("testing", test)):
         if len({record.label for record in part}) < 2:
             raise UserError(

@@ -11,6 +11,7 @@ from datasets.readers import DATASETS
 from datasets.record import Record, Splits, data_hash, hold_out
 from datasets.split import carve_validation, fewer_anomalies
 from options.schema import Dataset, Run, Source
+from utils.console import say
 from utils.errors import UserError
 from utils.store import NOWHERE, Store
 
@@ -131,6 +132,11 @@ def read_data(run: Run, name: str, splits: Splits) -> Data:
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
                 "other objects of it"
             )
+    fraction, seed = run.dataset.val_fraction, run.misc.seed
     grouped = group_copies(options.dir, learned, store_of(run))
-    train, val = carve_validation(grouped, run.dataset.val_fraction, run.misc.seed)
+    try:
+        train, val = carve_validation(grouped, fraction, seed)
+    except UserError:
+        train, val = carve_validation(learned, fraction, seed)  # if copies were not the reason
+        say(f"{options.dir}: so many pictures are alike that the validation has copies of others")
     return Data(image_store(run, splits, options.dir), train, val, splits, data_hash(splits))

@@ -118,3 +118,4 @@ _OPENERS: dict[str, Callable[[Path], tuple[str, Runner]]] = {
     ".pt": _open_torchscript,
     ".xml": _open_openvino,
 }
+EXPORTED = tuple(_OPENERS)

@@ -128,8 +128,9 @@ def are_copies(one: Path, other: Path) -> bool:
     if side < 2 * SIDE:  # they have no details
         return True
     first, second = (_details(picture, side) for picture in pictures)
-    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
-    return float(first @ second) >= DETAIL * lengths
+    lengths = np.linalg.norm(first), np.linalg.norm(second)
+    has_none = min(lengths) < BLANK * side
+    return bool(has_none or first @ second >= DETAIL * np.prod(lengths))
 
 
 def _details(gray: Image.Image, side: int) -> Floats:

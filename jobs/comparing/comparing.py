@@ -37,7 +37,7 @@ _TRAINED_ON = (
     "Trained on nothing: the weights of its encoder are used as they are; on a data set: only on "
     "images of that one; on these objects: on their training images (number of anomalous ones)."
 )
-_ORACLE = "told the truth: an upper bound, not a detector, and never in bold"
+_ORACLE = "its captions tell the label: an upper bound, not a detector, and never in bold"
 
 
 def compare(comparison: Comparison) -> None:
