@@ -16,8 +16,8 @@ from datasets.check.duplicates import alike, are_copies, nearest_pair
 from datasets.check.facts import Facts, range_of
 from datasets.image import PixelRange
 from datasets.mask import is_crosswise
+from datasets.mask_files import mask_stem, normal_stems
 from datasets.record import Record, Splits
-from datasets.scan import mask_stem, normal_stems
 
 AllowLeak = Literal["all"] | tuple[str, ...]
 Level = Literal["error", "warning", "note"]
