@@ -3,13 +3,14 @@
 # make test   set up if needed, then the fast tests
 # make test-slow  the others: several processes, killed runs, compiled networks
 # make fuzz   10,000 faulty options files, 2,000 damaged pictures, 1,000 damaged tables: an hour
+# make report-check  the pages in headless Chromium, at 1280 and 390 pixels (needs playwright and chromium)
 # make check  format, lint, types, all tests: what CI runs
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo compare test test-slow fuzz check lint docs
+.PHONY: demo compare test test-slow fuzz check lint docs report-check
 
 demo: $(VENV)/.installed
 	$(RUN) -m demo
@@ -29,6 +30,9 @@ test-slow: $(VENV)/.installed
 
 fuzz: $(VENV)/.installed
 	FUZZ=100 $(RUN) -m pytest -n 2 --dist worksteal -c .ci/pytest.ini --rootdir . tests/faults
+
+report-check: $(VENV)/.installed
+	$(RUN) -m pytest -m slow -rs -c .ci/pytest.ini --rootdir . tests/e2e/test_pages.py
 
 check: lint test test-slow
 

@@ -1,9 +1,9 @@
-"""Lists or removes what this program keeps between its runs, such as decoded images.
+"""Lists or removes the cache of this program: decoded images, outputs of teachers and others.
 
     python cache.py --list
     python cache.py --clear --dir FOLDER
 
-Only files that the program wrote are removed; everything is made again when it is needed.
+Only files of this program are removed. They are made again when they are needed.
 """
 
 import argparse

@@ -7,8 +7,8 @@
     find . -name '*.png' | python predict.py student/best.safetensors - --json
     python predict.py options/baselines/winclip.yaml pictures/ --object fryum
 
-MODEL is the folder of a run, a best.safetensors, or the options file of a zero-shot baseline. The
-result is predictions/predictions.csv; the same command goes on where it was stopped.
+MODEL is the folder of a run, a best.safetensors, a file of export.py, or the options of a zero-shot
+baseline. The result is predictions/predictions.csv; the same command goes on where it was stopped.
 """
 
 import argparse

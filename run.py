@@ -1,10 +1,10 @@
-"""Trains what an options file describes: the teacher, then the student. What is finished is kept.
+"""Trains the networks of an options file: the teacher, then the student; finished ones are kept.
 
     python run.py                                   # options/KDstudent.yaml
     python run.py options/teacher.yaml optimizer.lr=1e-4 exp.dir=logs/slow
     python run.py options/demo.yaml --seeds 3
 
-An interrupted run is resumed when the same command is given again.
+The same command resumes an interrupted run.
 """
 
 import sys

@@ -1,12 +1,13 @@
-"""Scores the test images with what run.py trained, and prints AUROC and AUPR of each object.
+"""Scores the test images with the trained networks, and prints AUROC and AUPR of each object.
 
     python test.py                                  # options/KDstudent.yaml
     python test.py options/teacher.yaml --oracle-text
     python test.py options/baselines/winclip.yaml --maps
+    python test.py options/demo.yaml --stress       # under small changes of the pictures, too
     python test.py options/demo.yaml --seeds 3      # mean and spread, after run.py --seeds 3
 
-The student sees nothing but the image. A teacher is told the object's name and nothing else;
-with --oracle-text it is also told the truth, in a table of its own: an upper bound.
+The student sees only the image. The teacher's captions are the names of the objects. With
+--oracle-text a second table has captions that tell the label: an upper bound.
 """
 
 import sys
@@ -29,6 +30,9 @@ def command(arguments: Sequence[str] | None) -> None:
         "--maps", action="store_true", help="pixel AUROC and AUPRO too, where there are masks"
     )
     parser.add_argument(
+        "--stress", action="store_true", help="the same under small changes of the pictures, too"
+    )
+    parser.add_argument(
         "--tsne", action="store_true", help="a plot of the features in report.html, too"
     )
     args = parser.parse_intermixed_args(arguments)
@@ -37,7 +41,11 @@ def command(arguments: Sequence[str] | None) -> None:
     from jobs.testing import Extras, evaluate
 
     extras = Extras(
-        oracle_text=args.oracle_text, untrained=args.untrained, maps=args.maps, tsne=args.tsne
+        oracle_text=args.oracle_text,
+        untrained=args.untrained,
+        maps=args.maps,
+        stress=args.stress,
+        tsne=args.tsne,
     )
     evaluate(run, extras, args.seeds)
 

@@ -1,11 +1,11 @@
-"""Draws where a trained student looks (Grad-CAM), and what the words of a teacher look at.
+"""Draws heat maps of a trained student (Grad-CAM), and a teacher's attention for each word.
 
     python visualize.py                                     # options/KDstudent.yaml
     python visualize.py options/demo.yaml --out docs/fig.png
 
-Writes gradcam.png into the student's folder, with the share of the heat inside the masks and the
-pointing game in gradcam.md and gradcam.csv, and attention.png into the teacher's. The teacher is
-told the truth here (oracle text); the student sees nothing but the image.
+Writes gradcam.png to the student's folder, with the share of the heat inside the masks and the
+pointing game in gradcam.md and gradcam.csv, and attention.png to the teacher's folder. The
+teacher's captions tell the label here (oracle text); the student sees only the image.
 """
 
 import sys

@@ -1,8 +1,9 @@
 """Captions of training images: privileged information that does not exist at inspection."""
 
 import random
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -20,6 +21,11 @@ _TEMPLATES = (
     "a cropped photo of {} {}",
     "an inspection image of {} {}",
     "an image of {} {}",
+)
+# Names of defects that are adjectives, as MVTec's "misplaced" and "broken_large". Those of VisA
+# ("burnt", "bent") stay behind "with", as in all runs before.
+_ADJECTIVE = re.compile(
+    r"(?i)[a-z]{3,}ed|broken|torn|worn|defective|faulty|dirty|loose|large|small|slightly|badly"
 )
 _GOOD = ("without defect", "without any flaw", "in perfect condition", "with no damage")
 
@@ -64,9 +70,19 @@ def label_caption(record: Record, draw: random.Random) -> str:
 
 
 def sentence_caption(record: Record, draw: random.Random) -> str:
-    """As in "a photo of a fryum with corner or edge breakage and small scratches"."""
-    state = f"with {_enumerate(record.defect)}" if record.label else draw.choice(_GOOD)
-    return draw.choice(_TEMPLATES).format(_with_article(record.object), state)
+    """As in "a photo of a fryum with corner or edge breakage and small scratches".
+
+    A defect that is an adjective stands before the object: "a photo of a misplaced transistor".
+    """
+    if not record.label:
+        state = draw.choice(_GOOD)
+        return draw.choice(_TEMPLATES).format(_with_article(record.object), state)
+    parts = _parts(record.defect)
+    adjectives = [part for part in parts if all(map(_ADJECTIVE.fullmatch, part.split()))]
+    nouns = [part for part in parts if part not in adjectives]
+    state = f"with {_enumerate(nouns)}" if nouns or not adjectives else ""
+    shown = " ".join([*adjectives[:1], record.object]) if adjectives else record.object
+    return draw.choice(_TEMPLATES).format(_with_article(shown), state).rstrip()
 
 
 def object_caption(record: Record, draw: random.Random) -> str:
@@ -107,10 +123,15 @@ def says_only_the_label(records: Iterable[Record]) -> bool:
     return all(len(defects) == 1 for defects in texts.values())
 
 
-def _enumerate(defect: str) -> str:
-    """From "burnt,small scratches" to "burnt and small scratches"; three and more with commas."""
-    parts = list(dict.fromkeys(part.strip().replace("_", " ") for part in defect.split(",")))
-    *first, last = [part for part in parts if part not in ("", ANOMALY)] or ["a defect"]
+def _parts(defect: str) -> list[str]:
+    """The defects of "burnt,small scratches", each once."""
+    parts = dict.fromkeys(part.strip().replace("_", " ") for part in defect.split(","))
+    return [part for part in parts if part not in ("", ANOMALY)]
+
+
+def _enumerate(parts: Sequence[str]) -> str:
+    """As in "burnt and small scratches"; three and more with commas."""
+    *first, last = parts or ["a defect"]
     return f"{', '.join(first)} and {last}" if first else last
 
 

@@ -1,13 +1,15 @@
 """From a file to pixels."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from scipy import ndimage
 from torch import Tensor
@@ -16,12 +18,17 @@ from utils.errors import UserError
 
 Resize = Literal["full", "pad", "center_crop", "tiles"]
 MaskResize = Literal["area", "bilinear"]
+Levels = tuple[float, float]  # the numbers that are black and white
+PixelRange = Literal["type", "data"] | Levels
 
 # A truncated file is an error, whatever another library asked of Pillow.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Pillow's limit, above which a small file could fill the memory. Pillow also warns of half of it,
 # which microscopes and scanners make: the limit is kept here instead.
 MAX_PIXELS = 178_956_970
+_LARGE = 2**24  # pixels; above, one thread at a time decodes: it may take two gigabytes
+_TURN = threading.RLock()
+_SUBFILE, _BITS, _PLANES = 254, 258, 284  # numbers of TIFF's tags
 Image.MAX_IMAGE_PIXELS = None
 _TURNS = {  # EXIF's orientation: what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,6 +40,8 @@ _TURNS = {  # EXIF's orientation: what makes the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+DEEP = (*SIXTEEN_BITS, "F")  # modes of more than 8 bits
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # what its files begin with
 
 
 @contextmanager
@@ -54,9 +63,17 @@ def open_picture(path: Path, *, mend: str) -> Iterator[Image.Image]:
                     f"{path}: is too large, {image.width} x {image.height} pixels, and may be a "
                     f"decompression bomb; {mend}"
                 )
-            yield image
+            _check_kind(image, path)
+            with _TURN if image.width * image.height > _LARGE else nullcontext():
+                yield image
     except UnidentifiedImageError as error:
         size = path.stat().st_size
+        with path.open("rb") as file:
+            if file.read(4) in _TIFF:
+                raise UserError(
+                    f"{path}: is a TIFF of a kind that cannot be read: other channels than gray or "
+                    f"RGB, decimal numbers of 16 bits, or damaged; save it as PNG, or {mend}"
+                ) from error
         raise UserError(f"{path}: is not a picture ({size} bytes); {mend}") from error
     except UserError:
         raise
@@ -64,19 +81,52 @@ def open_picture(path: Path, *, mend: str) -> Iterator[Image.Image]:
         raise UserError(f"{path}: cannot be read as a picture ({error}); {mend}") from error
 
 
-def read_image(path: Path, *, at_least: int | None = None) -> Image.Image:
+def _check_kind(image: Image.Image, path: Path) -> None:
+    """Raises UserError for files of which a part would be left out, or misread."""
+    count = getattr(image, "n_frames", 1)
+    if count > 1 and image.format == "TIFF":  # smaller versions of the first page do not count
+        count = sum(not _is_reduced(image, page) for page in range(count))
+        image.seek(0)
+    if count > 1 and image.format != "MPO":  # of a telephone: the first one is the picture
+        raise UserError(
+            f"{path}: holds {count} pictures, as pages or an animation; save the one that counts "
+            "as a file of its own"
+        )
+    tags: Any = getattr(image, "tag_v2", {})
+    bits, planes = tags.get(_BITS, (8,)), tags.get(_PLANES, 1)
+    if planes == 2 and len(bits) > 1 and max(bits) > 8:  # Pillow reads noise
+        raise UserError(
+            f"{path}: is a TIFF with {max(bits)} bits and one plane for each color, which cannot "
+            "be read; save it with interleaved colors"
+        )
+
+
+def _is_reduced(image: Image.Image, page: int) -> bool:
+    image.seek(page)
+    tags: Any = image
+    return bool(tags.tag_v2.get(_SUBFILE, 0) & 1)
+
+
+def read_image(
+    path: Path,
+    *,
+    at_least: int | None = None,
+    levels: Levels | Callable[[NDArray[Any]], Levels] | None = None,
+) -> Image.Image:
     """The picture in ``path`` as 8-bit RGB, upright as its EXIF data say.
 
-    Gray, palette, CMYK and RGBA pictures are converted (transparency is dropped); 16-bit ones are
-    scaled from their full range.
+    Gray, palette, CMYK and RGBA pictures are converted (transparency is dropped).
 
     Args:
         path: The file.
         at_least: Side in pixels that is enough: a JPEG may come out smaller by 2, 4 or 8, but no
             smaller than this. All of the file is read and checked all the same.
+        levels: Which numbers are black and white in a gray picture of more than 8 bits, or what
+            finds them in its numbers; what lies outside is cut off. ``None``: 0 and 65,535.
 
     Raises:
-        UserError: As :func:`open_picture`, or if the pixels are decimal numbers.
+        UserError: As :func:`open_picture`, or if ``levels`` are needed: for decimal numbers, and
+            for numbers that do not fit 16 bits.
     """
     with open_picture(path, mend="replace or remove it") as image:
         drafted = None if at_least is None else image.draft(None, (at_least, at_least))
@@ -88,15 +138,42 @@ def read_image(path: Path, *, at_least: int | None = None) -> Image.Image:
                 image = image.resize(whole, Image.Resampling.BICUBIC, box=box)
         shown = upright(image)
         shown.info.pop("transparency", None)  # dropped; Pillow warns of some kinds of it
-        if shown.mode == "F":
+        if shown.mode in DEEP:
+            return Image.fromarray(_bytes_of(np.asarray(shown), levels, path)).convert("RGB")
+        return shown if shown.mode == "RGB" else shown.convert("RGB")
+
+
+def _bytes_of(
+    values: NDArray[Any], levels: Levels | Callable[[NDArray[Any]], Levels] | None, path: Path
+) -> NDArray[np.uint8]:
+    """Gray levels, 0 to 255, of numbers of more than 8 bits."""
+    low, high = values.min(), values.max()
+    if np.isnan(low):
+        raise UserError(f"{path}: holds pixels that are not a number (NaN); replace or remove it")
+    if levels is None:
+        if values.dtype.kind == "f":
             raise UserError(
                 f"{path}: its pixels are decimal numbers, and nobody says which of them is white; "
-                "save it with 8 or 16 bits"
+                "save it with 8 or 16 bits, or write image.range=data"
             )
-        if shown.mode in SIXTEEN_BITS:
-            high_byte = np.clip(np.asarray(shown), 0, 65535) // 256
-            return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
-        return shown.convert("RGB")
+        if low < 0 or high > 65535:
+            raise UserError(
+                f"{path}: its pixels reach from {low} to {high}, and 16 bits hold 0 to 65535; "
+                "write image.range=data, or image.range=[BLACK,WHITE]"
+            )
+        return (values >> 8).astype(np.uint8)
+    black, white = levels(values) if callable(levels) else levels
+    gray = np.empty(values.shape, np.uint8)
+    for row, numbers in zip(gray, values, strict=True):  # all at once would take 8 bytes a pixel
+        scaled = (numbers.astype(np.float64) - black) * (255 / (white - black))
+        row[:] = np.clip(scaled, 0, 255).round()
+    return gray
+
+
+def own_levels(values: NDArray[Any]) -> Levels:
+    """Black and white of a single picture, so that people and comparisons see what is in it."""
+    low, high = np.percentile(values[:: max(len(values) // 512, 1)], (1, 99))
+    return (float(low), float(high)) if low < high else (float(low) - 1, float(low) + 1)
 
 
 def read_view(path: Path, view: "View") -> Tensor:
@@ -106,7 +183,7 @@ def read_view(path: Path, view: "View") -> Tensor:
         UserError: As :func:`read_image`, or if the picture does not go into the view.
     """
     try:
-        return view(read_image(path))
+        return view(read_image(path, levels=view.levels))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -143,10 +220,15 @@ class View:
             proportions, black borders. ``center_crop``: the released way, the shorter side fitted
             and the rest cut off. ``tiles``: as many squares side by side as fit the size, see
             :func:`_tiles`.
+        levels: Black and white of pictures of more than 8 bits, see :func:`read_image`.
     """
 
-    def __init__(self, size: tuple[int, int], resize: Resize) -> None:
-        self.size, self.resize = size, resize
+    def __init__(self, size: tuple[int, int], resize: Resize, levels: Levels | None = None) -> None:
+        self.size, self.resize, self.levels = size, resize, levels
+
+    def at(self, size: tuple[int, int]) -> "View":
+        """The same at another size."""
+        return View(size, self.resize, self.levels)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB bytes, shape ``(3, H, W)``, uint8, channels last; bicubic with antialiasing."""

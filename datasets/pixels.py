@@ -218,7 +218,8 @@ def content_parts(digests: Sequence[str], view: View) -> list[str]:
         digests: SHA-256 of the pictures' files, in any order that matters.
         view: From picture to pixels.
     """
-    return [f"{_FORMAT} {vars(view)}", *digests]
+    how = {name: value for name, value in vars(view).items() if value is not None}
+    return [f"{_FORMAT} {how}", *digests]
 
 
 def _decode(paths: Sequence[str], root: Path, view: View, out: BinaryIO) -> None:

@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from utils.errors import UserError
@@ -14,6 +16,11 @@ from utils.errors import UserError
 Splits = dict[str, list["Record"]]
 NORMAL, ANOMALY = "normal", "anomaly"  # what is said of an image where a data set says nothing more
 # Bytes that are no UTF-8, as Python shows them, and signs that break lines.
+_FORMS: tuple[Callable[[str], str], ...] = (
+    str,
+    partial(unicodedata.normalize, "NFC"),
+    partial(unicodedata.normalize, "NFD"),
+)
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -143,6 +150,18 @@ def check_files(root: Path, records: Iterable[Record], hint: str) -> None:
             )
 
 
+def _as_on_disk(root: Path, record: Record) -> Record:
+    """The record with accents as its files' names have them: macOS writes them as two signs."""
+    paths = (record.path, record.mask)
+    if all(path.isascii() for path in paths):
+        return record
+    found = [
+        next((p for form in _FORMS if os.path.isfile(f"{root}/{(p := form(path))}")), path)  # noqa: PTH113
+        for path in paths
+    ]
+    return replace(record, path=found[0], mask=found[1])
+
+
 def check_unique(records: Sequence[Record], where: str) -> None:
     """Raises UserError if an image is listed twice, in one split or in two."""
     path, count = next(iter(Counter(r.path for r in records).most_common(1)), ("", 0))
@@ -153,10 +172,14 @@ def check_unique(records: Sequence[Record], where: str) -> None:
 def choose_objects(splits: Splits, objects: Sequence[str], where: str) -> Splits:
     """The records of some objects, in the order of the list; of all where ``objects`` is empty.
 
+    Accents may be one sign or two.
+
     Raises:
         UserError: If an object is not there.
     """
     known = sorted({record.object for records in splits.values() for record in records})
+    composed = {unicodedata.normalize("NFC", name): name for name in known}
+    objects = [composed.get(unicodedata.normalize("NFC", name), name) for name in objects]
     for name in objects:
         if name not in known:
             raise UserError(f"{where}: no object {name!r}; there are {', '.join(known) or 'none'}")
@@ -185,7 +208,10 @@ def checked(root: Path, splits: Splits, objects: Sequence[str], *, where: str, h
     Raises:
         UserError: As :func:`choose_objects`, :func:`check_unique` and :func:`check_files`.
     """
-    splits = choose_objects(splits, objects, where)
+    splits = {
+        split: [_as_on_disk(root, record) for record in records]
+        for split, records in choose_objects(splits, objects, where).items()
+    }
     everything = [record for records in splits.values() for record in records]
     check_unique(everything, where)
     check_files(root, everything, hint)

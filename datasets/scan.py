@@ -1,15 +1,31 @@
 """Which pictures lie in a folder, and what their folders are called."""
 
 import os
+import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from datasets.record import Record, check_name
+from datasets.record import Splits, check_name
 from utils.console import say
 from utils.errors import UserError
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    ".bmp",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 # What folders of normal and of anomalous pictures are called, where nobody says otherwise.
 GOOD = ("good", "normal", "no", "ok")
 BAD = (
@@ -24,7 +40,48 @@ BAD = (
     "ungood",
     "yes",
 )
-_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini", "lost+found")
+# What Windows, macOS and network drives (Synology, QNAP) make by themselves, in small letters.
+_LITTER = (
+    "__macosx",
+    "$recycle.bin",
+    "#recycle",
+    "#snapshot",
+    "@eadir",
+    "@recently-snapshot",
+    "@recycle",
+    "@tmp",
+    "desktop.ini",
+    "ehthumbs.db",
+    "found.000",
+    "lost+found",
+    "recycler",
+    "system volume information",
+    "thumbs.db",
+)
+# Words that name a part of a split, alone or with words that say nothing.
+_SPLIT_WORDS = {
+    "train": ("train", "training", "trainings"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing", "tests", "eval", "evaluation", "holdout"),
+}
+_EMPTY_WORDS = (
+    *("data", "dataset", "daten", "files", "folder", "image", "images", "img", "imgs", "photos"),
+    *("pictures", "private", "public", "samples", "set", "split", "subset"),
+)
+_SPLIT_OF = {
+    word: split
+    for split, words in _SPLIT_WORDS.items()
+    for start in words
+    for word in (start, *(start + end for end in _EMPTY_WORDS))
+}
+_OTHER_SENSORS = ("depth", "xyz")
+_CONVERT = {
+    ".dcm": "DICOM is not read: convert it to PNG of 16 bits (dcm2pnm of DCMTK, or pydicom)",
+    ".gif": "GIF is not read: convert it to PNG",
+    ".heic": "HEIC is not read: convert it to JPEG",
+    ".nii": "NIfTI is not read: convert its slices to PNG",
+    ".zip": "archives have to be unpacked",
+}
 
 
 def find_files(root: Path, folder: str = "") -> list[str]:
@@ -63,12 +120,7 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def _counts(name: str) -> bool:
-    return not name.startswith(".") and name not in _LITTER
-
-
-def find_pictures(root: Path, folder: str = "") -> list[str]:
-    """Those of :func:`find_files` that are pictures."""
-    return [path for path in find_files(root, folder) if is_picture(path)]
+    return not name.startswith(".") and name.lower() not in _LITTER
 
 
 def is_picture(path: str) -> bool:
@@ -88,76 +140,86 @@ def find_folders(root: Path) -> list[str]:
     return sorted(filter(_counts, folders))
 
 
-def mask_stem(path: str) -> str:
-    """The name of the picture that a mask is named after: ``7`` of ``bent/7_mask.png``."""
-    return PurePosixPath(path).stem.removesuffix("_mask")
+def folded(name: str) -> str:
+    """A name without what systems change: small letters, accents as one sign (NFC)."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
-def normal_stems(records: Sequence[Record]) -> set[str]:
-    """Names that normal pictures alone have; masks named so mark nothing, and nobody needs them."""
-    stems: tuple[set[str], set[str]] = (set(), set())
-    for record in records:
-        stems[record.label].add(PurePosixPath(record.path).stem)
-    return stems[0] - stems[1]
+def split_of(name: str) -> str:
+    """Which part of a split a folder or an entry of a table names: train, val or test.
 
-
-class MaskIndex:
-    """Finds the mask of a picture by its name and folders.
-
-    Args:
-        paths: The masks, relative to the root of the data.
-        folders: Names of the folders that hold masks, in small letters.
-
-    Raises:
-        UserError: If two of them are the same picture's.
+    Example:
+        ``Training``, ``train_set`` and ``TrainImages`` are ``train``, ``test_public`` and
+        ``hold-out`` are ``test``; ``seg_train`` and ``train_test_split`` are neither: empty.
     """
+    words = [word for word in _words(name) if word not in _EMPTY_WORDS]
+    splits = {_SPLIT_OF.get(word, "") for word in words}
+    return splits.pop() if len(splits) == 1 else ""
 
-    def __init__(self, paths: Iterable[str], folders: Collection[str]) -> None:
-        self.masks: dict[str, str] = {}
-        self.pictures: dict[str, str] = {}
-        for path in paths:
-            *parts, _ = PurePosixPath(path).parts
-            depth = next(i for i, part in enumerate(parts) if part.lower() in folders)
-            key = "/".join([*parts[:depth], *parts[depth + 1 :], mask_stem(path)])
-            if key in self.masks:
-                raise UserError(f"{path}: {self.masks[key]} is a mask of the same picture")
-            self.masks[key] = path
 
-    def find(self, path: str) -> str:
-        """The mask of the picture ``path``; empty if there is none.
+def mentioned_splits(name: str) -> set[str]:
+    """The parts of a split that a name mentions, whatever else it says."""
+    return {_SPLIT_OF[word] for word in _words(name) if word in _SPLIT_OF}
 
-        That of ``test/bad/dent/7.jpg`` is ``masks/test/bad/dent/7.png``, ``test/masks/dent/7.png``,
-        ``masks/7_mask.png`` ...: any run of the picture's folders may be left out. The one with
-        the most folders is taken.
 
-        Raises:
-            UserError: If two fit equally well, or it is another picture's mask already.
-        """
-        *folders, name = PurePosixPath(path).parts
-        stem = PurePosixPath(name).stem
-        for gap in range(len(folders) + 1):
-            starts = range(len(folders) - gap + 1)
-            keys = {"/".join([*folders[:i], *folders[i + gap :], stem]) for i in starts}
-            fits = sorted(self.masks[key] for key in keys if key in self.masks)
-            if len(fits) > 1:
-                raise UserError(f"{path}: two masks fit, {' and '.join(fits)}; keep one")
-            if fits:
-                other = self.pictures.setdefault(fits[0], path)
-                if other != path:
-                    raise UserError(
-                        f"{fits[0]}: is the mask of {other} or of {path}? Sort the masks into "
-                        "folders named as those of the pictures"
-                    )
-                return fits[0]
-        return ""
+def _words(name: str) -> list[str]:
+    name = re.sub(r"(?i)hold[\W_]*out", "holdout", name)
+    return [word.lower() for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+", name)]
 
-    def say_unused(self, root: Path, records: Sequence[Record]) -> None:
-        """Says which masks no picture has asked for, once all have been looked for."""
-        spare = normal_stems(records)
-        unused = [m for m in self.masks.values() if m not in self.pictures]
-        unused = [mask for mask in unused if mask_stem(mask) not in spare]
-        if unused:
-            say(
-                f"{root}: {len(unused)} of {len(self.masks)} masks are no picture's, the first is "
-                f"{unused[0]}; name a mask as its picture, 7.png or 7_mask.png for 7.jpg"
-            )
+
+def of_one_sensor(paths: Sequence[str]) -> list[str]:
+    """The pictures without those in ``xyz`` or ``depth`` beside ``rgb``, as in MVTec 3D-AD."""
+    folders = {path: PurePosixPath(folded(path)).parts[:-1] for path in paths}
+    colored = {f[:i] for f in folders.values() for i, name in enumerate(f) if name == "rgb"}
+    return [
+        path
+        for path, f in folders.items()
+        if not any(name in _OTHER_SENSORS and f[:i] in colored for i, name in enumerate(f))
+    ]
+
+
+def say_left_out(root: Path, files: Collection[str], used: Iterable[str], why: str) -> None:
+    """Says how many of the ``files`` below ``root`` are not used, and which is the first."""
+    left_out = sorted({*files} - {*used})
+    if left_out:
+        say(
+            f"{root}: left out: {len(left_out)} of {len(files)} files, {why}; the first is "
+            f"{left_out[0]}{conversion(root, left_out)}"
+        )
+
+
+def conversion(root: Path, files: Iterable[str]) -> str:
+    """How to make pictures of files that hold some but are not read, as the end of a message."""
+    for path in files:
+        suffix = PurePosixPath(path.lower().removesuffix(".gz")).suffix
+        if advice := _CONVERT.get(".dcm" if _is_dicom(root / path) else suffix):
+            return f"; {advice}"
+    return ""
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file without a suffix is DICOM, as scanners write them."""
+    try:
+        with path.open("rb") as file:
+            return not path.suffix.strip("0123456789.") and file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def say_unlisted(root: Path, splits: Splits, where: str) -> None:
+    """Says which pictures lie beside those that a list names and are not in it."""
+    listed = {p for records in splits.values() for r in records for p in (r.path, r.mask) if p}
+    folders = {r.path.rpartition("/")[0] for records in splits.values() for r in records}
+    beside = [
+        f"{folder}/{entry.name}".lstrip("/")
+        for folder in sorted(folders)
+        if (root / folder).is_dir()
+        for entry in os.scandir(root / folder)
+        if _counts(entry.name) and is_picture(entry.name)
+    ]
+    extra = sorted({*beside} - listed)
+    if extra:
+        say(
+            f"{root}: left out: {len(extra)} of {len(beside)} pictures, which {where} does not "
+            f"list; the first is {extra[0]}"
+        )

@@ -1,8 +1,10 @@
 """Test and validation images, drawn by a seed where nobody else has drawn them."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import torch
 
@@ -81,6 +83,9 @@ def draw_split(
     """
     grouped = group_copies(root, records, store)
     train, test = _part(grouped, test_fraction, split_seed, "test")
+    if grouped != records and any(len({r.label for r in part}) < 2 for part in (train, test)):
+        say(f"{root}: so many pictures are alike that copies cannot be kept on one side")
+        train, test = _part(records, test_fraction, split_seed, "test")
     for side, part in (("training", train), ("testing", test)):
         if len({record.label for record in part}) < 2:
             raise UserError(
@@ -93,6 +98,77 @@ def draw_split(
         f"test (test_fraction {test_fraction:g}, split_seed {split_seed})"
     )
     return {"train": train, "test": test}
+
+
+def with_groups(splits: Splits, group: str, where: str) -> Splits:
+    """The splits, with the group of each image taken from its path.
+
+    Args:
+        splits: The images.
+        group: The folder that names it, as a number: 1 is the outermost, -1 that of the picture; or
+            a regular expression, of which the parts in parentheses name it; empty: all stay as they
+            are, like images whose path it does not fit.
+        where: The data set.
+
+    Raises:
+        UserError: If it is no such thing, or fits no path.
+    """
+    if not group:
+        return splits
+    name_of = _group_names(group, where)
+    names = {r.path: name_of(r.path) for records in splits.values() for r in records}
+    counts = Counter(filter(None, names.values()))
+    if not counts:
+        raise UserError(f"{where}: group: {group!r} fits no path; {_GROUP_HINT}", option="group")
+    say(
+        f"{where}: {len(counts)} groups of images by {group!r}, the largest has "
+        f"{max(counts.values())}; {sum(not name for name in names.values())} images are in none"
+    )
+    grouped = {
+        split: [
+            replace(r, group=f"group {n}" if (n := names[r.path]) else r.group) for r in records
+        ]
+        for split, records in splits.items()
+    }
+    train, test = ({names[r.path] for r in splits.get(side, ())} for side in ("train", "test"))
+    if parted := train & test - {""}:
+        say(
+            f"{where}: {len(parted)} groups are on both sides of the data set's own split, such as "
+            f"{min(parted)!r}: the test may be too easy"
+        )
+    return grouped
+
+
+_GROUP_HINT = (
+    "name a level of folders (1: the outermost, -1: that of the picture), or a pattern such as "
+    r"'patient(\d+)'"
+)
+
+
+def _group_names(group: str, where: str) -> Callable[[str], str]:
+    """The function from a path to the name of its group; empty: it is in none."""
+    if re.fullmatch(r"-?[1-9]\d?", group):
+        level = int(group) - (int(group) > 0)
+
+        def folder(path: str) -> str:
+            parts = PurePosixPath(path).parts[:-1]
+            return parts[level] if -len(parts) <= level < len(parts) else ""
+
+        return folder
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise UserError(
+            f"{where}: group: {group!r}: {error}; {_GROUP_HINT}", option="group"
+        ) from error
+    if re.fullmatch(r"[\w -]+", group):
+        raise UserError(f"{where}: group: {group!r} is no pattern; {_GROUP_HINT}", option="group")
+
+    def matched(path: str) -> str:
+        match = pattern.search(path)
+        return " ".join(filter(None, match.groups() or [match[0]])) if match else ""
+
+    return matched
 
 
 def move_anomalies(

@@ -117,7 +117,7 @@ def _training_view(stage: Stage) -> View:
     """The view of a training image: larger if it is cropped, so that the smallest crop is sharp."""
     scale = stage.augment.crop**-0.5
     height, width = stage.image.height_width
-    return View((round(height * scale), round(width * scale)), stage.image.resize)
+    return stage.image.view.at((round(height * scale), round(width * scale)))
 
 
 def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:

@@ -73,9 +73,17 @@ def _report(run: Run, options: Source, folder: Path) -> Inspection:
         is_whole=is_whole,
         more=more,
     )
+    inspection = _with_ranges(inspection, run)
     page = write_report(inspection, folder, f"Data of {run.command}")
     say("\n".join([table(inspection), "", *_shortened(inspection.findings)]))
     say(f"{page}: the whole report, with pictures of each object")
+    return inspection
+
+
+def _with_ranges(inspection: Inspection, run: Run) -> Inspection:
+    """Checks the gray levels of deep pictures as each stage reads them."""
+    for how in dict.fromkeys(stage.image.range for stage in run.stages.values()):
+        inspection = inspection.with_range(how)
     return inspection
 
 
@@ -157,6 +165,7 @@ def check_data(run: Run, data: Iterable[Data]) -> None:
                 with_masks=any(needs_masks(stage) for stage in run.stages.values()),
                 is_whole=False,  # of auxiliary data, the test images
             )
+            inspection = _with_ranges(inspection, run)
             summary = f"{root}: {inspection.summary}"
             if inspection.errors:
                 more = len(inspection.errors) - _ERRORS_SHOWN

@@ -3,14 +3,18 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from datasets.check.facts import collect, image_facts, range_of
 from datasets.copies import group_copies
 from datasets.fix_list import leave_out
+from datasets.image import PixelRange
 from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
 from datasets.record import Record, Splits, check_name, data_hash, hold_out
 from datasets.split import carve_validation, fewer_anomalies
 from options.schema import Dataset, Run, Source
+from utils.console import say
 from utils.errors import UserError
 from utils.store import NOWHERE, Store
 
@@ -77,6 +81,37 @@ def read_splits(options: Source, store: Store = NOWHERE) -> Splits:
     return splits
 
 
+def resolved(run: Run, splits: Splits) -> Run:
+    """The experiment with what its options leave to the data: see the next two functions."""
+    return with_range(with_object(run, splits), splits["train"])
+
+
+def with_range(run: Run, records: Sequence[Record]) -> Run:
+    """The experiment with numbers for ``image.range: data``, found on training images.
+
+    Raises:
+        UserError: If there are no training images.
+    """
+    stages = {name: s for name, s in run.stages.items() if s.image.range == "data"}
+    if not stages:
+        return run
+    if not records:
+        raise UserError(
+            f"{run.dataset.dir}: image.range=data is found on training images, and there are none; "
+            "write the numbers: image.range=[BLACK,WHITE]"
+        )
+    paths = [record.path for record in records]
+    facts = collect(
+        run.dataset.dir, paths, image_facts, store=store_of(run), title="looking for gray levels"
+    )
+    found: PixelRange = range_of(facts.values()) or "type"
+    changed: dict[str, Any] = {
+        name: replace(stage, image=replace(stage.image, range=found))
+        for name, stage in stages.items()
+    }
+    return replace(run, **changed)
+
+
 def with_object(run: Run, splits: Splits) -> Run:
     """The experiment with the name of its object, if that is the name of the folder.
 
@@ -136,6 +171,11 @@ def read_data(run: Run, name: str, splits: Splits) -> Data:
                 "dataset.auxiliary: holds images that are to be tested; name another data set, or "
                 "other objects of it"
             )
+    fraction, seed = run.dataset.val_fraction, run.misc.seed
     grouped = group_copies(options.dir, learned, store_of(run))
-    train, val = carve_validation(grouped, run.dataset.val_fraction, run.misc.seed)
+    try:
+        train, val = carve_validation(grouped, fraction, seed)
+    except UserError:
+        train, val = carve_validation(learned, fraction, seed)  # if copies were not the reason
+        say(f"{options.dir}: so many pictures are alike that the validation has copies of others")
     return Data(image_store(run, splits, options.dir), train, val, splits, data_hash(splits))

@@ -26,7 +26,7 @@ class Exported:
 
     Attributes:
         about: Its description: ``model`` (the hash of the network), ``image`` (``size``,
-            ``resize``), ``objects``, ``outputs``, ``threshold`` and ``verdicts``, which
+            ``resize``, ``range``), ``objects``, ``outputs``, ``threshold`` and ``verdicts``, which
             :meth:`utils.verdicts.Verdicts.from_json` reads; ``None`` where it has no threshold.
         run: From RGB bytes, shape ``(B, H, W, 3)``, to the outputs by name: ``score`` and
             ``probability`` ``(B,)``, ``map`` ``(B, H, W)``.
@@ -118,3 +118,4 @@ _OPENERS: dict[str, Callable[[Path], tuple[str, Runner]]] = {
     ".pt": _open_torchscript,
     ".xml": _open_openvino,
 }
+EXPORTED = tuple(_OPENERS)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from datasets.image_text import Batches
 from datasets.record import Record
 from jobs.build import evaluation_batches, load_model
-from jobs.data import Data, read_data, read_splits, with_object
+from jobs.data import Data, read_data, read_splits, store_of, with_object
 from jobs.exported import KEY, Exported, needed
 from jobs.run_folder import StageFolder
 from jobs.scoring import score_all
@@ -132,7 +132,7 @@ def _data(place: StageFolder, dataset: Path | None) -> Data:
             f"{run.dataset.dir}: the data set is not there, and the file is checked with its "
             "validation images; say where it is: --data FOLDER"
         )
-    splits = read_splits(run.dataset)
+    splits = read_splits(run.dataset, store_of(run))
     data = read_data(with_object(run, splits), "student", splits)
     place.check(run, {"data": data.hash})
     return data
@@ -142,7 +142,11 @@ def _about(best: Path, stage: Stage, verdicts: Verdicts | None) -> dict[str, Any
     return {
         "model": identity(best),
         "objects": read_about(best).get("objects", []),
-        "image": {"size": list(stage.image.height_width), "resize": stage.image.resize},
+        "image": {
+            "size": list(stage.image.height_width),
+            "resize": stage.image.resize,
+            "range": stage.image.range,
+        },
         "threshold": verdicts and verdicts.threshold_of(EVERY).value,
         "verdicts": verdicts and verdicts.to_json(),
     }

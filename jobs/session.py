@@ -11,7 +11,7 @@ from datasets.captions import Captions, Policy
 from datasets.image_text import Batches
 from datasets.record import Record, Splits, data_hash
 from jobs.build import build_model, evaluation_batches, load_model
-from jobs.data import image_store, read_data, read_tested, store_of, with_object
+from jobs.data import image_store, read_data, read_tested, resolved, store_of
 from jobs.experiments import of_objects
 from jobs.run_folder import StageFolder
 from jobs.scoring import score_all
@@ -74,7 +74,7 @@ class Session:
         """
         with main_first():  # the others find in the cache what the files hold
             splits = read_tested(run.dataset, store_of(run))
-        return cls(with_object(run, splits), splits, machine, program)
+        return cls(resolved(run, splits), splits, machine, program)
 
     def of_objects(self) -> list["Session"]:
         """This session, or with ``dataset.per_object`` one for each object with test images."""

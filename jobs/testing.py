@@ -15,6 +15,7 @@ from jobs.experiments import of_seeds
 from jobs.reporting.evidence import gather
 from jobs.reporting.report import Evidence, write_report
 from jobs.session import Network, Session
+from jobs.stress import stress
 from options.dump import plain
 from options.schema import Run, Stage
 from utils.checkpoint import write_bytes
@@ -40,12 +41,14 @@ class Extras:
         oracle_text: Also the teacher with the true captions, as an upper bound.
         untrained: The networks before their training instead.
         maps: Also anomaly maps against the masks, where a network has maps.
+        stress: Also the figures under small changes of the test images.
         tsne: A plot of the features in the report, too.
     """
 
     oracle_text: bool = False
     untrained: bool = False
     maps: bool = False
+    stress: bool = False
     tsne: bool = False
 
 
@@ -155,9 +158,12 @@ def _reports(session: Session, extras: Extras) -> Iterable[Report]:
         told = ""
         if stage.needs_training:
             told = ", told the object's name only" if reads_text else ", image only"
-        yield _report(session, network.titled(told), folder, extras)
+        report = _report(session, network.titled(told), folder, extras)
+        yield report
+        if extras.stress:
+            stress(session, network.titled(told), report.scores, folder)
         if extras.oracle_text and reads_text and stage.needs_training:
-            told = ", oracle text (told the truth: an upper bound, not a detector)"
+            told = ", oracle text (captions tell the label: an upper bound, not a detector)"
             policy = network.stage.captions.policy
             yield _report(session, network.titled(told), folder / "oracle_text", extras, policy)
 

@@ -85,8 +85,6 @@ class PatchesClassifier(Classifier):
         detectors: K, kinds of anomaly that can be told apart.
         pool: How the places' logits become one.
         top: Number of places of ``top_k``.
-        centered: Whether the image's mean is subtracted from the features of its places first, so
-            that light, which all places share, is no evidence.
         mean_dropout: With a number, the logit is that of the pool and, added to it, one from the
             mean of all places, which in training is left out with this probability: it sees what
             no place shows, and must not keep the detectors from learning. ``null``: the pool only.
@@ -103,12 +101,11 @@ class PatchesClassifier(Classifier):
         detectors: Size = 8,
         pool: Literal["mean", "max", "top_k", "logsumexp", "attention"] = "logsumexp",
         top: Count = 8,
-        centered: bool = False,
         mean_dropout: Probability | None = None,
         dropout: BelowOne = 0.2,
     ) -> None:
         super().__init__()
-        self.pool, self.top, self.centered = pool, top, centered
+        self.pool, self.top = pool, top
         self.norm = nn.LayerNorm(feature_dim, elementwise_affine=False)
         self.dropout = nn.Dropout(dropout)
         self.detectors = nn.Linear(feature_dim, detectors)
@@ -116,7 +113,7 @@ class PatchesClassifier(Classifier):
         if pool == "attention":
             hidden = nn.Linear(feature_dim, 128)
             self.attention = nn.Sequential(hidden, nn.Tanh(), nn.Linear(128, 1, bias=False))
-        self.mean_dropout = mean_dropout
+        self.mean_dropout = mean_dropout or 0.0
         self.mean = None if mean_dropout is None else nn.Linear(feature_dim, 1)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -144,8 +141,6 @@ class PatchesClassifier(Classifier):
 
     def _places(self, features: Tensor) -> Tensor:
         """``(B, N, D)`` to ``(B, N)``."""
-        if self.centered:
-            features = features - features.mean(dim=1, keepdim=True)
         return self.detectors(features).float().logsumexp(dim=-1)
 
     def _pooled(self, places: Tensor, features: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.classifiers import LinearClassifier
-from models.encoders.tower import as_tokens
+from models.encoders.tower import ImageEncoder, as_tokens
 from models.gradcam import ANOMALOUS
 from models.places import pixel_maps
 from models.student import Student
@@ -22,20 +23,20 @@ class Deployed(nn.Module):
         maps: Whether there are heat maps, too.
 
     Raises:
-        NothingToShowError: With ``maps``, unless average pooling and one linear layer follow the
-            last feature map.
+        NothingToShowError: With ``maps``, unless the classifier is one of places, or average
+            pooling and one linear layer follow the last feature map.
     """
 
     def __init__(self, student: Student, temperature: float, *, maps: bool) -> None:
         super().__init__()
-        if maps and not isinstance(student.classif, LinearClassifier):
+        if maps and not (student.has_map or isinstance(student.classif, LinearClassifier)):
             raise NothingToShowError(
-                "a class activation map needs classif: linear; leave --maps out, or use "
+                "a class activation map needs classif: linear or patches; leave --maps out, or use "
                 "visualize.py, which computes gradients"
             )
         self.student, self.temperature, self.maps = student.eval(), temperature, maps
-        if maps:
-            student.img_enc.places(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+        if maps and type(student.img_enc).places is ImageEncoder.places:
+            student.img_enc.places(torch.zeros(0))  # raises the error, with the reason
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         r"""Scores and probabilities of B pictures and, if asked for, their heat maps.
@@ -61,16 +62,23 @@ class Deployed(nn.Module):
             self.student.classif,
         )
         places = encoder.places(pixels) if self.maps else None
-        features = encoder(pixels)[:, 0] if places is None else as_tokens(places).mean(dim=1)
-        score = head(features).float().softmax(dim=-1)[:, ANOMALOUS]
+        tokens = encoder(pixels) if places is None else as_tokens(places)
+        score = (
+            head(tokens if self.student.has_map else tokens.mean(dim=1))
+            .float()
+            .softmax(dim=-1)[:, ANOMALOUS]
+        )
         # From the score, not from the logits: predict.py knows no more than the score either.
         logit = score.clamp(min=LEAST_SCORE).log() - (1 - score).clamp(min=LEAST_REST).log()
         outputs = score, (logit / self.temperature).sigmoid()
         if places is None:
             return outputs
+        size = image.shape[1:3]
+        if self.student.has_map:
+            maps = head.places(tokens).unflatten(1, places.shape[-2:]).unsqueeze(1)
+            return *outputs, F.softplus(pixel_maps(maps, encoder, size, "bicubic")).squeeze(1)
         weight = head.main[-1].weight[ANOMALOUS] / (places.shape[-2] * places.shape[-1])
         heat = torch.einsum("bdhw,d->bhw", places, weight).clamp(min=0).unsqueeze(1)
-        size = image.shape[1:3]
         return *outputs, pixel_maps(heat, encoder, size, "bicubic").clamp(min=0).squeeze(1)
 
     @property

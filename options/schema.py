@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from datasets.augment import Augment
 from datasets.captions import Policy
-from datasets.image import MaskResize, Resize, View
+from datasets.image import MaskResize, PixelRange, Resize, View
 from datasets.image_text import SAMPLERS
 from datasets.readers import DATASETS
 from models.methods import METHODS
@@ -126,11 +126,20 @@ class Image:
             as in the released code; ``tiles``: overlapping squares side by side, for ``winclip``.
         mask_resize: ``area``: a pixel of a mask is anomalous if half of it is, and thin regions are
             kept; ``bilinear``: as VAND, AnomalyCLIP and Accurate-WinCLIP do: thin regions vanish.
+        range: Black and white of gray pictures of more than 8 bits. ``type``: 0 and 65,535;
+            ``data``: found on the training images and stored with the model; or two numbers,
+            ``[black, white]``. What lies outside is cut off.
     """
 
     size: Side | tuple[Side, Side] = 224
     resize: Resize = "full"
     mask_resize: MaskResize = "area"
+    range: PixelRange = "type"
+
+    def __post_init__(self) -> None:
+        """Checks that white is above black."""
+        if isinstance(self.range, tuple) and not self.range[0] < self.range[1]:
+            raise ValueError(f"range: white must be above black, got {list(self.range)}")
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -140,7 +149,8 @@ class Image:
     @property
     def view(self) -> View:
         """The function from a picture to the input of the network."""
-        return View(self.height_width, self.resize)
+        levels = self.range if isinstance(self.range, tuple) else None
+        return View(self.height_width, self.resize, levels)
 
 
 @dataclass(frozen=True, kw_only=True)

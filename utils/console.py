@@ -11,5 +11,6 @@ def say(line: str) -> None:
     """Prints a line, above any progress bar; only in the main process."""
     if not is_main():
         return
-    tqdm.write(line, file=sys.stdout)
+    encoding = sys.stdout.encoding or "utf-8"  # that of a Windows console has few signs
+    tqdm.write(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stdout)
     sys.stdout.flush()

@@ -12,7 +12,7 @@ from utils.evaluation import METRICS, num_averaged
 from utils.pixel_evaluation import FPR_LIMIT, PIXEL_METRICS
 from utils.thresholds import COUNTS, RATES
 
-_HEADS = {
+HEADS = {
     "n": "n",
     "anomalies": "anomalous",
     "prevalence": "prevalence",
@@ -43,7 +43,7 @@ def pipe_table(table: pd.DataFrame, spread: pd.DataFrame | None = None) -> str:
         spread: The numbers after ``±``, with the same rows; only for the columns that it has.
     """
     shown = pd.DataFrame({"object": [cell(name) for name in table.index]})
-    heads = {column: head for column, head in _HEADS.items() if column in table}
+    heads = {column: head for column, head in HEADS.items() if column in table}
     for column, head in heads.items():
         spell = _percent if column in _PERCENT else str
         cells = [spell(value) for value in table[column].to_list()]

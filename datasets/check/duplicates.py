@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.check.facts import SIDE, Facts
-from datasets.image import read_image
+from datasets.image import own_levels, read_image
 
 # Of docs/check.md, where the figures behind them are.
 LIMIT = 0.05  # distance up to which two pictures are the same one
@@ -123,13 +123,17 @@ def are_copies(one: Path, other: Path) -> bool:
     Raises:
         UserError: If one of them cannot be read.
     """
-    pictures = [read_image(file, at_least=2 * _FINE).convert("L") for file in (one, other)]
+    pictures = [
+        read_image(file, at_least=2 * _FINE, levels=own_levels).convert("L")
+        for file in (one, other)
+    ]
     side = min(_FINE, *pictures[0].size, *pictures[1].size)
     if side < 2 * SIDE:  # they have no details
         return True
     first, second = (_details(picture, side) for picture in pictures)
-    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
-    return float(first @ second) >= DETAIL * lengths
+    lengths = np.linalg.norm(first), np.linalg.norm(second)
+    has_none = min(lengths) < BLANK * side
+    return bool(has_none or first @ second >= DETAIL * np.prod(lengths))
 
 
 def _details(gray: Image.Image, side: int) -> Floats:

@@ -1,8 +1,9 @@
 """What the files of a data set hold: each content is decoded once and remembered."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +11,16 @@ from PIL import Image
 from scipy import ndimage
 
 from datasets.digests import Files, in_threads
-from datasets.image import read_image, upright_size
+from datasets.image import Levels, own_levels, read_image, upright_size
 from datasets.mask import read_mask
 from utils.errors import UserError
 from utils.store import Store
 
 SIDE = 32  # of a thumbnail, in pixels
+_THUMBNAIL = 2 * SIDE**2  # bytes
 # A picture is binary if this share of its pixels is this near to one of two gray levels.
 _NEARLY_ALL, _SPREAD, _APART = 0.95, 4, 64
-_FORMAT = 5  # raise it when the same content gives other facts
+_FORMAT = 6  # raise it when the same content gives other facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Facts:
         marked: Anomalous pixels of a mask.
         regions: Connected regions of them, 8 neighbors counting as connected.
         is_binary: Whether nearly all pixels of a picture are of two gray levels, as a mask's are.
+        spread: Of a gray picture of more than 8 bits the numbers below which 0, 1/256, 2/256 ... of
+            its pixels lie, float32, as bytes.
         error: Why the file cannot be read; then everything else is empty.
     """
 
@@ -45,6 +49,7 @@ class Facts:
     marked: int = 0
     regions: int = 0
     is_binary: bool = False
+    spread: bytes = b""
     error: str = ""
 
     @property
@@ -59,8 +64,16 @@ def image_facts(file: Path) -> Facts:
     A JPEG is decoded at a fraction of its size, which takes a third of the time and fails for the
     same files: every byte goes through the decoder either way.
     """
+    spread = b""
+
+    def levels(values: NDArray[Any]) -> Levels:
+        nonlocal spread
+        rows = values[:: max(len(values) // 512, 1)]
+        spread = np.quantile(rows, np.linspace(0, 1, 257)).astype(np.float32).tobytes()
+        return own_levels(values)
+
     try:
-        small = read_image(file, at_least=4 * SIDE)
+        small = read_image(file, at_least=4 * SIDE, levels=levels)
         with Image.open(file) as image:
             mode = image.mode
             width, height = small.size if image.format == "TIFF" else upright_size(image)
@@ -74,7 +87,22 @@ def image_facts(file: Path) -> Facts:
     tiny = gray.convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     thumbnail = np.asarray(tiny).astype(np.float16).tobytes()
     is_binary = _is_binary(np.array(gray.histogram()))
-    return Facts(width, height, mode, thumbnail=thumbnail, is_binary=is_binary)
+    return Facts(width, height, mode, thumbnail=thumbnail, is_binary=is_binary, spread=spread)
+
+
+def range_of(facts: Iterable[Facts]) -> Levels | None:
+    """Black and white of the pictures of more than 8 bits: ``None`` if there are none.
+
+    From the lowest to the highest of their pixels, but for the darkest and the brightest hundredth
+    of each picture (dead pixels, letters burnt into X-rays), and a quarter of that to each side,
+    so that defects that are darker or brighter than anything else can still be told apart.
+    """
+    spreads = [np.frombuffer(fact.spread, np.float32)[[3, -4]] for fact in facts if fact.spread]
+    if not spreads:
+        return None
+    low, high = float(min(low for low, _ in spreads)), float(max(high for _, high in spreads))
+    margin = (high - low) / 4 or 1.0
+    return low - margin, high + margin
 
 
 def _is_binary(counts: NDArray[np.int64]) -> bool:
@@ -151,11 +179,12 @@ def collect(
 def _packed(facts: Facts) -> bytes:
     counts = (facts.width, facts.height, facts.marked, facts.regions, int(facts.is_binary))
     numbers = f"{' '.join(map(str, counts))} {facts.mode}\n"
-    return numbers.encode() + facts.thumbnail
+    return numbers.encode() + facts.thumbnail + facts.spread
 
 
 def _unpacked(content: bytes, digest: str) -> Facts:
-    numbers, _, thumbnail = content.partition(b"\n")
+    numbers, _, rest = content.partition(b"\n")
     *counts, mode = numbers.decode().split(" ", maxsplit=5)
     width, height, marked, regions, is_binary = map(int, counts)
-    return Facts(width, height, mode, digest, thumbnail, marked, regions, bool(is_binary))
+    thumbnail, spread = rest[:_THUMBNAIL], rest[_THUMBNAIL:]
+    return Facts(width, height, mode, digest, thumbnail, marked, regions, bool(is_binary), spread)

@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datasets.check.duplicates import alike, are_copies, nearest_pair
-from datasets.check.facts import Facts
-from datasets.image import SIXTEEN_BITS
+from datasets.check.facts import Facts, range_of
+from datasets.image import PixelRange
 from datasets.mask import is_crosswise
+from datasets.mask_files import mask_stem, normal_stems
 from datasets.record import Record, Splits
-from datasets.scan import mask_stem, normal_stems
 
 AllowLeak = Literal["all"] | tuple[str, ...]
+Level = Literal["error", "warning", "note"]
 LEVELS = ("error", "warning", "note")
 _NAMED = 6  # files named in one line
 LABELS = ("normal", "anomalous")
 _MOST_BINARY = 0.9  # share of pictures that look like masks, up to which this is strange
 _PHOTOGRAPHS = "another photograph of the part, or a changed copy, of"
+_FEW_LEVELS = 32  # of 256; fewer, and defects may be lost
+_MOST_CUT = 0.01
 _TWELVE_BITS = 15  # brightest gray level, of 255, that 12 bits in 16 come to
 
 
@@ -38,7 +42,7 @@ class Finding:
         leave_out: Images without which it would not be there.
     """
 
-    level: Literal["error", "warning", "note"]
+    level: Level
     text: str
     leave_out: Sequence[str] = ()
 
@@ -81,16 +85,49 @@ def unreadable(images: Iterable[ListedImage]) -> Iterator[Finding]:
                 yield Finding("error", facts.error, leave_out=[image.record.path])
 
 
-def nearly_black(images: Iterable[ListedImage]) -> Iterator[Finding]:
-    """Pictures of 16 bits that use 12 of them or fewer, as many X-ray machines write them."""
-    deep = [i for i in images if not i.facts.error and i.facts.mode in SIXTEEN_BITS]
-    dark = [i for i in deep if np.frombuffer(i.facts.thumbnail, np.float16).max() <= _TWELVE_BITS]
-    if dark:
-        yield Finding(
-            "warning",
-            f"{dark[0].record.path}: {len(dark)} of {len(deep)} pictures of 16 bits, of which this "
-            "is the first, use 12 or fewer and are read as nearly black; stretch them to all 16",
-        )
+def gray_levels(images: Sequence[ListedImage], how: PixelRange) -> Iterator[Finding]:
+    """Pictures of more than 8 bits of which 8 bits keep too little.
+
+    Args:
+        images: All of the data set.
+        how: How they are read, see ``image.range``.
+    """
+    deep = [image for image in images if image.facts.spread]
+    learned = [image.facts for image in deep if image.split == "train"]
+    levels = range_of(learned or [i.facts for i in deep]) if how == "data" else how
+    if not deep or levels is None:
+        return
+    spreads = np.stack([np.frombuffer(image.facts.spread, np.float32) for image in deep])
+    black, white = (0.0, 65535.0) if isinstance(levels, str) else levels
+    shades = np.clip((spreads - black) * (255 / (white - black)), 0, 255).astype(int)
+    if how == "type":
+        is_outside = (spreads[:, 0] < 0) | (spreads[:, -1] > 65535)
+        is_outside |= [image.facts.mode == "F" for image in deep]
+        is_poor = shades[:, -1] <= _TWELVE_BITS
+        what = "do not fit the 0 to 65535 of 16 bits, or are decimal numbers"
+        mend = "write image.range=data, or image.range=[BLACK,WHITE]"
+    else:
+        is_outside = ((spreads < black) | (spreads > white)).mean(axis=1) > _MOST_CUT
+        is_poor = np.zeros(len(deep), bool)
+        what = f"have more than 1 % of their pixels outside of {black:g} to {white:g}, cut off"
+        mend = "write a wider image.range"
+    kept = len(np.unique(shades))
+    if kept < _FEW_LEVELS and len(np.unique(spreads)) >= 2 * kept:
+        is_poor = ~is_outside
+    poor = "keep few of their gray levels in 8 bits"
+    narrow = f"write {'image.range=data' if how == 'type' else 'a narrower image.range'}"
+    lines: list[tuple[Level, NDArray[np.bool_], str]] = [
+        ("error" if how == "type" else "warning", is_outside, f"{what}; {mend}"),
+        ("warning", is_poor & ~is_outside, f"{poor}; {narrow}"),
+    ]
+    for level, is_wrong, text in lines:
+        paths = [image.record.path for image, wrong in zip(deep, is_wrong, strict=True) if wrong]
+        if paths:
+            yield Finding(
+                level,
+                f"{paths[0]}: {len(paths)} of {len(deep)} pictures of more than 8 bits, of which "
+                f"this is the first, {text}",
+            )
 
 
 def near_binary(images: Sequence[ListedImage]) -> Iterator[Finding]:

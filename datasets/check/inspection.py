@@ -1,14 +1,15 @@
 """All that is checked, in one call."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from datasets.check import findings
 from datasets.check.facts import collect, image_facts, mask_facts
 from datasets.check.findings import LEVELS, AllowLeak, Finding, ListedImage
+from datasets.image import PixelRange
 from datasets.record import Splits
 from utils.store import Store
 
@@ -28,6 +29,11 @@ class Inspection:
     splits: Splits
     images: Sequence[ListedImage]
     findings: Sequence[Finding]
+
+    def with_range(self, how: PixelRange) -> "Inspection":
+        """The same with what is wrong with pictures of more than 8 bits; see ``image.range``."""
+        both = [*self.findings, *findings.gray_levels(self.images, how)]
+        return replace(self, findings=_sorted(both))
 
     @property
     def errors(self) -> list[str]:
@@ -96,7 +102,6 @@ def inspect(
 
     def found() -> Iterator[Finding]:
         yield from findings.unreadable(images)
-        yield from findings.nearly_black(images)
         yield from findings.near_binary(images)
         yield from findings.copies(root, images, allow_leak, is_whole=is_whole)
         if with_masks:
@@ -104,5 +109,8 @@ def inspect(
             yield from findings.without_masks(images)
         yield from more
 
-    in_order = sorted(found(), key=lambda finding: LEVELS.index(finding.level))
-    return Inspection(root, splits, images, in_order)
+    return Inspection(root, splits, images, _sorted(found()))
+
+
+def _sorted(found: Iterable[Finding]) -> list[Finding]:
+    return sorted(found, key=lambda finding: LEVELS.index(finding.level))

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from datasets.check.findings import ListedImage
-from datasets.image import read_image
+from datasets.image import own_levels, read_image
 from datasets.mask import read_mask
 from utils.errors import UserError
 
@@ -69,7 +69,7 @@ def _evenly_spaced(images: Sequence[ListedImage]) -> list[ListedImage]:
 
 def _picture(root: Path, image: ListedImage) -> Image.Image:
     """A picture that fits a cell, in its own proportions."""
-    picture = read_image(root / image.record.path, at_least=max(_CELL))
+    picture = read_image(root / image.record.path, at_least=max(_CELL), levels=own_levels)
     scale = min(_CELL[0] / picture.width, _CELL[1] / picture.height)
     size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
     picture = picture.resize(size, Image.Resampling.BICUBIC)

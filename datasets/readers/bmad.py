@@ -9,6 +9,7 @@ from typing import Literal
 
 from datasets.readers.mvtec import read_levels
 from datasets.record import Splits, checked
+from datasets.split import with_groups
 from utils.store import NOWHERE, Store
 
 
@@ -18,6 +19,7 @@ def read_bmad(
     *,
     split: Literal["1cls", "2cls"] = "2cls",
     objects: tuple[str, ...] = (),
+    group: str = "",
 ) -> Splits:
     """Folders ``<benchmark>/{train/good, valid/{good,Ungood}, test/{good,Ungood}}``.
 
@@ -29,6 +31,7 @@ def read_bmad(
         split: ``1cls``: ``train`` alone, all normal, is for training; ``2cls``: ``valid`` too,
             which holds anomalous images. The test images are the official ones in both.
         objects: Which benchmarks; empty: all.
+        group: As of the reader ``folder``: images that are never parted.
 
     Raises:
         UserError: If the folders are not laid out like that.
@@ -37,4 +40,5 @@ def read_bmad(
     masks = ("anomaly_mask", "label")
     splits = read_levels(root, levels, good=("good",), masks=masks, objects=objects)
     splits.pop("valid", None)
-    return checked(root, splits, objects, where=str(root), hint="unpack the archive again")
+    splits = checked(root, splits, objects, where=str(root), hint="unpack the archive again")
+    return with_groups(splits, group, str(root))

@@ -1,22 +1,25 @@
 """A table of pictures, ``image_path,label``, as spreadsheets and databases export it."""
 
+import math
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from datasets.readers.table import read_rows
+from datasets.mask_files import marked_masks
+from datasets.readers.table import Row, read_rows
 from datasets.record import ANOMALY, NORMAL, Record, Splits, check_path, checked, choose_objects
-from datasets.scan import BAD, GOOD
-from datasets.split import draw_split
+from datasets.scan import BAD, GOOD, say_unlisted, split_of
+from datasets.split import draw_split, with_groups
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
 from utils.store import NOWHERE, Store
 
-_COLUMNS = ("image_path", "label")
 _OPTIONAL = ("object", "split", "mask_path", "text")
 _LABELS = {
-    **dict.fromkeys((*GOOD, "0", "0.0", "false"), 0),
-    **dict.fromkeys((*BAD, "1", "1.0", "true"), 1),
+    **dict.fromkeys((*GOOD, "0", "0.0", "false", "i.o.", "io", "pass", "passed", "healthy"), 0),
+    **dict.fromkeys((*BAD, "1", "1.0", "true", "n.i.o.", "nio", "nok", "fail", "failed"), 1),
 }
-_SPLITS = {"train": "train", "val": "train", "valid": "train", "test": "test"}
 
 
 @check_ranges
@@ -26,6 +29,9 @@ def read_csv(
     *,
     objects: tuple[str, ...] = (),
     file: Path = Path("labels.csv"),
+    encoding: str = "",
+    labels: Literal["column", "masks"] = "column",
+    threshold: float | None = None,
     group: str = "",
     object_name: str = "object",
     test_fraction: Fraction = 0.3,
@@ -33,17 +39,23 @@ def read_csv(
 ) -> Splits:
     """A table with the columns ``image_path`` and ``label``, and more if it likes.
 
-    ``label`` is 0 or 1, good or bad, normal or anomalous ...; ``split`` is train or test;
+    ``label`` is 0 or 1, good or bad, OK or NOK ...; ``split`` is train or test;
     ``object``, ``mask_path`` and ``text`` (what a person wrote about the picture) may be empty.
-    Columns may be parted by comma, semicolon or tab; others are passed over.
+    Columns may be parted by comma, semicolon, tab, bar or spaces; others are passed over.
 
     Args:
         root: Folder to which the paths are relative; absolute ones have to lie in it.
         store: Where it is remembered what the pictures hold.
         objects: Which objects; empty: all.
         file: The table, in that folder or elsewhere.
+        encoding: Its code page, such as ``cp1252``; empty: UTF-8, or UTF-16 as Excel writes it.
+        labels: What makes a picture anomalous: the ``column`` label; or ``masks``: a mask in the
+            column ``mask_path`` that marks something. No mask, or an empty one, means normal.
+        threshold: The number in the column ``label`` from which on a picture is anomalous, where
+            labels are probabilities; ``null``: they are 0 and 1.
         group: Column whose images belong together (patient, board, tile), so that a split that is
-            drawn never parts them; empty: none.
+            drawn never parts them; or, as of the reader ``folder``, a level of folders or a
+            pattern for the path; empty: none.
         object_name: What the pictures show, where no column ``object`` says so.
         test_fraction: Share of the pictures put aside for the test, where no column ``split`` does.
         split_seed: Decides which they are.
@@ -53,13 +65,21 @@ def read_csv(
         ValueError: If ``test_fraction`` is out of range.
     """
     table = root / file
-    columns = (*_COLUMNS, *([group] if group else []))
-    splits: dict[str, list[Record]] = {"": [], "train": [], "test": []}
-    for where, row in read_rows(table, columns, _OPTIONAL):
-        split = row.get("split", "").lower()
-        if split and split not in _SPLITS:
+    is_name = re.fullmatch(r"[\w -]*[^\W\d][\w -]*", group)  # otherwise it may be a pattern
+    columns = ["image_path", *(["label"] if labels == "column" else ["mask_path"])]
+    columns += [group] if is_name else []
+    optional = [*_OPTIONAL, *([group] if group else [])]
+
+    def record(row: Row, where: str) -> tuple[str, Record]:
+        split = split_of(row.get("split", ""))
+        if row.get("split") and not split:
             raise UserError(f"{where}: split must be train or test, got {row['split']!r}")
-        splits[_SPLITS.get(split, "")].append(_record(row, where, root, group, object_name))
+        label = 0 if labels == "masks" else _label(row["label"], threshold, where)
+        return split, _record(row, where, root, label, group=group, object_name=object_name)
+
+    splits: dict[str, list[Record]] = {"": [], "train": [], "test": []}
+    for split, found in read_rows(table, columns, record, optional=optional, encoding=encoding):
+        splits["train" if split == "val" else split].append(found)
     undecided = splits.pop("")
     hint = f"fix {table}, or name the folder that its paths are relative to: dir"
     if not undecided and not any(splits.values()):
@@ -69,22 +89,42 @@ def read_csv(
             f"{table}: {undecided[0].path} has no split, but other images have one; give each of "
             "them one, or none"
         )
+    listed = {"": undecided} if undecided else splits
+    splits = checked(root, listed, () if undecided else objects, where=str(table), hint=hint)
+    say_unlisted(root, listed, str(table))
+    if labels == "masks":
+        splits = _by_masks(root, splits)
+    if not any(record.group for records in splits.values() for record in records):
+        splits = with_groups(splits, group, str(root))
     if not undecided:
-        return checked(root, splits, objects, where=str(table), hint=hint)
-    checked(root, {"train": undecided}, (), where=str(table), hint=hint)
-    splits = draw_split(root, undecided, store, test_fraction=test_fraction, split_seed=split_seed)
+        return splits
+    splits = draw_split(root, splits[""], store, test_fraction=test_fraction, split_seed=split_seed)
     return choose_objects(splits, objects, str(table))
 
 
-def _record(row: dict[str, str], where: str, root: Path, group: str, object_name: str) -> Record:
-    label = _LABELS.get(row["label"].lower())
+def _label(text: str, threshold: float | None, where: str) -> int:
+    label = _LABELS.get(text.lower())
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isfinite(number) and threshold is not None:
+        return int(number >= threshold)
     if label is None:
+        hint = (
+            "" if math.isnan(number) else "; with threshold=0.5, numbers from 0.5 on are anomalous"
+        )
         raise UserError(
             f"{where}: label must be 0 or 1, normal or anomalous, good or bad ..., got "
-            f"{row['label']!r}; pictures without labels are for python predict.py MODEL FOLDER"
+            f"{text!r}{hint}; pictures without labels are for python predict.py MODEL FOLDER"
         )
-    mask = row.get("mask_path", "")
-    member = row.get(group, "")
+    return label
+
+
+def _record(
+    row: Row, where: str, root: Path, label: int, *, group: str, object_name: str
+) -> Record:
+    mask, member = row.get("mask_path", ""), row.get(group, "")
     return Record(
         path=check_path(row["image_path"], where, root),
         object=row.get("object") or object_name,
@@ -93,3 +133,17 @@ def _record(row: dict[str, str], where: str, root: Path, group: str, object_name
         mask=check_path(mask, where, root) if mask else "",
         group=f"{group} {member}" if member else "",
     )
+
+
+def _by_masks(root: Path, splits: Splits) -> Splits:
+    """The splits with labels that say whether the mask marks something."""
+    marked = marked_masks(root, (r.mask for records in splits.values() for r in records))
+
+    def labeled(record: Record) -> Record:
+        if record.mask not in marked:
+            return replace(record, mask="", defect=NORMAL)
+        return replace(
+            record, label=1, defect=ANOMALY if record.defect == NORMAL else record.defect
+        )
+
+    return {split: [labeled(record) for record in records] for split, records in splits.items()}

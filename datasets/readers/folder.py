@@ -2,28 +2,34 @@
 
 import filecmp
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from datasets.mask_files import MaskIndex, marked_masks
 from datasets.record import ANOMALY, NORMAL, Record, Splits, checked, choose_objects
-from datasets.scan import BAD, GOOD, MaskIndex, find_files, find_folders, is_picture
-from datasets.split import draw_split
+from datasets.scan import (
+    BAD,
+    GOOD,
+    conversion,
+    find_files,
+    find_folders,
+    folded,
+    is_picture,
+    mentioned_splits,
+    of_one_sensor,
+    say_left_out,
+    split_of,
+)
+from datasets.split import draw_split, with_groups
 from utils.console import say
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
 from utils.store import NOWHERE, Store
 
-_LEVELS = {
-    "train": "train",
-    "val": "train",
-    "valid": "train",
-    "validation": "train",
-    "test": "test",
-}
 # Folders inside of good and bad that name no defect and no object.
-_UNNAMED = ("images", "image", "imgs", "img")
+_UNNAMED = ("images", "image", "imgs", "img", "rgb")
 
 
 @check_ranges
@@ -36,9 +42,13 @@ def read_folder(
     bad: tuple[str, ...] = BAD,
     masks: tuple[str, ...] = ("mask", "masks", "ground_truth"),
     ignore: tuple[str, ...] = (),
+    train: tuple[str, ...] = (),
+    test: tuple[str, ...] = (),
+    labels: Literal["folders", "masks"] = "folders",
     subfolders: Literal["defects", "objects"] = "defects",
     object_name: str = "",
     defect: str = "",
+    group: str = "",
     test_fraction: Fraction = 0.3,
     split_seed: int = 0,
 ) -> Splits:
@@ -56,11 +66,22 @@ def read_folder(
         bad: Names of the folders of anomalous pictures.
         masks: Names of the folders of masks.
         ignore: Names of folders that are left out, wherever they are.
+        train: Names of the folders of training pictures, where they are not called train,
+            Training, train_set, validation ...
+        test: Names of the folders of test pictures, where they are not called test, Testing,
+            test_public, holdout ...
+        labels: What makes a picture anomalous: ``folders``: the folder ``bad``; ``masks``: a mask
+            that marks something. Then other folders name defects, or objects as ``subfolders``
+            says, and pictures without a mask are normal.
         subfolders: What folders inside of ``good`` and ``bad`` are.
         object_name: The object that all pictures show; empty: it is read from the folders around
             ``good`` and ``bad``, or is the name of ``root`` where there are none.
         defect: The defect that all anomalous pictures show; empty: it is read from the folders
             inside of ``bad``, or is the name of that folder where there are none.
+        group: Pictures that belong together (of a patient, board, tile), so that a split that is
+            drawn never parts them: the number of the folder that names the group, 1 for the
+            outermost, -1 for the innermost, or a regular expression for the path, such as
+            ``num_([0-9]+)``; empty: none.
         test_fraction: Share of the pictures put aside for the test, where there is no folder
             ``test``.
         split_seed: Decides which they are.
@@ -69,37 +90,69 @@ def read_folder(
         UserError: If there are no such folders, or only one of them.
         ValueError: If ``test_fraction`` is out of range.
     """
-    good, bad, masks, ignore = (tuple(map(str.lower, n)) for n in (good, bad, masks, ignore))
-    layout = _Layout(good, bad, masks, subfolders, object_name, defect, root.resolve().name)
+    good, bad, masks, ignore, train, test = (
+        tuple(map(folded, names)) for names in (good, bad, masks, ignore, train, test)
+    )
+    sides = {**dict.fromkeys(train, "train"), **dict.fromkeys(test, "test")}
+    layout = _Layout(good, bad, sides, subfolders, object_name, defect, root.resolve().name)
     files = _without_repeats(
         root, [path for path in find_files(root) if not _is_inside(path, ignore)]
     )
-    places = {path: layout.place(path) for path in files if is_picture(path)}
-    index = MaskIndex((path for path, place in places.items() if place.is_mask), masks)
-    placed = [
-        (place.level, layout.record(path, place, index))
-        for path, place in places.items()
-        if place.label is not None and not place.is_mask
-    ]
-    records = [record for _, record in placed]
+    index = MaskIndex(root, [path for path in files if is_picture(path)], masks)
+    places = {path: layout.place(path) for path in of_one_sensor(index.pictures)}
+    if labels == "masks":
+        places = {path: layout.without_labels(place) for path, place in places.items()}
+        named = {path: index.find(path) for path in places}
+        marked = marked_masks(root, named.values())
+        found = {path: mask for path, mask in named.items() if mask in marked}
+        places = {p: replace(place, label=int(p in found)) for p, place in places.items()}
+    else:
+        places = {path: place for path, place in places.items() if place.label is not None}
+        found = {path: index.find(path) for path, place in places.items() if place.label}
+    records = [layout.record(p, place, found.get(p, "")) for p, place in places.items()]
     if {record.label for record in records} != {0, 1}:
-        raise UserError(_nothing_found(root, good, bad, records, files), option="good")
-    left_out = [path for path in files if path not in places]
-    left_out += [p for p, place in places.items() if place.label is None and not place.is_mask]
+        raise _nothing_found(root, labels, good, bad, records, files)
+    _check_splits(root, places, objects)
     say(f"{root}: {_assumed(records, subfolders)}")
     if not objects:  # else they may belong to others
-        index.say_unused(root, records)
-    if left_out:
-        say(
-            f"{root}: left out: {len(left_out)} of {len(files)} files, no pictures or in no folder "
-            f"of a known name; the first is {sorted(left_out)[0]}"
-        )
+        index.say_unused(records)
+    why = "no pictures or in no folder of a known name"
+    say_left_out(root, files, [*places, *index.masks.values()], why)
+    records = with_groups({"": records}, group, str(root))[""]
+    placed = list(zip((place.level for place in places.values()), records, strict=True))
     return _split(root, placed, objects, store, test_fraction=test_fraction, split_seed=split_seed)
+
+
+def _check_splits(root: Path, places: Mapping[str, "_Place"], objects: Sequence[str]) -> None:
+    """Checks that folders which may be a split are not taken for objects or defects.
+
+    Raises:
+        UserError: If they are, or if some pictures have a split and others have none.
+    """
+    splits = {place.level for place in places.values()} - {""}
+    doubtful = {
+        name: mentioned
+        for place in places.values()
+        if not place.level and place.object not in objects
+        for name in (*place.around, *place.inside)
+        if (mentioned := mentioned_splits(name))
+    }
+    if doubtful and len(splits.union(*doubtful.values())) > 1:
+        raise UserError(
+            f"{root}: are the folders {_list(sorted(doubtful))} a split? Name them, train=[NAME] "
+            "test=[NAME]; or, if they are objects, objects=[NAME]"
+        )
+    without = next((path for path, place in places.items() if not place.level), "")
+    if splits and without:
+        raise UserError(
+            f"{root}: {without} is in no folder 'train' or 'test', but other pictures are; put it "
+            "into one of them, or name its folder, train=[NAME] or test=[NAME]"
+        )
 
 
 def _is_inside(path: str, names: Sequence[str]) -> bool:
     """Whether one of the folders of ``path`` has one of these names, in small letters."""
-    return any(part.lower() in names for part in PurePosixPath(path).parts[:-1])
+    return any(folded(part) in names for part in PurePosixPath(path).parts[:-1])
 
 
 def _without_repeats(root: Path, files: Sequence[str]) -> list[str]:
@@ -140,7 +193,7 @@ def _split(
 
     Args:
         root: The folder.
-        placed: Each picture with the folder ``train``, ``val`` or ``test`` it lies in; empty: none.
+        placed: Each picture with its side, ``train``, ``val`` or ``test``; empty: none.
         objects: As in :func:`read_folder`.
         store: Likewise.
         test_fraction: Likewise.
@@ -150,38 +203,49 @@ def _split(
     if "test" not in {level for level, _ in placed}:
         records = [record for _, record in placed]
         checked(root, {"train": records}, (), where=where, hint=hint)
+        if len(names := sorted({record.object for record in records})) > 1:
+            say(
+                f"{root}: folders name objects, each with its own share in the test: "
+                f"{_list(names)}; if they are a split, write train=[NAME] and test=[NAME]"
+            )
         splits = draw_split(
             root, records, store, test_fraction=test_fraction, split_seed=split_seed
         )
         return choose_objects(splits, objects, where)
     splits = {"train": [], "test": []}
     for level, record in placed:
-        if not level:
-            raise UserError(
-                f"{root}: {record.path} is in no folder 'train' or 'test', but other pictures are; "
-                "put it into one of them"
-            )
-        splits[_LEVELS[level]].append(record)
+        splits["test" if level == "test" else "train"].append(record)
     return checked(root, splits, objects, where=where, hint=hint)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """What the folders above a picture name; ``label`` is ``None`` where none is good or bad."""
+    """What the folders above a picture name; ``label`` is ``None`` where none is good or bad.
 
-    object: str = ""
+    Attributes:
+        level: Its side of a split.
+        label: 0 normal, 1 anomalous.
+        kind: The folder that says so.
+        around: The folders around that one that say nothing else.
+        inside: Those inside of it.
+    """
+
     level: str = ""
     label: int | None = None
     kind: str = ""
-    inside: str = ""
-    is_mask: bool = False
+    around: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+
+    @property
+    def object(self) -> str:
+        return " ".join(self.around)
 
 
 @dataclass(frozen=True)
 class _Layout:
     good: Sequence[str]
     bad: Sequence[str]
-    masks: Sequence[str]
+    sides: Mapping[str, str]
     subfolders: str
     object_name: str
     defect: str
@@ -190,35 +254,40 @@ class _Layout:
     def place(self, path: str) -> _Place:
         """Reads the folders of a path from the outside to the inside.
 
-        ``nut/test/bad/dent/7.jpg``: the object ``nut``, the level ``test``, label 1, the kind
-        ``bad``, and ``dent`` inside of it.
+        ``nut/test/bad/dent/7.jpg``: ``nut`` around, the level ``test``, label 1, the kind ``bad``,
+        and ``dent`` inside of it.
         """
-        object_name, level, label, kind, inside = [], "", None, "", []
+        around, inside, level, label, kind = [], [], "", None, ""
         for part in PurePosixPath(path).parts[:-1]:
-            name = part.lower()
-            if name in self.masks:
-                return _Place(is_mask=True)
-            if label is not None:
+            name = folded(part)
+            if side := self.sides.get(name) or split_of(part):
+                level = level or side
+            elif label is not None:
                 inside += [part] if name not in _UNNAMED else []
             elif name in self.good or name in self.bad:
                 label, kind = int(name in self.bad), part
-            elif name in _LEVELS and not level:
-                level = name
-            else:
-                object_name.append(part)
-        return _Place(" ".join(object_name), level, label, kind, " ".join(inside))
+            elif len(mentioned_splits(part)) < 2:  # not "train_test_split"
+                around.append(part)
+        return _Place(level, label, kind, tuple(around), tuple(inside))
 
-    def record(self, path: str, place: _Place, index: MaskIndex) -> Record:
-        has_objects_inside = self.subfolders == "objects"
-        names = [place.object, place.inside if has_objects_inside else ""]
-        kind = ANOMALY if place.kind.lower() in BAD else place.kind
-        defect = self.defect or (place.inside if not has_objects_inside else "") or kind
+    def without_labels(self, place: _Place) -> _Place:
+        """A place whose folders name no labels, but defects or objects."""
+        names = tuple(part for part in place.around if folded(part) not in _UNNAMED)
+        if place.label is None and self.subfolders == "defects":
+            return replace(place, around=(), inside=names)
+        return replace(place, around=names)
+
+    def record(self, path: str, place: _Place, mask: str) -> Record:
+        inside, has_objects_inside = " ".join(place.inside), self.subfolders == "objects"
+        names = [place.object, inside if has_objects_inside else ""]
+        kind = ANOMALY if folded(place.kind) in ("", *BAD) else place.kind
+        defect = self.defect or (inside if not has_objects_inside else "") or kind
         return Record(
             path=path,
             object=self.object_name or " ".join(filter(None, names)) or self.root_name,
             label=int(bool(place.label)),
             defect=defect if place.label else NORMAL,
-            mask=index.find(path) if place.label else "",
+            mask=mask,
         )
 
 
@@ -240,23 +309,38 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:8])) + more if names else "none named"
 
 
+def _list_folders(root: Path, around: str = "") -> str:
+    """The folders below ``root``; archives often have one folder around all others."""
+    names = find_folders(root / around)
+    if len(names) == 1 and find_folders(root / around / names[0]):
+        return _list_folders(root, f"{around}{names[0]}/")
+    return ", ".join(f"{around}{name}" for name in names) or "none"
+
+
 def _nothing_found(
     root: Path,
+    labels: str,
     good: Sequence[str],
     bad: Sequence[str],
     records: Sequence[Record],
     files: Sequence[str],
-) -> str:
+) -> UserError:
     others = [path for path in files if not is_picture(path)]
     unread = [
         f"; {len(others)} files are of kinds that are not read, such as {path}"
         for path in others[:1]
     ]
     anomalies = sum(record.label for record in records)
-    return (
-        f"{root}: {len(records) - anomalies} normal pictures (in folders {', '.join(good)}) and "
-        f"{anomalies} anomalous ones (in folders {', '.join(bad)}): there must be both (pictures "
-        "without labels are for python predict.py MODEL FOLDER). Other names can be "
-        "told: good=[NAME] and bad=[NAME]; the folders here are "
-        f"{', '.join(find_folders(root)) or 'none'}" + "".join(unread)
+    normal, anomalous, hint = "without marks", "with a mask that marks something", ""
+    if labels == "folders":
+        normal, anomalous = f"in folders {', '.join(good)}", f"in folders {', '.join(bad)}"
+        hint = (
+            " Other names can be told: good=[NAME] and bad=[NAME], or masks tell, labels=masks; "
+            f"the folders here are {_list_folders(root)}"
+        )
+    return UserError(
+        f"{root}: {len(records) - anomalies} normal pictures ({normal}) and {anomalies} anomalous "
+        f"ones ({anomalous}): there must be both (pictures without labels are for python "
+        f"predict.py MODEL FOLDER).{hint}{''.join(unread)}{conversion(root, others)}",
+        option="good" if labels == "folders" else "labels",
     )

@@ -7,9 +7,10 @@ Source:
 
 from pathlib import Path
 
-from datasets.readers.table import read_rows
+from datasets.readers.table import Row, read_rows
 from datasets.record import NORMAL, Record, Splits, checked, choose_objects
-from datasets.split import draw_split
+from datasets.scan import say_unlisted
+from datasets.split import draw_split, with_groups
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
 from utils.store import NOWHERE, Store
@@ -21,6 +22,7 @@ def read_headct(
     store: Store = NOWHERE,
     *,
     objects: tuple[str, ...] = (),
+    group: str = "",
     test_fraction: Fraction = 0.3,
     split_seed: int = 0,
 ) -> Splits:
@@ -30,6 +32,7 @@ def read_headct(
         root: The folder of the data set.
         store: Where it is remembered what the pictures hold.
         objects: ``[brain]`` or empty.
+        group: As of the reader ``folder``: pictures that are never parted.
         test_fraction: Share of the pictures put aside for the test.
         split_seed: Decides which they are.
 
@@ -40,13 +43,22 @@ def read_headct(
     table = root / "labels.csv"
     is_nested = (root / "head_ct" / "head_ct").is_dir()  # as some archives unpack
     folder = "head_ct/head_ct" if is_nested else "head_ct"
-    records = []
-    for where, row in read_rows(table, ("id", "hemorrhage")):
+    if not table.is_file() and any((*root.glob("test"), *root.glob("*/test"))):
+        raise UserError(
+            f"{root}: holds no labels.csv, but folders 'test': the reader for those is mvtec",
+            option="name",
+        )
+
+    def record(row: Row, where: str) -> Record:
         if not row["id"].isdecimal() or row["hemorrhage"] not in ("0", "1"):
             raise UserError(f"{where}: expected a number, and 0 or 1")
         label = int(row["hemorrhage"])
         path, defect = f"{folder}/{int(row['id']):03d}.png", "hemorrhage" if label else NORMAL
-        records.append(Record(path=path, object="brain", label=label, defect=defect))
-    checked(root, {"": records}, (), where=str(table), hint="unpack the data set again")
+        return Record(path=path, object="brain", label=label, defect=defect)
+
+    records = read_rows(table, ("id", "hemorrhage"), record)
+    listed = checked(root, {"": records}, (), where=str(table), hint="unpack the data set again")
+    say_unlisted(root, listed, str(table))
+    records = with_groups(listed, group, str(root))[""]
     splits = draw_split(root, records, store, test_fraction=test_fraction, split_seed=split_seed)
     return choose_objects(splits, objects, str(table))

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets.record import ANOMALY, NORMAL, Record, Splits, check_path, checked
-from datasets.scan import BAD, GOOD
+from datasets.scan import BAD, GOOD, say_unlisted
+from datasets.split import with_groups
+from utils.console import say
 from utils.errors import UserError
 from utils.store import NOWHERE, Store
 
@@ -19,6 +21,7 @@ def read_meta(
     split: str = "",
     objects: tuple[str, ...] = (),
     file: Path | None = None,
+    group: str = "",
 ) -> Splits:
     """The images listed in ``meta_<split>.json``, or in ``meta.json`` where ``split`` is empty.
 
@@ -28,6 +31,8 @@ def read_meta(
         split: Which file.
         objects: Which objects; empty: all that are listed.
         file: The file itself, where it lies elsewhere or has another name.
+        group: As of the reader ``folder``: images that are never parted; the list may name groups
+            itself.
 
     Returns:
         ``train`` and ``test``; either may be empty.
@@ -39,8 +44,10 @@ def read_meta(
     try:
         meta = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
+        inside = sorted(root.glob(f"*/{path.name}"))
+        hint = f"; there is {inside[0]}: name its folder" if inside else ""
         raise UserError(
-            f"{path}: cannot be read ({error.strerror})", option="file" if file else "dir"
+            f"{path}: cannot be read ({error.strerror}){hint}", option="file" if file else "dir"
         ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON ({error})") from error
@@ -49,8 +56,12 @@ def read_meta(
     splits: Splits = {
         name: _records(meta.get(name, {}), f"{path}: {name}", root) for name in ("train", "test")
     }
+    if others := sorted(meta.keys() - splits.keys()):
+        say(f"{path}: left out: the images under {', '.join(map(repr, others))}")
     hint = "fix the list, or name the folder that its paths are relative to: dir"
-    return checked(root, splits, objects, where=str(path), hint=hint)
+    found = checked(root, splits, objects, where=str(path), hint=hint)
+    say_unlisted(root, splits, str(path))
+    return with_groups(found, group, str(root))
 
 
 def _records(objects: Any, where: str, root: Path) -> list[Record]:

@@ -9,9 +9,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from datasets.mask_files import MaskIndex
 from datasets.record import ANOMALY, NORMAL, Record, Splits, checked
-from datasets.scan import BAD, MaskIndex, find_folders, find_pictures
-from datasets.split import move_anomalies
+from datasets.scan import (
+    BAD,
+    conversion,
+    find_files,
+    find_folders,
+    folded,
+    is_picture,
+    of_one_sensor,
+    say_left_out,
+    split_of,
+)
+from datasets.split import move_anomalies, with_groups
+from utils.console import say
 from utils.errors import UserError
 from utils.ranges import Fraction, check_ranges
 from utils.store import NOWHERE, Store
@@ -25,6 +37,7 @@ def read_mvtec(
     split: Literal["1cls", "2cls"] = "1cls",
     objects: tuple[str, ...] = (),
     good: tuple[str, ...] = ("good", "ok"),
+    group: str = "",
     test_fraction: Fraction = 0.3,
     split_seed: int = 0,
 ) -> Splits:
@@ -37,6 +50,7 @@ def read_mvtec(
             but anomalous test images of every defect are given to the training.
         objects: Which objects; empty: all.
         good: Names of the folders of normal images; every other name is a defect.
+        group: As of the reader ``folder``: images that are never parted.
         test_fraction: Share of the anomalous test images that ``2cls`` leaves in the test.
         split_seed: Decides which they are.
 
@@ -50,6 +64,7 @@ def read_mvtec(
     levels = {"train": "train", "test": "test"}
     splits = read_levels(root, levels, good=good, masks=("ground_truth",), objects=objects)
     splits = checked(root, splits, objects, where=str(root), hint="unpack the archive again")
+    splits = with_groups(splits, group, str(root))
     if split == "1cls":
         return splits
     return move_anomalies(splits, root, store, test_fraction=test_fraction, split_seed=split_seed)
@@ -76,19 +91,25 @@ def read_levels(
         UserError: If there is no object, or no picture.
     """
     names = find_folders(root)
-    where = {root.resolve().name: ""} if set(names) & set(levels) else {n: f"{n}/" for n in names}
-    where = {name: start for name, start in where.items() if _has_level(root / start, levels)}
+    is_one = any(_level(name, levels) for name in names)
+    where = {root.resolve().name: ""} if is_one else {n: f"{n}/" for n in names}
+    where = {name: s for name, s in where.items() if _levels(root / s, levels)}
     splits: Splits = {split: [] for split in levels.values()}
+    files = [path for start in where.values() for path in find_files(root, start)]
+    used: list[str] = []
     for name, start in where.items():
-        paths = find_pictures(root, start)
-        is_mask = {p: any(part.lower() in masks for part in PurePosixPath(p).parts) for p in paths}
-        index = MaskIndex((path for path in paths if is_mask[path]), masks)
-        for path in paths:
+        paths = [path for path in files if path.startswith(start) and is_picture(path)]
+        outer = {path: path.removeprefix(start).partition("/")[0] for path in paths}
+        paths = [p for p in paths if _level(outer[p], levels) or not split_of(outer[p])]
+        index = MaskIndex(root, paths, masks)
+        records = []
+        for path in of_one_sensor(index.pictures):
             level, kind, *_ = (*PurePosixPath(path.removeprefix(start)).parts[:-1], "", "")
-            if is_mask[path] or level not in levels or not kind:
+            level = _level(level, levels)
+            if not level or not kind:
                 continue
-            label = int(kind.lower() not in good)
-            defect = ANOMALY if kind.lower() in BAD else kind
+            label = int(folded(kind) not in map(folded, good))
+            defect = ANOMALY if folded(kind) in BAD else kind
             record = Record(
                 path=path,
                 object=name,
@@ -97,16 +118,39 @@ def read_levels(
                 mask=index.find(path) if label else "",
             )
             splits[levels[level]].append(record)
+            records.append(record)
         if not objects or name in objects:
-            records = [r for found in splits.values() for r in found if r.object == name]
-            index.say_unused(root, records)
+            index.say_unused(records)
+        used += [*(record.path for record in records), *index.masks.values()]
+    wanted = ", ".join(f"<object>/{level}/<kind>" for level in levels)
     if not any(splits.values()):
-        wanted = ", ".join(f"<object>/{level}/<kind>" for level in levels)
-        raise UserError(
-            f"{root}: no pictures in {wanted}; name another folder, or another reader", option="dir"
-        )
+        raise _nothing_found(root, levels, wanted, files)
+    if others := [] if is_one else sorted({*names} - {*where}):
+        say(f"{root}: left out: {', '.join(others[:8])}: no objects, without {wanted}")
+    say_left_out(root, files, used, f"no pictures or not in {wanted}")
     return splits
 
 
-def _has_level(folder: Path, levels: Mapping[str, str]) -> bool:
-    return any((folder / level).is_dir() for level in levels)
+def _nothing_found(
+    root: Path, levels: Mapping[str, str], wanted: str, files: Sequence[str]
+) -> UserError:
+    folders = (root / name for name in find_folders(root))
+    inner = [f for f in folders for name in find_folders(f) if _levels(f / name, levels)]
+    hint = f", such as {inner[0]}" if inner else ""
+    return UserError(
+        f"{root}: no pictures in {wanted}; name another folder{hint}, or another reader"
+        f"{conversion(root, files)}",
+        option="dir",
+    )
+
+
+def _level(name: str, levels: Mapping[str, str]) -> str:
+    """The level that a folder is; in whatever spelling."""
+    side = split_of(name)
+    fits = (level for level in levels if name == level or (side and split_of(level) == side))
+    return next(fits, "")
+
+
+def _levels(folder: Path, levels: Mapping[str, str]) -> list[str]:
+    names = find_folders(folder)
+    return [level for name in names if (level := _level(name, levels))]

@@ -1,65 +1,128 @@
-"""Tables that data sets come with: CSV of one kind or another."""
+"""Tables that data sets come with, as spreadsheets, databases and other programs write them."""
 
+import codecs
 import csv
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from datasets.scan import folded, is_picture
+from utils.console import say
 from utils.errors import UserError
-from utils.memory import check_memory
 
-_DELIMITERS = (",", ";", "\t")
-_MEMORY = 20  # bytes that a byte of a table takes as rows
+T = TypeVar("T")
+Row = dict[str, str]
+_DELIMITERS = (",", ";", "\t", "|", " ")
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_NAMED = 8  # refused lines in a message
 
 
 def read_rows(
-    table: Path, columns: Sequence[str], optional: Sequence[str] = ()
-) -> list[tuple[str, dict[str, str]]]:
-    """``("file:line", {column: text})`` of each row.
+    table: Path,
+    columns: Sequence[str],
+    convert: Callable[[Row, str], T],
+    *,
+    optional: Sequence[str] = (),
+    encoding: str | None = None,
+) -> list[T]:
+    """``convert({column: text}, "file:line")`` of each row.
 
-    Line ends may be of either kind, columns parted by comma, semicolon or tab; space around names
-    and values means nothing.
+    Columns may be parted by comma, semicolon, tab, bar or spaces; Excel's ``sep=;`` in the first
+    line counts. Small and capital letters in the names of columns mean the same, space around names
+    and values nothing; rows and columns at the end that are empty do not count. Without a header,
+    the columns are ``columns`` in their order.
 
     Args:
         table: The file.
         columns: Those that have to be there.
+        convert: Its UserErrors are collected.
         optional: Those that come along where they are there.
+        encoding: That of the file, if the caller has such an option; empty or ``None``: UTF-8, or
+            UTF-16 with its mark.
 
     Raises:
-        UserError: If the file or a column is missing, if a row is too long or too short, or if the
-            rows need more memory than there is.
+        UserError: If the file or a column is missing, or rows are refused or have too many or too
+            few columns: with the first of them, and how many there are.
     """
-    try:
-        check_memory(_MEMORY * table.stat().st_size, f"{table}: its rows")
-        text = table.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{table}: cannot be read ({error.strerror})", option="dir") from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{table}: is not UTF-8 ({error.reason}); save it as 'CSV UTF-8'"
-        ) from error
-    first = text.partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=first.count)  # the comma, where there is none of them
-    stream = io.StringIO(text, newline="")
-    reader = csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)
-    try:
-        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-    except csv.Error as error:
-        raise UserError(f"{table}:1: cannot be read ({error})") from error
-    missing = [column for column in columns if column not in reader.fieldnames]
+    rows = _rows(table, _text(table, encoding))
+    first, header = next(rows, (1, []))
+    names = _names(header, [*columns, *optional])
+    if header and columns[0] not in names and is_picture(header[0]) and len(header) >= len(columns):
+        say(f"{table}: has no header; its columns are taken for {', '.join(columns)}")
+        names = [*columns, *header[len(columns) :]]
+        rows = _rows(table, _text(table, encoding))
+    missing = [column for column in columns if column not in names]
     if missing:
         raise UserError(
-            f"{table}:1: no column {missing[0]!r}; expected {','.join(columns)}, got "
-            f"{','.join(reader.fieldnames) or 'nothing'}"
+            f"{table}:{first}: no column {missing[0]!r}; expected {','.join(columns)}, got "
+            f"{','.join(names) or 'nothing'}"
         )
-    kept = [column for column in reader.fieldnames if column in {*columns, *optional}]
-    rows = []
+    kept = {name: i for i, name in enumerate(names) if name in (*columns, *optional)}
+    values, refused, count = [], [], 0
+    for count, (line, row) in enumerate(rows, start=1):  # noqa: B007 - it is used below
+        where = f"{table}:{line}"
+        try:
+            if len(row) < len(names) or any(row[len(names) :]):
+                raise UserError(f"{where}: expected {len(names)} columns")
+            values.append(convert({name: row[i] for name, i in kept.items()}, where))
+        except UserError as error:
+            refused.append((line, error))
+    if refused:
+        lines = ", ".join(str(line) for line, _ in refused[:_NAMED])
+        more = f"; {len(refused)} of {count} rows are refused, lines {lines}" if refused[1:] else ""
+        problem = refused[0][1]
+        raise UserError(
+            f"{problem}{more}{', ...' if len(refused) > _NAMED else ''}", option=problem.option
+        )
+    return values
+
+
+def _text(table: Path, encoding: str | None) -> str:
+    try:
+        content = table.read_bytes()
+    except OSError as error:
+        inside = sorted(table.parent.glob(f"*/{table.name}"))
+        hint = f"; there is {inside[0]}: name its folder" if inside else ""
+        raise UserError(
+            f"{table}: cannot be read ({error.strerror}){hint}", option="dir"
+        ) from error
+    chosen = encoding or ("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
+    try:
+        return content.decode(chosen)
+    except LookupError as error:
+        raise UserError(
+            f"{table}: {error}; such as cp1252 or gb18030", option="encoding"
+        ) from error
+    except UnicodeDecodeError as error:
+        what = f"is not {encoding or 'UTF-8'} ({error.reason}); save it as 'CSV UTF-8'"
+        hint = "" if encoding is None else ", or name its code page, such as encoding=cp1252"
+        raise UserError(f"{table}: {what}{hint}") from error
+
+
+def _rows(table: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of the rows that are not empty."""
+    first = text.partition("\n")[0].strip()
+    delimiter = max(_DELIMITERS[:-1], key=first.count)
+    if delimiter not in first and " " in first:
+        delimiter = " "
+    if named := re.fullmatch(r'"?sep=(.)"?', first, re.IGNORECASE):
+        delimiter = named[1]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         for row in reader:
-            where = f"{table}:{reader.line_num}"
-            if None in row or None in row.values():
-                raise UserError(f"{where}: expected {len(reader.fieldnames)} columns")
-            rows.append((where, {column: row[column].strip() for column in kept}))
+            cells = [cell.strip() for cell in row]
+            if any(cells) and not (named and reader.line_num == 1):
+                yield reader.line_num, cells
     except csv.Error as error:
         raise UserError(f"{table}:{reader.line_num}: cannot be read ({error})") from error
-    return rows
+
+
+def _names(header: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The names of the columns, in the spelling of ``wanted``, without empty ones at the end."""
+    spelled = {folded(name): name for name in wanted if name not in header}
+    names = [spelled.pop(folded(name), name) for name in header]
+    while names and not names[-1]:
+        names.pop()
+    return names

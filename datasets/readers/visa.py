@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.readers.table import read_rows
+from datasets.readers.table import Row, read_rows
 from datasets.record import Record, Splits, check_path, checked
+from datasets.scan import say_unlisted
+from datasets.split import with_groups
 from utils.errors import UserError
 from utils.registry import did_you_mean
 from utils.store import NOWHERE, Store
@@ -37,7 +39,12 @@ _LABELS = {"normal": 0, "anomaly": 1}
 
 
 def read_visa(
-    root: Path, _: Store = NOWHERE, *, split: str, objects: tuple[str, ...] = ()
+    root: Path,
+    _: Store = NOWHERE,
+    *,
+    split: str,
+    objects: tuple[str, ...] = (),
+    group: str = "",
 ) -> Splits:
     """The images of one official split.
 
@@ -46,6 +53,7 @@ def read_visa(
         split: ``2cls_highshot`` (60 % of both classes train), ``2cls_fewshot`` (20 %), or ``1cls``
             (normal images train).
         objects: Which objects; empty: all that are listed.
+        group: As of the reader ``folder``: images that are never parted.
 
     Returns:
         ``train`` and ``test``; in each, the order of the file. ``defect`` is the label string of
@@ -59,14 +67,21 @@ def read_visa(
         raise UserError(f"unknown split {split!r} of VisA; {hint}", option="split")
     table = root / "split_csv" / f"{split}.csv"
     if not table.is_file():
+        inside = sorted(root.glob(f"*/split_csv/{table.name}"))
+        folder = f", such as {inside[0].parent.parent}" if inside else ""
         raise UserError(
-            f"{table} is missing: no data in VisA's layout are in {root}; name another folder, "
+            f"{table} is missing: no data in VisA's layout are in {root}; name another folder"
+            f"{folder}, "
             "fetch VisA with 'python datasets/visa_json.py --download' (1.93 GB), or render "
             f"images: 'python -m demo --root {root}'",
             option="dir",
         )
     hint = "unpack the archive again, or name the objects that are there (option objects)"
-    splits = checked(root, _read_split(table), objects, where=str(table), hint=hint)
+    listed = _read_split(table)
+    splits = with_groups(
+        checked(root, listed, objects, where=str(table), hint=hint), group, str(root)
+    )
+    say_unlisted(root, listed, str(table))
     names = {record.object for records in splits.values() for record in records}
     defects = _read_annotations(root, sorted(names))
     return {
@@ -77,7 +92,8 @@ def read_visa(
 
 def _read_split(table: Path) -> Splits:
     splits: Splits = {"train": [], "test": []}
-    for where, row in read_rows(table, ("object", "split", "label", "image", "mask")):
+
+    def add(row: Row, where: str) -> None:
         if row["split"] not in splits:
             raise UserError(f"{where}: split must be train or test, got {row['split']!r}")
         if row["label"] not in _LABELS:
@@ -89,6 +105,8 @@ def _read_split(table: Path) -> Splits:
             mask=check_path(row["mask"], where) if row["mask"] else "",
         )
         splits[row["split"]].append(record)
+
+    read_rows(table, ("object", "split", "label", "image", "mask"), add)
     if not any(splits.values()):
         raise UserError(f"{table}: lists no images; unpack the archive again")
     return splits
@@ -96,12 +114,13 @@ def _read_split(table: Path) -> Splits:
 
 def _read_annotations(root: Path, objects: Sequence[str]) -> dict[str, str]:
     """``{image path: label string}`` of all ``objects``."""
-    defects: dict[str, str] = {}
-    for name in objects:
-        table = root / name / "image_anno.csv"
-        for where, row in read_rows(table, ("image", "label", "mask")):
-            defects[check_path(row["image"], where)] = row["label"]
-    return defects
+
+    def defect(row: Row, where: str) -> tuple[str, str]:
+        return check_path(row["image"], where), row["label"]
+
+    columns = ("image", "label", "mask")
+    tables = [root / name / "image_anno.csv" for name in objects]
+    return dict(pair for table in tables for pair in read_rows(table, columns, defect))
 
 
 def _with_defect(record: Record, defects: dict[str, str], root: Path) -> Record:

@@ -12,7 +12,7 @@ from datasets.pixels import content_parts
 from datasets.record import Splits, data_hash
 from jobs.comparing.differences import differences, differences_markdown
 from jobs.comparing.table import Method, latex, long_table, markdown, read_published
-from jobs.data import image_store, read_tested, with_object
+from jobs.data import image_store, read_tested, resolved
 from jobs.session import Network, Session
 from jobs.training.training import train
 from options.comparison_file import Column, Comparison
@@ -37,7 +37,7 @@ _TRAINED_ON = (
     "Trained on nothing: the weights of its encoder are used as they are; on a data set: only on "
     "images of that one; on these objects: on their training images (number of anomalous ones)."
 )
-_ORACLE = "told the truth: an upper bound, not a detector, and never in bold"
+_ORACLE = "its captions tell the label: an upper bound, not a detector, and never in bold"
 
 
 def compare(comparison: Comparison) -> None:
@@ -106,7 +106,7 @@ def _method(
             trained_on = trained_on or _trained_on(run, column.stage, splits)
             folder = comparison.dir / name
             folder = folder / f"seed_{seed}" if comparison.seeds > 1 else folder
-            session = Session(with_object(run, splits), splits, machine, "compare.py")
+            session = Session(resolved(run, splits), splits, machine, "compare.py")
             of_seed, network = _scores(session, column, folder)
             scores.append(of_seed)
             notes += [network.title] if "UNFINISHED" in network.title else []

@@ -49,18 +49,17 @@ class Method:
     @property
     def means(self) -> pd.DataFrame:
         """Mean over the seeds, ``auroc`` and ``aupr`` of each object and of ``mean``."""
-        if not self.tables:
-            return pd.DataFrame(columns=list(METRICS), dtype=float)
-        figures = pd.concat([table[list(METRICS)] for table in self.tables])
-        return figures.groupby(level=0, sort=False).mean()
+        return self._over_seeds("mean")
 
     @property
     def spreads(self) -> pd.DataFrame:
         """Standard deviation over the seeds (n - 1); NaN for a single one."""
-        if not self.tables:
-            return pd.DataFrame(columns=list(METRICS), dtype=float)
-        figures = pd.concat([table[list(METRICS)] for table in self.tables])
-        return figures.groupby(level=0, sort=False).std(ddof=1)
+        return self._over_seeds("std")
+
+    def _over_seeds(self, statistic: str) -> pd.DataFrame:
+        empty = pd.DataFrame(columns=list(METRICS), dtype=float)
+        figures = pd.concat([table[list(METRICS)] for table in self.tables] or [empty])
+        return figures.groupby(level=0, sort=False).agg(statistic)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datasets.captions import Captions
-from datasets.image import View, read_view
+from datasets.image import read_view
 from datasets.image_text import ImageText, collate
 from datasets.pixels import DecodedPixels
 from datasets.record import Record
@@ -238,9 +238,9 @@ def _shown(text: str) -> str:
 def _write_maps(
     predictor: Predictor, request: Request, batch: Batch, rows: dict[str, Prediction]
 ) -> None:
-    height, width = predictor.stage.image.height_width
+    height, width = predictor.image.height_width
     times = -(-FINE // width)
-    view = View((times * height, times * width), predictor.stage.image.resize)
+    view = predictor.view.at((times * height, times * width))
     for path, heat in zip(batch.path, predictor.maps(batch), strict=True):
         row = rows[_shown(path)]
         photo = read_view(Path(path), view).permute(1, 2, 0).numpy()

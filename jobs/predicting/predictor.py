@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -15,12 +15,14 @@ from torch import Tensor
 from datasets.image import View
 from jobs.build import build_model, load_model
 from jobs.data import store_of
+from jobs.exported import EXPORTED, Exported
 from jobs.run_folder import StageFolder
 from jobs.scoring import maps_of
-from models.base import AnomalyModel
+from models.base import AnomalyModel, Output
+from models.encoders.tower import Tower
 from models.student import Student
 from options.load import load
-from options.schema import Run, Stage
+from options.schema import Image, Run
 from utils.batch import Batch
 from utils.checkpoint import identity, read_about, state_hash
 from utils.device import Machine
@@ -36,7 +38,7 @@ class Predictor:
 
     Attributes:
         model: In eval mode, on the device of ``machine``.
-        stage: The options it was built with.
+        image: How a picture becomes its input.
         machine: Where to compute.
         verdicts: Threshold and calibration; ``None``: there are only scores.
         objects: Names of the objects that it was trained on; empty: not known.
@@ -45,7 +47,7 @@ class Predictor:
     """
 
     model: AnomalyModel
-    stage: Stage
+    image: Image
     machine: Machine
     verdicts: Verdicts | None
     objects: Sequence[str]
@@ -57,8 +59,8 @@ class Predictor:
         """The model in a file of weights, in the folder of a run, or of an options file.
 
         Args:
-            source: ``best.safetensors``, a folder that holds one, or the options of a baseline
-                that needs no training.
+            source: ``best.safetensors``, a folder that holds one, a file that ``export.py`` wrote,
+                or the options of a baseline that needs no training.
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
             overrides: ``a.b=value``, for an options file.
 
@@ -69,12 +71,14 @@ class Predictor:
             return cls._untrained(load(source, overrides), source, device)
         if overrides:
             raise UserError(f"{overrides[0]}: options are for an options file, not for {source}")
+        if source.suffix in EXPORTED:
+            return cls._exported(source)
         file = _file(source)
         model, stage, run = load_model(file)
         about = read_about(file)
         return cls(
             _placed(model, machine := Machine.choose(device, run.misc.precision)),
-            stage,
+            stage.image,
             machine,
             Verdicts.of(file),
             about.get("objects", []),
@@ -98,7 +102,29 @@ class Predictor:
             )
         model.store = store_of(run)
         title = f"{stage.model.name} of {source}"
-        return cls(_placed(model, machine), stage, machine, None, [], state_hash(model), title)
+        hashed = state_hash(model)
+        return cls(_placed(model, machine), stage.image, machine, None, [], hashed, title)
+
+    @classmethod
+    def _exported(cls, file: Path) -> "Predictor":
+        exported = Exported.open(file)
+        about = exported.about
+        image = about["image"]
+        (height, width), levels = image["size"], image["range"]
+        verdicts = about["verdicts"] and Verdicts.from_json(about["verdicts"])
+        return cls(
+            _ExportedModel(exported),
+            Image(
+                size=(height, width),
+                resize=image["resize"],
+                range=levels if isinstance(levels, str) else tuple(levels),
+            ),
+            Machine.choose("cpu", "fp32"),
+            verdicts,
+            about["objects"],
+            about["model"],
+            str(file),
+        )
 
     @cached_property
     def name(self) -> str:
@@ -110,12 +136,12 @@ class Predictor:
     @property
     def view(self) -> View:
         """How a picture becomes its input."""
-        return self.stage.image.view
+        return self.image.view
 
     @property
     def needs_object(self) -> bool:
         """Whether the score depends on the name of the object."""
-        return not isinstance(self.model, Student)
+        return not isinstance(self.model, Student | _ExportedModel)
 
     def object_of(self, path: str) -> str:
         """The object in a picture: the only one there is, or a folder of that name; else empty."""
@@ -146,6 +172,26 @@ class Predictor:
     def maps(self, batch: Batch) -> Tensor:
         """As :func:`jobs.scoring.maps_of`."""
         return maps_of(self.model, batch, self.machine)
+
+
+class _ExportedModel(AnomalyModel):
+    """A student in an exported file."""
+
+    def __init__(self, exported: Exported) -> None:
+        super().__init__()
+        self.exported = exported
+
+    def score(self, batch: Batch) -> Tensor:
+        """As :class:`AnomalyModel`; computed by the runtime of the file."""
+        return self.exported.score(batch)
+
+    def forward(self, batch: Batch) -> Output:
+        """Not possible: an exported file has scores only."""
+        raise NotImplementedError
+
+    def encoders(self) -> Iterable[Tower]:
+        """None."""
+        return ()
 
 
 def _placed(model: AnomalyModel, machine: Machine) -> AnomalyModel:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.image import View, read_view
+from datasets.image import read_view
 from datasets.record import Record
 from jobs.reporting.report import Evidence, Picture, hardest
 from jobs.scoring import maps_of
@@ -41,7 +41,7 @@ def _pictures(
     image = network.stage.image
     height, width = image.height_width
     times = -(-FINE // width)
-    view = View((times * height, times * width), image.resize)
+    view = image.view.at((times * height, times * width))
     photos = [
         read_view(session.run.dataset.dir / record.path, view).permute(1, 2, 0).numpy()
         for record in records

@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 _WIDTH, _HEIGHT = 360, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 10, 40
 _NUM_COLORS = 8  # c0 ... c7 in report.css
 _NUM_TICKS = 5
 
@@ -110,9 +110,9 @@ class Plot:
         across, up = self._places(x, y)
         below = _HEIGHT - _BOTTOM + 14
         return "".join(
-            f'<text x="{a:.1f}" y="{below}" class="mid">{value:.3g}</text>'
+            f'<text x="{a:.1f}" y="{below}" class="mid">{value:.2g}</text>'
             for a, value in zip(across, x, strict=True)
         ) + "".join(
-            f'<text x="{_LEFT - 5}" y="{b + 3:.1f}" class="end">{value:.3g}</text>'
+            f'<text x="{_LEFT - 5}" y="{b + 3:.1f}" class="end">{value:.2g}</text>'
             for b, value in zip(up, y, strict=True)
         )

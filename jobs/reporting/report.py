@@ -18,6 +18,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from jobs.reporting.plot import Plot
 from utils.calibration import calibration_error, reliability
 from utils.checkpoint import write_bytes
+from utils.tables import HEADS
 from utils.thresholds import ANOMALOUS, UNSURE, figures_at_threshold
 from utils.verdicts import EVERY, Verdicts
 
@@ -110,9 +111,14 @@ def _note(text: str) -> str:
 
 def _table(table: pd.DataFrame) -> str:
     """Counts as they are, other figures with one decimal."""
-    shown = table.rename_axis(None).rename(columns=lambda name: str(name).replace("_", " "))
+    shown = table.rename_axis(None).rename(columns=_head)
     html = shown.to_html(float_format="{:.1f}".format, na_rep="-", border=0, justify="unset")
     return f'<div class="wide">{html}</div>'
+
+
+def _head(name: str) -> str:
+    is_short = len(name) == 2  # TP, FP, FN, TN, F1
+    return name.upper() if is_short else HEADS.get(name, name.replace("_", " "))
 
 
 def _threshold(scores: pd.DataFrame, verdicts: Verdicts | None) -> list[str]:

@@ -114,7 +114,8 @@ def _token_file(job: Job, encoder: ImageEncoder) -> TokenFile:
                 out.write(token_row(features))
 
     first = next(iter(batches)).image[:1]
-    shape = tuple(encode(first).shape[1:])
+    _, places, dim = encode(first).shape
+    shape = places, dim
     options = job.stage.model.options["img_enc"]
     kind = f"{_FORMAT} {options.name} {options.options} {shape}"
     parts = [kind, state_hash(encoder), str(machine)]

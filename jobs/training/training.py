@@ -19,7 +19,7 @@ from jobs.build import (
     training_batches,
 )
 from jobs.checking import check_data, check_scorable
-from jobs.data import read_data, read_splits, store_of, with_object
+from jobs.data import read_data, read_splits, resolved, store_of
 from jobs.experiments import keep_list, of_objects, of_seeds
 from jobs.job import Job
 from jobs.training.keeping import Keeper, restore
@@ -78,14 +78,14 @@ def train(run: Run) -> None:
             check_scorable(run, splits)
             jobs = [
                 Job(part, name, images, read_data(part, name, images), machine)
-                for part, images in of_objects(with_object(run, splits), splits)
+                for part, images in of_objects(resolved(run, splits), splits)
                 for name in stages
             ]
         for job in jobs:
             _check_validation(job)
             check_threshold(job)
             check_batch(job)
-        check_data(run, [job.data for job in jobs])
+        check_data(jobs[0].run, [job.data for job in jobs])
         for job in jobs:
             if run.dataset.per_object:
                 say(f"\n{', '.join(job.run.dataset.objects)}")

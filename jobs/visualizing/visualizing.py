@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from datasets.captions import Captions
-from datasets.image import View, read_image
+from datasets.image import read_view
 from datasets.record import Record
 from jobs.session import Network, Session
 from jobs.visualizing.localization import (
@@ -177,8 +177,8 @@ def _photo(session: Session, network: Network, record: Record) -> np.ndarray:
     image = network.stage.image
     height, width = image.height_width
     times = -(-FINE // width)
-    view = View((times * height, times * width), image.resize)
-    pixels = view(read_image(session.run.dataset.dir / record.path))
+    view = image.view.at((times * height, times * width))
+    pixels = read_view(session.run.dataset.dir / record.path, view)
     return pixels.permute(1, 2, 0).numpy()
 
 

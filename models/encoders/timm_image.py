@@ -71,7 +71,7 @@ class TimmImageEncoder(ImageEncoder):
         self.has_norm = "Hiera" not in type(network).__name__  # timm's refuses to apply it
         network.prune_intermediate_layers(self.levels, prune_norm=not self.has_norm)
         self.network = network
-        self.places = nn.Identity()  # the map, for Grad-CAM
+        self.last = nn.Identity()  # gives Grad-CAM the map
         with torch.no_grad():
             self.feature_dim = self.eval()._map(torch.zeros(1, 3, *image_size)).shape[1]
         self._freeze(train)
@@ -79,8 +79,13 @@ class TimmImageEncoder(ImageEncoder):
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, 3, H, W)`` bytes to ``(B, N, D)``; see :class:`ImageEncoder`."""
-        tokens = as_tokens(self.places(self._map(self.normalize(image))))
+        tokens = as_tokens(self.places(image))
         return tokens.mean(dim=1, keepdim=True) if self.pooled else tokens
+
+    def places(self, image: Tensor) -> Tensor:
+        """The map of all levels, ``(B, D, h, w)``."""
+        maps: Tensor = self.last(self._map(self.normalize(image)))
+        return maps
 
     def _map(self, pixels: Tensor) -> Tensor:
         """``(B, D, h, w)`` of all levels."""
@@ -110,18 +115,20 @@ class TimmImageEncoder(ImageEncoder):
     def _freeze(self, train: Train | int) -> None:
         """Freezes what is not trained: blocks are those of timm's layer-wise learning rates."""
         if train in ("all", "none"):
-            return self.freeze_all_but(train, [])
+            self.freeze_all_but(train, [])
+            return
         from timm.models import group_parameters
 
         blocks = group_parameters(
             self.network, self.network.group_matcher(coarse=True), reverse=True
         )
-        last = sorted(set(blocks.values()))[-1 if train == "last_stage" else -train :]
+        count = 1 if train == "last_stage" else int(train)
+        last = sorted(set(blocks.values()))[-count:]
         kept = {id(p) for name, p in self.network.named_parameters() if blocks[name] in last}
         own = ((m, list(m.parameters(recurse=False))) for m in self.network.modules())
         modules = [m for m, ps in own if ps and all(id(p) in kept for p in ps)]
         loose = [p for p in self.network.parameters() if id(p) in kept]
-        return self.freeze_all_but("last_stage", [*modules, *loose])
+        self.freeze_all_but("last_stage", [*modules, *loose])
 
     def lr_factors(self) -> list[tuple[float, Sequence[nn.Parameter]]]:
         """Blocks nearer to the image learn more slowly; see :meth:`Tower.lr_factors`.
@@ -131,14 +138,14 @@ class TimmImageEncoder(ImageEncoder):
         """
         if self.lr_decay == 1:
             return super().lr_factors()
-        from timm.optim import param_groups_layer_decay
+        from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 
         groups = param_groups_layer_decay(self.network, layer_decay=self.lr_decay)
         return [(group["lr_scale"], group["params"]) for group in groups]
 
     def cam_layer(self) -> nn.Module:
         """The map of all places, ``(B, D, h, w)``."""
-        return self.places
+        return self.last
 
 
 _HEADLESS = {"pretrained": False, "num_classes": 0}
@@ -163,14 +170,15 @@ def _build(arch: str, pre_trained: str, sha256: str) -> Any:
         raise ValueError(f"pre_trained: timm has no weights of {arch}; write a file or false")
     try:
         # With its classifier: only then does timm refuse weights that do not fit.
-        network = timm.create_model(arch, **({"pretrained": True} if is_own else _HEADLESS))
+        network: Any = timm.create_model(arch, **({"pretrained": True} if is_own else _HEADLESS))
     except Exception as error:  # the hub client raises a dozen unrelated types
         reason = str(error).splitlines()[0]
         if not is_own:
             raise ValueError(f"{arch} cannot be built: {reason}") from error
+        source = config and (config.hf_hub_id or config.url)
         raise UserError(
-            f"{arch}: its weights cannot be loaded ({reason}); download "
-            f"{config.hf_hub_id or config.url} in another way and set pre_trained to the file"
+            f"{arch}: its weights cannot be loaded ({reason}); download {source} in another way "
+            "and set pre_trained to the file"
         ) from error
     if not hasattr(network, "forward_intermediates"):
         raise ValueError(f"{arch} has no maps of places; choose another arch")
@@ -190,7 +198,7 @@ def _print_license(arch: str, config: Mapping[str, Any]) -> None:
     say(note)
 
 
-def _load(network: nn.Module, file: Path, arch: str) -> None:
+def _load(network: Any, file: Path, arch: str) -> None:
     """Loads all weights but the classifier's, which may be missing."""
     heads: Any = network.pretrained_cfg["classifier"] or ()
     heads = tuple(f"{name}." for name in ([heads] if isinstance(heads, str) else heads))

@@ -128,7 +128,7 @@ def test_one_model_per_object(per_object, tmp_path, capsys):
     assert run_py.main(per_object) == 0
     assert test_py.main([*per_object, "--oracle-text"]) == 0
     said = capsys.readouterr().out
-    assert said.count("| mean") == 3  # one table each: student, teacher, teacher told the truth
+    assert said.count("| mean") == 3  # one table each: student, teacher, teacher with oracle text
     run = tmp_path / "run"
     for stage in ("student", "teacher", "teacher/oracle_text"):
         table = pd.read_csv(run / stage / "table.csv", index_col="object")

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import export as export_py
 import predict as predict_py
 import test as test_py
 from jobs.predicting import predicting
@@ -233,6 +234,20 @@ def test_what_is_refused_is_one_line(smoke, tmp_path, capsys, arguments, message
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+
+
+def test_an_exported_file_gives_the_same_verdicts(smoke, done, tmp_path, capsys):
+    shutil.copytree(smoke / "run", tmp_path / "run")
+    assert export_py.main([str(tmp_path / "run"), "--to", "torchscript"]) == 0
+    (file,) = (tmp_path / "run/student").glob("model*.pt")
+    photos = smoke / "visa/candle/Data/Images/Anomaly"
+    assert predict(file, photos, "--out", tmp_path / "out") == 0
+    rows, wanted = table_of(tmp_path / "out"), table_of(done)
+    wanted = wanted.loc[rows.index]
+    assert rows["score"].to_numpy() == pytest.approx(wanted["score"].to_numpy(), abs=1e-5)
+    assert rows[["verdict", "model", "object"]].equals(wanted[["verdict", "model", "object"]])
+    assert predict(file, photos, "--maps") == 2
+    assert "has no heat map" in capsys.readouterr().err
 
 
 def test_where_labels_are_missed_the_command_is_named(smoke, tmp_path, capsys):

@@ -110,3 +110,15 @@ def test_rules_replace_each_other(tmp_path):
     other = load(path, ["threshold.rule.max_false_alarms=0.2"]).student.threshold
     assert other.rule.chosen == ("max_false_alarms", 0.2)
     assert load(path, ["threshold.rule=f1_max"]).student.threshold.rule == "f1_max"
+
+
+def test_under_small_changes(copy, capsys):
+    assert command(test_py, copy, "--stress") == 0
+    assert "Worst: " in capsys.readouterr().out
+    table = pd.read_csv(copy / "run/student/stress.csv", index_col="change")
+    assert list(table.columns) == ["auroc", "aupr", "recall", "false_alarms"]
+    assert len(table) >= 12
+    before = pd.read_csv(copy / "run/student/table.csv", index_col="object").loc["mean"]
+    assert table.loc["unchanged", "auroc"] == pytest.approx(before["auroc"])
+    assert table["auroc"].nunique() > 1
+    assert (copy / "run/teacher/stress.md").is_file()

@@ -1,5 +1,7 @@
 """What a training image is said to show."""
 
+from dataclasses import replace
+
 import pytest
 
 from datasets.captions import POLICIES, Captions, says_only_the_label, shuffled_texts
@@ -95,7 +97,22 @@ def test_shuffled_texts_are_those_of_other_images_of_the_object():
 
 
 def test_a_shuffled_caption_keeps_object_and_label():
-    write = Captions("shuffled", 0.0, 0, {BAD.path: "melted", GOOD.path: "never used"})
-    assert write(BAD, 0).endswith("of a pipe fryum with melted")
+    write = Captions("shuffled", 0.0, 0, {BAD.path: "dents", GOOD.path: "never used"})
+    assert write(BAD, 0).endswith("of a pipe fryum with dents")
     assert "candle" in write(GOOD, 0)
     assert "never used" not in write(GOOD, 0)
+
+
+@pytest.mark.parametrize(
+    ("defect", "end"),
+    [
+        ("misplaced", "of a misplaced pipe fryum"),
+        ("broken_large", "of a broken large pipe fryum"),
+        ("damaged,scratch", "of a damaged pipe fryum with scratch"),
+        ("defective", "of a defective pipe fryum"),
+        ("burnt", "of a pipe fryum with burnt"),  # VisA's words stay as they were
+        ("damaged_case", "of a pipe fryum with damaged case"),
+    ],
+)
+def test_adjectives_stand_before_the_object(defect, end):
+    assert Captions("sentence", 0.0, 0)(replace(BAD, defect=defect), 0).endswith(end)

@@ -20,7 +20,7 @@ import run as run_py
 from datasets import digests
 from datasets.check import facts, findings
 from datasets.check.duplicates import LIMIT, same_picture
-from datasets.check.facts import SIDE, image_facts
+from datasets.check.facts import SIDE, Facts, image_facts, range_of
 from datasets.check.inspection import inspect
 from datasets.check.sheets import contact_sheet
 from datasets.fix_list import leave_out, write_fix_list
@@ -174,13 +174,6 @@ def no_mask(folder):
     (folder.root / "masks/train_9.png").unlink()
 
 
-def twelve_bits(folder):
-    grey = np.asarray(scene(3).convert("L")).astype(np.uint16) * 16
-    (folder.root / "images/train_3.jpg").unlink()
-    folder.meta["train"]["nut"][3]["img_path"] = "images/train_3.png"
-    Image.fromarray(grey).save(folder.root / "images/train_3.png")
-
-
 def binary(folder):
     name = folder.meta["train"]["nut"][3]["img_path"]
     Image.fromarray(np.kron(np.eye(4), np.ones((30, 40))) > 0).save(folder.root / name)
@@ -225,8 +218,59 @@ FAULTS = {
     r"of the part, or a changed copy, of images/train_3.jpg \(train, normal\); keep those of ",
     photographed_beside: r"note: nearest pictures in train and test: images/again.jpg \(test, norm"
     r"al\) and images/train_3.jpg \(train, normal\), distance 0.0\d\d: no copies, but it may b",
-    twelve_bits: r"warning: images/train_3.png: 1 of 1 pictures of 16 bits, of which this is the f",
 }
+
+
+def deep(tmp_path, change, how):
+    """What is said of 8 gray pictures of more than 8 bits; ``change``: from 0 ... 1 to numbers."""
+    records = [Record(path=f"{i}.tif", object="nut", label=0) for i in range(8)]
+    for i, record in enumerate(records):
+        gray = np.asarray(scene(i).convert("L")) / 255
+        Image.fromarray(change(gray)).save(tmp_path / record.path)
+    splits = {"train": records[:4], "test": records[4:]}
+    return inspect(tmp_path, splits, store=NOWHERE).with_range(how).findings
+
+
+DEEP = {  # from 0 ... 1 to numbers; what is wrong with them as 16 bits
+    "all_bits": (lambda x: (x * 65535).astype(np.uint16), None),
+    "twelve_bits": (lambda x: (x * 4095).astype(np.uint16), "warning"),
+    "fourteen_bits_used_in_part": (lambda x: (9000 + x * 3000).astype(np.uint16), "warning"),
+    "hot_pixel": (
+        lambda x: np.where(np.arange(x.size).reshape(x.shape) == 7, 65535, x * 4095).astype("u2"),
+        "warning",
+    ),
+    "hounsfield_units": (lambda x: (x * 3000 - 1000).astype(np.int32), "error"),
+    "counts": (lambda x: (x * 1e6).astype(np.int32), "error"),
+    "decimal_numbers": (lambda x: x.astype(np.float32), "error"),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_gray_levels_of_deep_pictures(tmp_path, name):
+    change, level = DEEP[name]
+    found = deep(tmp_path, change, "type")
+    assert [finding.level for finding in found] == [level] * (level is not None)
+    for finding in found:
+        assert finding.text.startswith("0.tif: 8 of 8 pictures of more than 8 bits")
+        assert "write image.range=data" in finding.text
+    assert deep(tmp_path, change, "data") == []
+
+
+def test_a_range_that_is_too_narrow_or_too_wide(tmp_path):
+    change, _ = DEEP["decimal_numbers"]
+    (found,) = deep(tmp_path, change, (0.45, 0.55))
+    assert found.level == "warning"
+    assert "outside of 0.45 to 0.55, cut off; write a wider image.range" in found.text
+    (found,) = deep(tmp_path, change, (0.0, 100.0))
+    assert "keep few of their gray levels in 8 bits; write a narrower image.range" in found.text
+
+
+def test_a_range_is_found_on_the_pictures_but_for_a_hundredth_of_each():
+    numbers = np.linspace(0, 256, 257, dtype=np.float32)
+    outlier = np.where(numbers > 254, 1e9, numbers + 100).astype(np.float32)
+    facts_of = [Facts(spread=numbers.tobytes()), Facts(), Facts(spread=outlier.tobytes())]
+    assert range_of(facts_of) == (3 - 350 / 4, 353 + 350 / 4)  # 3 to 253, and 103 to 353
+    assert range_of([Facts()]) is None
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)

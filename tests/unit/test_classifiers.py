@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.classifiers import PatchesClassifier
+from models.deployed import Deployed
 from models.gradcam import heat_maps
 from models.methods import METHODS
 from tests.fixtures import random_batch, student_options, teacher_options
@@ -55,16 +56,6 @@ def test_attention_by_hand():
     assert found.places(PLACES)[0].tolist() == pytest.approx([3 * p for p in parts], abs=1e-3)
 
 
-def test_what_all_places_share_is_no_evidence_once_they_are_centered():
-    torch.manual_seed(0)
-    image = torch.randn(1, 6, 4)
-    for centered in (True, False):
-        found = PatchesClassifier(4, centered=centered).eval()
-        found.norm = torch.nn.Identity()
-        same = torch.allclose(found(image), found(image + torch.randn(4)), atol=1e-5)
-        assert same == centered
-
-
 def test_the_logit_of_the_mean_is_added_and_left_out_in_training():
     found = head("max", mean_dropout=1.0, dropout=0.0)
     found.mean.weight.data = torch.tensor([[3.0, 0, 0, 0]])
@@ -81,6 +72,8 @@ def test_the_heat_of_a_student_is_that_of_its_places(tower, arch):
     student, batch = METHODS["student"]((64, 96), True, **options).eval(), random_batch(2, 64, 96)
     scores, heat = heat_maps(student, batch)
     torch.testing.assert_close(scores, student.score(batch).detach())
+    deployed = Deployed(student, 1.0, maps=True)(batch.image.permute(0, 2, 3, 1))
+    torch.testing.assert_close((deployed[0], deployed[2]), (scores, heat))
     logits = student.classif.places(student.img_enc(batch.image)).detach()
     stride = {"test_vit": 16, "resnet18": 32}[arch]
     first = {"test_vit": 7.5, "resnet18": 0}[arch]

@@ -82,7 +82,7 @@ def test_a_file_has_the_scores_of_test_py(run, to, capsys):
     assert {path.suffix for path in out.iterdir()} <= {file.suffix, ".bin"}  # nothing unfinished
     exported = Exported.open(file)
     assert exported.about["objects"] == ["candle", "pipe_fryum"]
-    assert exported.about["image"] == {"size": [32, 64], "resize": "full"}
+    assert exported.about["image"] == {"size": [32, 64], "resize": "full", "range": "type"}
     assert exported.about["threshold"] == exported.about["verdicts"]["thresholds"][""]["value"]
     for size in (1, 3):  # the batch is free
         found = exported.run(np.zeros((size, 32, 64, 3), dtype=np.uint8))

@@ -1,5 +1,7 @@
 """Reading pictures of every legal kind, refusing the rest, and what a network sees of them."""
 
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from datasets.check.facts import image_facts
-from datasets.image import RESIZES, View, read_image
+from datasets.image import RESIZES, View, read_image, read_view
 from utils.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -108,6 +110,82 @@ def test_decimal_numbers_are_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"a\.tif: its pixels are decimal numbers.*; save it with 8"
     ):
+        read_image(tmp_path / "a.tif")
+
+
+def test_numbers_that_do_not_fit_sixteen_bits_are_refused(tmp_path):
+    Image.fromarray(GREY.astype(np.int32) - 1000).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"reach from -1000 to .*; write image\.range=data, or im"):
+        read_image(tmp_path / "a.tif")
+    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / "b.tif")
+    with pytest.raises(UserError, match=r"b\.tif: holds pixels that are not a number"):
+        read_image(tmp_path / "b.tif", levels=(0, 1))
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_levels_are_black_and_white(tmp_path, kind):
+    values = np.array([[0, 100, 120, 200, 300]]).astype(kind)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    wanted = np.array([[0, 0, 51, 255, 255]])
+    for levels in ((100, 200), lambda numbers: (float(numbers.min()) + 100, 200.0)):
+        found = np.asarray(read_image(tmp_path / "a.tif", levels=levels))[..., 1]
+        assert np.array_equal(found, wanted)
+    view = View((1, 5), "full", (100, 200))
+    assert np.array_equal(read_view(tmp_path / "a.tif", view)[2], wanted)
+    assert view.at((2, 5)).levels == (100, 200)
+
+
+def test_eight_bits_have_no_levels(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.png", levels=(9, 10))), RGB)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.webp", "a.gif"])
+def test_files_of_several_pictures_are_refused(tmp_path, name):
+    pages = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    with pytest.raises(UserError, match=f"{name}: holds 2 pictures.*; save the one that counts"):
+        read_image(tmp_path / name)
+
+
+def test_a_smaller_version_of_the_picture_is_no_second_one(tmp_path):
+    """As scanners and viewers of maps write it; and a telephone's second view."""
+    pages = [Image.fromarray(RGB), Image.fromarray(RGB[::2, ::2])]
+    pages[1].encoderinfo = {"tiffinfo": {254: 1}}
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.tif")), RGB)
+    pages[0].save(tmp_path / "a.mpo", save_all=True, append_images=pages[1:])
+    assert read_image(tmp_path / "a.mpo").size == (60, 40)
+
+
+def test_tiffs_that_cannot_be_read_are_called_so(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    with Image.open(tmp_path / "a.tif") as image:
+        image.load()
+        offset = content.index(struct.pack("<HHI", 277, 3, 1))  # samples per pixel
+    content[offset + 8] = 5
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.tif: is a TIFF of a kind that cannot be read"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_planes_of_sixteen_bits_are_refused(tmp_path):
+    """Pillow reads noise, without a word."""
+    planes = np.stack([RGB[..., i].astype("<u2") * 257 for i in range(3)])
+    entries = [
+        (256, 3, 1, 60), (257, 3, 1, 40), (258, 3, 3, 200), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 3, 210), (277, 3, 1, 3), (278, 3, 1, 40), (279, 4, 3, 222), (284, 3, 1, 2),
+    ]  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    head += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    size = 40 * 60 * 2
+    tail = struct.pack("<HHH", 16, 16, 16).rjust(10, b"\0")[4:].ljust(10, b"\0")
+    offsets = struct.pack("<III", *(300 + i * size for i in range(3)))
+    counts = struct.pack("<III", *[size] * 3)
+    body = (head.ljust(200, b"\0") + tail + offsets + counts).ljust(300, b"\0")
+    (tmp_path / "a.tif").write_bytes(body + planes.tobytes())
+    with pytest.raises(UserError, match=r"a\.tif: is a TIFF with 16 bits and one plane for each"):
         read_image(tmp_path / "a.tif")
 
 

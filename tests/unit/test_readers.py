@@ -1,28 +1,36 @@
 """Every reader on a data set in its true layout, and what only one of them does."""
 
+import io
 import json
 import os
 import re
 import shutil
+import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from datasets.image import read_image
 from datasets.readers import DATASETS
 from datasets.record import check_path, data_hash, to_meta
+from datasets.scan import split_of
 from jobs.data import read_splits
 from options.load import load
+from tests.fixtures import write_visa
 from tests.layouts import (
     LAYOUTS,
     SORTED,
     Painter,
+    save,
     write_br35h,
     write_brainmri,
     write_covid19,
     write_folder,
+    write_headct,
+    write_meta,
     write_mvtec,
     write_table,
 )
@@ -365,7 +373,14 @@ def test_pictures_of_a_kind_that_is_not_read(tmp_path):
         (tmp_path / kind).mkdir()
         (tmp_path / kind / "IMG_1.HEIC").write_bytes(b"heic")
     message = error("folder", tmp_path)
-    assert message.endswith("; 2 files are of kinds that are not read, such as bad/IMG_1.HEIC")
+    assert message.endswith(
+        "; 2 files are of kinds that are not read, such as bad/IMG_1.HEIC; HEIC is not read: "
+        "convert it to JPEG"
+    )
+    for kind in ("good", "bad"):
+        (tmp_path / kind / "IMG_1.HEIC").unlink()
+        (tmp_path / kind / "IM0001").write_bytes(b"\0" * 128 + b"DICM")
+    assert "such as bad/IM0001; DICOM is not read: convert it to PNG" in error("folder", tmp_path)
 
 
 @pytest.mark.parametrize("name", [b"gr\xf6\xdfe.png", b"a\nb.png"])
@@ -393,16 +408,16 @@ def test_masks_that_are_no_pictures(tmp_path, capsys):
     paint = Painter()
     for i in range(3):
         paint(tmp_path / f"good/g{i}.png", is_bad=False, mask=tmp_path / f"masks/g{i}.png")
-        paint(tmp_path / f"bad/b{i}.png", is_bad=True, mask=tmp_path / f"masks/b{i}_label.png")
+        paint(tmp_path / f"bad/b{i}.png", is_bad=True, mask=tmp_path / f"masks/b{i}_area.png")
     DATASETS["folder"](tmp_path)
     said = capsys.readouterr().out
     assert "masks: none" in said
-    assert "3 of 6 masks are no picture's, the first is masks/b0_label.png; name a mask as" in said
+    assert "3 of 6 masks are no picture's, the first is masks/b0_area.png; name a mask as" in said
     write_mvtec(tmp_path / "mvtec")
     DATASETS["mvtec"](tmp_path / "mvtec")
     assert "no picture's" not in capsys.readouterr().out
     masks = tmp_path / "mvtec/screw/ground_truth/bent"
-    (masks / "000_mask.png").rename(masks / "000_label.png")
+    (masks / "000_mask.png").rename(masks / "000_area.png")
     DATASETS["mvtec"](tmp_path / "mvtec")
     assert (
         "1 of 8 masks are no picture's, the first is screw/ground_truth/be"
@@ -526,11 +541,52 @@ def test_tables_that_are_wrong(tmp_path, lines, header, message):
     assert message in error("csv", tmp_path, group="")
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
-def test_a_table_in_another_encoding(tmp_path, encoding):
-    (tmp_path / "labels.csv").write_bytes("image_path,label\nä.png,0".encode(encoding))
+def test_a_table_in_another_encoding(tmp_path):
+    paint = Painter()
+    for i in range(8):
+        paint(tmp_path / f"ä{i}.png", is_bad=bool(i % 2))
+    lines = "\n".join(["image_path,label", *(f"ä{i}.png,{i % 2}" for i in range(8))])
+    (tmp_path / "labels.csv").write_bytes(lines.encode("utf-16"))
+    expected = DATASETS["csv"](tmp_path)
+    (tmp_path / "labels.csv").write_bytes(lines.encode("cp1252"))
+    assert re.fullmatch(
+        r"labels.csv: is not UTF-8 \(.*\); save it as 'CSV UTF-8', or .*encoding=cp1252",
+        error("csv", tmp_path, group=""),
+    )
+    assert DATASETS["csv"](tmp_path, encoding="cp1252") == expected
+    assert "unknown encoding: cp9" in error("csv", tmp_path, group="", encoding="cp9")
+
+
+# Tables as other programs write them: (header, row of a normal picture, of an anomalous one, end)
+TABLES = {
+    "Excel": ("sep=;\nIMAGE_PATH;Label;\n", "{};OK;\n", "{};NOK;\n", ";;\n;;\n"),
+    "ELPV": ("", "{}  0.33 mono\n", "{}     0.67 poly\n", ""),
+    "Pandas": (",image_path,label\n", "0,{},False\n", "1,{},True\n", ""),
+    "bars": ('"image_path"|"label"\n', '"{}"|"Pass"\n', '"{}"|"Fail"\n', "\n"),
+    "tabs": ("Label\timage_path\n", "0.2\t{}\n", "0.50\t{}\n", ""),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_other_programs(name, tmp_path):
+    head, *rows, end = TABLES[name]
+    paint = Painter()
+    for i in range(8):
+        paint(tmp_path / f"{i}.png", is_bad=bool(i % 2))
+    text = head + "".join(rows[i % 2].format(f"{i}.png") for i in range(8)) + end
+    (tmp_path / "labels.csv").write_text(text)
+    found = everything(DATASETS["csv"](tmp_path, threshold=0.5))
+    assert {r.path: r.label for r in found} == {f"{i}.png": i % 2 for i in range(8)}
+
+
+def test_all_refused_rows_are_counted(tmp_path):
+    for i in range(6):
+        Painter()(tmp_path / f"{i}.png", is_bad=False)
+    table(tmp_path, "0.png,0.33", "1.png,1", "2.png", "3.png,0.5", "4.png,0", "../5.png,0")
     message = error("csv", tmp_path, group="")
-    assert re.fullmatch(r"labels.csv: is not UTF-8 \(.*\); save it as 'CSV UTF-8'", message)
+    assert "labels.csv:2: label must be 0 or 1" in message
+    assert "with threshold=0.5, numbers from 0.5 on are anomalous" in message
+    assert message.endswith("; 4 of 6 rows are refused, lines 2, 4, 5, 7")
 
 
 def test_a_column_that_groups_has_to_be_there(tmp_path):
@@ -550,3 +606,236 @@ def test_absolute_paths_below_a_root_that_is_a_link(roots, tmp_path):
         pytest.skip("links need rights there")
     (tmp_path / "link").symlink_to(roots["meta"])
     assert read("meta", tmp_path / "link") == read("meta", roots["meta"])
+
+
+def test_accents_of_one_sign_or_two(tmp_path):
+    """macOS writes names in two signs, tables have one."""
+    paint = Painter()
+    for i in range(8):
+        name = unicodedata.normalize("NFD", f"Gerät/ä{i}.png")
+        paint(tmp_path / name, is_bad=bool(i % 2))
+    rows = (f"Gerät/ä{i}.png,{i % 2},Gerät" for i in range(8))
+    table(tmp_path, *rows, header="image_path,label,object")
+    splits = DATASETS["csv"](tmp_path, objects=(unicodedata.normalize("NFD", "Gerät"),))
+    assert len(everything(splits)) == 8
+    assert all((tmp_path / record.path).is_file() for record in everything(splits))
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("Training", "train"),
+        ("train_set", "train"),
+        ("TrainImages", "train"),
+        ("01 TRAIN", "train"),
+        ("Trainingsdaten", "train"),
+        ("validation", "val"),
+        ("Valid", "val"),
+        ("Testing", "test"),
+        ("test_public", "test"),
+        ("testset2", "test"),
+        ("hold-out", "test"),
+        ("HoldOut", "test"),
+        ("seg_train", ""),
+        ("train_test_split", ""),
+        ("images", ""),
+        ("contest", ""),
+        ("latest", ""),
+        ("strain", ""),
+    ],
+)
+def test_names_that_mean_a_split(name, side):
+    assert split_of(name) == side
+
+
+def paint_all(root, *files):
+    paint = Painter()
+    for file in files:
+        for i in range(4):
+            is_bad = not {"good", "0"} & {*file.split("/")}
+            paint(root / file / f"{i}.png", is_bad=is_bad)
+
+
+@pytest.mark.parametrize("sides", [("Training", "Testing"), ("set/train", "set/test_public")])
+def test_folders_that_are_a_split_in_other_words(sides, tmp_path):
+    paint_all(tmp_path, *(f"{side}/{kind}" for side in sides for kind in ("good", "bad")))
+    splits = DATASETS["folder"](tmp_path)
+    assert {r.path.rsplit("/", 2)[0] for r in splits["test"]} == {sides[1]}
+    assert len(splits["train"]) == len(splits["test"]) == 8
+
+
+def test_a_split_inside_of_good_and_bad(tmp_path):
+    paint_all(tmp_path, "good/Train", "good/Test", "bad/Train", "bad/Test/dent")
+    splits = DATASETS["folder"](tmp_path)
+    assert {r.path.split("/")[1] for r in splits["test"]} == {"Test"}
+    assert {r.defect for r in everything(splits)} == {"normal", "anomaly", "dent"}
+
+
+def test_folders_that_may_be_a_split_are_not_objects(tmp_path, capsys):
+    sides = ("seg_train", "seg_test")
+    paint_all(tmp_path, *(f"{side}/{kind}" for side in sides for kind in ("good", "bad")))
+    message = error("folder", tmp_path)
+    assert "are the folders 'seg_test', 'seg_train' a split? Name them, train=[NAME]" in message
+    named = DATASETS["folder"](tmp_path, train=("seg_train",), test=("SEG_TEST",))
+    assert {r.path.split("/")[0] for r in named["test"]} == {"seg_test"}
+    as_objects = DATASETS["folder"](tmp_path, objects=sides)
+    assert {r.object for r in everything(as_objects)} == {*sides}
+    said = capsys.readouterr().out
+    assert "folders name objects, each with its own share in the test: 'seg_test', 'seg_tr" in said
+
+
+def test_folders_of_network_drives_and_windows(tmp_path):
+    windows = ("$RECYCLE.BIN/good", "System Volume Information/good")
+    drives = ("bad/@eaDir/0.png", "#recycle/bad", "good/@Recently-Snapshot")
+    paint_all(tmp_path, "good", "bad", *windows, *drives)
+    records = everything(DATASETS["folder"](tmp_path))
+    assert {record.path.rpartition("/")[0] for record in records} == {"good", "bad"}
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe"])
+def test_other_suffixes_of_jpeg(suffix, tmp_path):
+    paint_all(tmp_path, "good", "bad")
+    for i in range(2):
+        save(Image.new("RGB", (40, 40), (i, 9, 90)), tmp_path / f"good/x{i}.jpg")
+        (tmp_path / f"good/x{i}.jpg").rename(tmp_path / f"good/x{i}{suffix}")
+    assert len(everything(DATASETS["folder"](tmp_path))) == 10
+
+
+# Masks as other programs name them: (picture, mask)
+MASKS = {
+    "KolektorSDD2": ("bad/7.png", "bad/7_GT.png"),
+    "DAGM": ("bad/7.PNG", "bad/Label/7_label.PNG"),
+    "ISIC": ("bad/7.jpg", "bad/7_segmentation.png"),
+    "CVAT": ("bad/7.jpg", "masks/7.jpg.png"),
+    "magnetic tiles": ("bad/MT_Crack/7.jpg", "bad/MT_Crack/7.png"),
+    "prefix": ("bad/7.png", "masks/mask_7.png"),
+    "capital letters": ("bad/b7.jpg", "masks/B7_MASK.PNG"),
+    "bitmap": ("bad/7.png", "bad/7.bmp"),
+    "inside": ("bad/rgb/7.png", "bad/gt/7.png"),
+    "accents": ("bad/a\u0308.png", "masks/\xe4.png"),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_under_other_names(name, tmp_path):
+    picture, mask = MASKS[name]
+    paint_all(tmp_path, "good", "bad/more")
+    Painter()(tmp_path / picture, is_bad=True, mode="L", mask=tmp_path / mask)
+    records = everything(DATASETS["folder"](tmp_path))
+    assert len(records) == 9
+    assert {record.path: record.mask for record in records if record.mask} == {picture: mask}
+
+
+def test_photographs_that_are_named_like_masks(tmp_path):
+    """A photograph of a label, the same picture in two formats, a folder of faulty labels."""
+    paint_all(tmp_path, "good")
+    paint = Painter()
+    for file in ("bad/7.png", "bad/7_label.png", "bad/8.jpg", "bad/8.png", "bad/label/9.png"):
+        paint(tmp_path / file, is_bad=True)
+    assert len(everything(DATASETS["folder"](tmp_path))) == 9
+
+
+def test_what_lies_inside_of_a_kind_in_mvtec_3d(tmp_path, capsys):
+    paint = Painter()
+    for kind in ("train/good", "validation/good", "test/good", "test/hole"):
+        for i in range(2):
+            folder = tmp_path / "bagel" / kind
+            mask = folder / f"gt/{i}.png"
+            paint(folder / f"rgb/{i}.png", is_bad="hole" in kind, mask=mask)
+            paint(folder / f"xyz/{i}.tiff", is_bad=False)
+    splits = DATASETS["mvtec"](tmp_path)
+    assert {r.path.split("/")[-2] for r in everything(splits)} == {"rgb"}
+    assert [r.mask for r in splits["test"] if r.label] == [
+        f"bagel/test/hole/gt/{i}.png" for i in range(2)
+    ]
+    said = capsys.readouterr().out
+    assert "left out: 12 of 24 files" in said
+    assert "no picture's" not in said
+
+
+def test_labels_from_masks(tmp_path):
+    """As KolektorSDD2 comes: a mask beside each picture, empty where there is no defect."""
+    paint = Painter()
+    for side in ("train", "test"):
+        for i in range(8):
+            mask = tmp_path / side / f"{i}_GT.png"
+            paint(tmp_path / side / f"{i}.png", is_bad=i % 4 == 0, mask=mask)
+        (tmp_path / side / "7_GT.png").unlink()
+    splits = DATASETS["folder"](tmp_path, labels="masks", object_name="plate")
+    labels = {r.path: r.label for r in splits["test"]}
+    assert labels == {f"test/{i}.png": int(i % 4 == 0) for i in range(8)}
+    assert {(r.object, r.label, r.defect, bool(r.mask)) for r in everything(splits)} == {
+        ("plate", 0, "normal", False),
+        ("plate", 1, "anomaly", True),
+    }
+    assert "labels=masks" in error("folder", tmp_path)
+    rows = [f"test/{i}.png,test/{i}_GT.png" for i in range(7)] + ["test/7.png,"]
+    table(tmp_path, *rows, header="image_path,mask_path")
+    listed = everything(DATASETS["csv"](tmp_path, labels="masks", object_name="plate"))
+    assert {r.path: r.label for r in listed} == labels
+
+
+def test_labels_from_masks_of_kinds(tmp_path):
+    paint = Painter()
+    for kind, has_defect in (("MT_Free", False), ("MT_Crack", True)):
+        for i in range(4):
+            path = tmp_path / kind / f"Imgs/{i}.jpg"
+            paint(path, is_bad=has_defect, mask=path.with_suffix(".png"))
+    records = everything(DATASETS["folder"](tmp_path, labels="masks", object_name="tile"))
+    assert Counter((r.object, r.label, r.defect) for r in records) == {
+        ("tile", 0, "normal"): 4,
+        ("tile", 1, "MT_Crack"): 4,
+    }
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_groups_by_a_pattern_and_by_a_folder(name, roots, capsys):
+    records = everything(read(name, roots[name], group=r"([0-9])[^0-9]*$"))
+    for record in records:
+        digits = re.findall(r"\d", record.path)
+        assert not digits or record.group == f"group {digits[-1]}"
+    assert "groups of images by" in capsys.readouterr().out
+    assert "fits no path; name a level" in error(name, roots[name], group="99")
+    assert "unterminated subpattern" in error(name, roots[name], group="(x")
+
+
+def test_a_group_is_never_parted(tmp_path):
+    kinds = (f"board{board}/{kind}" for board in range(6) for kind in ("good", "bad"))
+    paint_all(tmp_path, *kinds)
+    for group in ("1", r"board\d"):
+        splits = DATASETS["folder"](tmp_path, group=group, object_name="board")
+        boards = {s: {r.path.split("/")[0] for r in records} for s, records in splits.items()}
+        assert len(boards["test"]) == 2
+        assert not boards["train"] & boards["test"]
+
+
+def test_pictures_that_no_list_names_are_counted(tmp_path, capsys):
+    write_headct(tmp_path)
+    Painter()(tmp_path / "head_ct/777.png", is_bad=False)
+    DATASETS["headct"](tmp_path)
+    said = capsys.readouterr().out
+    assert "left out: 1 of 21 pictures, which" in said
+    assert "the first is head_ct/777.png" in said
+
+
+def test_archives_with_a_folder_around(tmp_path):
+    for name, write in (("headct", write_headct), ("meta", write_meta)):
+        write(tmp_path / name / "archive")
+        assert "; there is archive/" in error(name, tmp_path / name)
+    write_mvtec(tmp_path / "mvtec/archive")
+    assert "name another folder, such as archive, or" in error("mvtec", tmp_path / "mvtec")
+    write_visa(tmp_path / "visa/VisA")
+    assert "name another folder, such as VisA, fetch" in error("visa", tmp_path / "visa")
+    assert "the reader for those is mvtec" in error("headct", tmp_path / "mvtec/archive")
+
+
+def test_normal_folders_by_other_names_in_mvtecs_layout(tmp_path):
+    paint_all(tmp_path, "screw/Train/good", "screw/Test/0", "screw/Test/1")
+    splits = DATASETS["mvtec"](tmp_path, good=("good", "0"))
+    assert Counter((r.label, r.defect) for r in splits["test"]) == {(0, "normal"): 4, (1, "1"): 4}
+
+
+def test_a_console_that_cannot_show_all_signs(tmp_path, monkeypatch):
+    paint_all(tmp_path / "寸法", "good", "bad")
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    assert len(everything(DATASETS["folder"](tmp_path / "寸法"))) == 8

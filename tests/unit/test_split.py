@@ -150,6 +150,15 @@ def test_anomalies_that_are_like_normal_images_stay_on_their_side(tmp_path):
         assert len(train) == 10 + 3 + 7
 
 
+def test_pictures_that_are_all_alike_are_split_all_the_same(tmp_path, capsys):
+    """As those of one film; the check says that they leak."""
+    records = [record(i, label=i % 2) for i in range(20)]
+    write(tmp_path, records, lambda _: "the same")
+    splits = draw_split(tmp_path, records, NOWHERE, test_fraction=0.3, split_seed=0)
+    assert tally(splits["test"]) == {("nut", 0): 3, ("nut", 1): 3}
+    assert "so many pictures are alike" in capsys.readouterr().out
+
+
 def test_pictures_are_looked_at_once_for_all_draws(tmp_path, monkeypatch):
     records = [record(i, label=i % 2) for i in range(8)]
     write(tmp_path, records)

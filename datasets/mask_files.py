@@ -1,0 +1,202 @@
+"""Which files are masks, and of which pictures: by their folders, their names and their content."""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from datasets.digests import in_threads
+from datasets.mask import read_mask
+from datasets.record import Record
+from datasets.scan import SUFFIXES, folded
+from utils.console import say
+from utils.errors import UserError
+
+# Names of masks in the wild: 7_mask.png, 7_GT.png (KolektorSDD2), 7_label.PNG (DAGM),
+# 7_segmentation.png (ISIC), mask_7.png.
+_WORDS = "mask|masks|gt|groundtruth|ground_truth|label|labels|seg|segmentation|annotation"
+_AFFIX = re.compile(rf"^(?:{_WORDS})[ ._-]+(?=.)|(?<=.)[ ._-]+(?:{_WORDS})$", re.IGNORECASE)
+# Folders beside pictures that hold masks, if what is in them looks like masks.
+_FOLDERS = ("annotation", "annotations", "groundtruth", "gt", "label", "labels", "segmentation")
+_LOSSY = (".jfif", ".jpe", ".jpeg", ".jpg")  # a mask is the other of a pair
+_GREY_LEVELS = 8  # of masks that number defects
+_MOSTLY = 0.98  # of the pixels of a mask are nearly black or nearly white
+_NEARLY = 16  # grey levels
+_SAMPLE = 16  # files of a folder that are looked into
+
+
+def mask_stem(path: str) -> str:
+    """The name of the picture that a mask is named after: ``7`` of ``bent/7_mask.png``."""
+    stem = PurePosixPath(path).stem
+    stem = stem[: -len(end)] if (end := PurePosixPath(stem).suffix).lower() in SUFFIXES else stem
+    return _AFFIX.sub("", stem, count=1)
+
+
+def normal_stems(records: Sequence[Record]) -> set[str]:
+    """Names that normal pictures alone have; masks named so mark nothing, and nobody needs them."""
+    stems: tuple[set[str], set[str]] = (set(), set())
+    for record in records:
+        stems[record.label].add(PurePosixPath(record.path).stem)
+    return stems[0] - stems[1]
+
+
+def looks_like_a_mask(path: Path) -> bool:
+    """Whether a file has few grey levels, or is black and white but for what JPEG adds.
+
+    Masks of defects are mostly one flat color; photographs never are.
+    """
+    try:
+        with Image.open(path) as image:
+            counts = np.asarray(image.convert("L").histogram())
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        return False
+    flat = counts[:_NEARLY].sum() + counts[-_NEARLY:].sum()
+    return bool(np.count_nonzero(counts) <= _GREY_LEVELS or flat >= _MOSTLY * counts.sum())
+
+
+def marked_masks(root: Path, masks: Iterable[str]) -> set[str]:
+    """Those of the masks that mark something; empty names do not count.
+
+    Raises:
+        UserError: If a mask cannot be read.
+    """
+
+    def is_marked(path: str) -> bool:
+        return read_mask(root / path).getbbox() is not None
+
+    found = in_threads(is_marked, sorted({*masks} - {""}), "reading masks")
+    return {path for path, is_any in found if is_any}
+
+
+class MaskIndex:
+    """Tells the masks from the pictures, and finds the mask of a picture.
+
+    Args:
+        root: The folder of the data.
+        paths: All pictures and masks, relative to it.
+        folders: Names of the folders that hold masks, in small letters.
+
+    Attributes:
+        masks: The masks by the picture that they are named after.
+        pictures: The other paths.
+
+    Raises:
+        UserError: If two masks are the same picture's.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[str], folders: Collection[str]) -> None:
+        self.root = root
+        inside = {path: depth for path in paths if (depth := _depth(path, folders)) is not None}
+        inside |= self._of_unnamed_folders([path for path in paths if path not in inside])
+        beside = self._beside([path for path in paths if path not in inside])
+        self.pictures = [path for path in paths if path not in inside and path not in beside]
+        stems: dict[str, str] = {}
+        for path in self.pictures:
+            stem = PurePosixPath(path).stem
+            stems.setdefault(folded(stem), stem)
+            stems[stem] = stem
+        self.masks: dict[str, str] = {}
+        for path, depth in inside.items():
+            *parts, _ = PurePosixPath(path).parts
+            names = (PurePosixPath(path).stem, mask_stem(path))
+            spelled = [n for name in names for n in (name, folded(name)) if n in stems]
+            stem = stems[spelled[0]] if spelled else names[1]
+            self._add("/".join([*parts[:depth], *parts[depth + 1 :], stem]), path)
+        for path, picture in beside.items():
+            self._add(str(PurePosixPath(picture).with_suffix("")), path)
+        self.owners: dict[str, str] = {}
+
+    def _add(self, key: str, path: str) -> None:
+        if key in self.masks:
+            raise UserError(f"{path}: {self.masks[key]} is a mask of the same picture")
+        self.masks[key] = path
+
+    def _of_unnamed_folders(self, paths: Iterable[str]) -> dict[str, int]:
+        """Masks in folders such as ``gt``, whose name alone proves nothing."""
+        members = defaultdict(list)
+        for path in paths:
+            folder = PurePosixPath(path).parent
+            if folder.name.lower() in _FOLDERS:
+                members[folder].append(path)
+        return {
+            path: len(folder.parts) - 1
+            for folder, files in members.items()
+            if all(looks_like_a_mask(self.root / p) for p in files[:: len(files) // _SAMPLE + 1])
+            for path in files
+        }
+
+    def _beside(self, paths: Iterable[str]) -> dict[str, str]:
+        """Masks that lie in one folder with their pictures, each with its picture.
+
+        ``7_mask.png`` is a mask of ``7.jpg`` by its name; ``7_label.png`` and ``7.png`` are if they
+        look like masks: they may be other photographs.
+        """
+        members: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for path in paths:
+            pure = PurePosixPath(path)
+            members[str(pure.parent), folded(pure.stem)].append(path)
+        found = {}
+        for (folder, _), files in members.items():
+            named = members.get((folder, folded(mask_stem(files[0]))), [])
+            for path in files if named is not files else ():
+                is_named = PurePosixPath(path).stem.lower().endswith("_mask")
+                if named and (is_named or looks_like_a_mask(self.root / path)):
+                    found[path] = named[0]
+            if len(files) == 2:
+                pair = sorted(files, key=lambda path: path.lower().endswith(_LOSSY))
+                if looks_like_a_mask(self.root / pair[0]):
+                    found[pair[0]] = pair[1]
+                elif looks_like_a_mask(self.root / pair[1]):
+                    found[pair[1]] = pair[0]
+        return found
+
+    def find(self, path: str) -> str:
+        """The mask of the picture ``path``; empty if there is none.
+
+        That of ``test/bad/dent/7.jpg`` is ``masks/test/bad/dent/7.png``, ``test/masks/dent/7.png``,
+        ``masks/7_mask.png`` ...: any run of the picture's folders may be left out. The one with
+        the most folders is taken.
+
+        Raises:
+            UserError: If two fit equally well, or it is another picture's mask already.
+        """
+        for fits in self._fits(path):
+            if len(fits) > 1:
+                raise UserError(f"{path}: two masks fit, {' and '.join(fits)}; keep one")
+            other = self.owners.setdefault(fits[0], path)
+            if other != path:
+                raise UserError(
+                    f"{fits[0]}: is the mask of {other} or of {path}? Sort the masks into "
+                    "folders named as those of the pictures"
+                )
+            return fits[0]
+        return ""
+
+    def _fits(self, path: str) -> Iterator[list[str]]:
+        """Masks that a picture's name and folders fit, those that agree in most folders first."""
+        *folders, name = PurePosixPath(path).parts
+        stem = PurePosixPath(name).stem
+        for gap in range(len(folders) + 1):
+            starts = range(len(folders) - gap + 1)
+            keys = {"/".join([*folders[:i], *folders[i + gap :], stem]) for i in starts}
+            if fits := sorted(self.masks[key] for key in keys if key in self.masks):
+                yield fits
+
+    def say_unused(self, records: Sequence[Record]) -> None:
+        """Says which masks no picture has asked for, once all have been looked for."""
+        normal = (record.path for record in records if not record.label)
+        spare = {mask for path in normal for mask in next(self._fits(path), [])}
+        unused = [m for m in self.masks.values() if m not in self.owners and m not in spare]
+        if unused:
+            say(
+                f"{self.root}: {len(unused)} of {len(self.masks)} masks are no picture's, the "
+                f"first is {unused[0]}; name a mask as its picture, 7.png or 7_mask.png for 7.jpg"
+            )
+
+
+def _depth(path: str, folders: Collection[str]) -> int | None:
+    parts = PurePosixPath(path).parts[:-1]
+    return next((i for i, part in enumerate(parts) if part.lower() in folders), None)
