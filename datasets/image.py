@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
-from scipy import ndimage
 from torch import Tensor
 
 from utils.errors import UserError
@@ -250,6 +249,8 @@ class View:
             white = image.point(lambda value: 255 * value)
             resized = RESIZES[self.resize](white, self.size, Image.Resampling.BILINEAR)
             return torch.from_numpy((np.asarray(resized) > 127).astype(np.uint8))
+        from scipy import ndimage  # here: options are checked without it
+
         resized = RESIZES[self.resize](image.convert("F"), self.size, Image.Resampling.BOX)
         share = np.asarray(resized)  # that is marked, of each pixel
         areas, count = ndimage.label(share > 0, structure=np.ones((3, 3)))

@@ -1,6 +1,5 @@
 """Exports a trained student to a file that runs without this program, and checks the file."""
 
-import io
 import json
 import math
 import tempfile
@@ -215,7 +214,7 @@ def _checked(part: Path, model: Student, stage: Stage, data: Data, wanted: Expor
 
 
 def _auroc(scores: pd.DataFrame) -> float:
-    return float(per_object(scores).loc["mean", "auroc"])
+    return float(per_object(scores)["auroc"]["mean"])
 
 
 def _example(network: Deployed, about: Mapping[str, Any]) -> torch.Tensor:
@@ -227,21 +226,21 @@ def _to_onnx(
 ) -> None:
     onnx = needed("onnx")
     needed("onnxruntime")
-    names, buffer = network.output_names, io.BytesIO()
+    names = network.output_names
     with warnings.catch_warnings():
         # The newer exporter gives the same graph in fifty times the time, and needs onnxscript.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
             (_example(network, about),),
-            buffer,
+            str(part),
             dynamo=False,
             input_names=["image"],
             output_names=names,
             dynamic_axes={name: {0: "batch"} for name in ["image", *names]},
             opset_version=18,
         )
-    model = onnx.load_from_string(buffer.getvalue())
+    model = onnx.load(part)
     if calibration is not None:
         model = _quantized(model, part, calibration)
     onnx.helper.set_model_props(model, {KEY: json.dumps(about)})

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from datasets.digests import Files, in_threads
 from datasets.image import Levels, own_levels, read_image, upright_size
@@ -123,6 +122,8 @@ def mask_facts(file: Path) -> Facts:
         mask = read_mask(file)
     except UserError as error:
         return Facts(error=str(error))
+    from scipy import ndimage  # here: options are checked without it
+
     marked = int(np.count_nonzero(np.asarray(mask)))
     _, regions = ndimage.label(np.asarray(mask), structure=np.ones((3, 3)))
     return Facts(mask.width, mask.height, marked=marked, regions=regions)

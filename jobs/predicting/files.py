@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from datasets.scan import find_pictures
+from datasets.scan import find_files, is_picture
 from utils.errors import UserError
 
 STANDARD_INPUT = "-"
@@ -30,7 +30,7 @@ def _files(path: str) -> Iterator[str]:
         lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
         yield from filter(None, lines)
     elif Path(path).is_dir():
-        yield from (str(Path(path) / picture) for picture in find_pictures(Path(path)))
+        yield from (str(Path(path) / file) for file in find_files(Path(path)) if is_picture(file))
     elif Path(path).exists():
         yield path
     else:

@@ -117,7 +117,7 @@ class Predictor:
             Image(
                 size=(height, width),
                 resize=image["resize"],
-                range=levels if isinstance(levels, str) else tuple(levels),
+                range=(levels[0], levels[1]) if isinstance(levels, list) else levels,
             ),
             Machine.choose("cpu", "fp32"),
             verdicts,

@@ -125,7 +125,7 @@ def _threshold(scores: pd.DataFrame, verdicts: Verdicts | None) -> list[str]:
     if "verdict" not in scores:
         return []
     figures = figures_at_threshold(scores)
-    figures = figures[[name for name in figures if not name.endswith(("_low", "_high"))]]
+    figures = figures[[name for name in figures if not str(name).endswith(("_low", "_high"))]]
     if not figures["unsure"].any():
         figures = figures.drop(columns="unsure")
     note = (
@@ -171,7 +171,7 @@ def _histogram(scores: pd.DataFrame, verdicts: Verdicts | None) -> Plot:
     top = max(float(share.max()) for share in shares.values())
     plot = Plot("Scores", "score", "share of the images of a label", y_range=(0.0, top))
     for name, share in shares.items():
-        plot.bars(_BINS, share, name, _LABELS.index(name))
+        plot.bars(_BINS.tolist(), share.tolist(), name, _LABELS.index(name))
     if verdicts is not None:
         value = verdicts.threshold_of(EVERY).value
         plot.line([value, value], [0, top], f"threshold {value:.3g}", 7, dash=True)
@@ -188,7 +188,8 @@ def _calibration(scores: pd.DataFrame, verdicts: Verdicts) -> Plot:
     ):
         error = 100 * calibration_error(found, label)
         bins = reliability(found, label)
-        plot.line(bins["probability"], bins["anomalous"], f"{name}, error {error:.1f} %", i)
+        points = (bins["probability"].tolist(), bins["anomalous"].tolist())
+        plot.line(*points, f"{name}, error {error:.1f} %", i)
     return plot
 
 
@@ -198,7 +199,7 @@ def _losses(log: pd.DataFrame) -> Plot:
     last = float(log["epoch"].max())
     plot = Plot("Loss", "epoch", "loss", x_range=(min(1.0, last), last), y_range=(0.0, top))
     for i, name in enumerate(columns):
-        plot.line(log["epoch"], log[name], "validation" if i else "training", i)
+        plot.line(log["epoch"].tolist(), log[name].tolist(), "validation" if i else "training", i)
     return plot
 
 
@@ -215,7 +216,7 @@ def _tsne(scores: pd.DataFrame, places: NDArray[np.float32] | None) -> Iterable[
             y_range=(float(y.min()), float(y.max())),
         )
         for i, (name, rows) in enumerate(scores.reset_index(drop=True).groupby(column, sort=True)):
-            shown = _LABELS[int(name)] if column == "label" else str(name)
+            shown = _LABELS[int(str(name))] if column == "label" else str(name)
             plot.dots(x[rows.index], y[rows.index], shown, i)
         yield plot
 
