@@ -75,7 +75,7 @@ DATA = {
         ),
         "hold no anomalous image",
     ),
-    "table that is not text": (write(TABLE, b"\xff\xfe\x00\x01"), "is not UTF-8"),
+    "table that is not text": (write(TABLE, b"object\xff\x81"), "is not UTF-8"),
 }
 OPTIONS = {
     "wrong type": ("engine.epochs=many", "expected a whole number, got 'many'"),
