@@ -32,6 +32,8 @@ def read_fix_list(file: Path) -> list[str]:
         UserError: If it cannot be read.
     """
     try:
+        if file.exists() and not file.is_file():  # devices and pipes may never end
+            raise OSError("no regular file")
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -23,7 +23,7 @@ from datasets.check.duplicates import LIMIT, same_picture
 from datasets.check.facts import SIDE, Facts, image_facts, range_of
 from datasets.check.inspection import inspect
 from datasets.check.sheets import contact_sheet
-from datasets.fix_list import leave_out, write_fix_list
+from datasets.fix_list import leave_out, read_fix_list, write_fix_list
 from datasets.image import read_image
 from datasets.readers import DATASETS
 from datasets.readers.meta import read_meta
@@ -839,3 +839,11 @@ def test_training_continues_with_one_line(folder, capsys):
     training_check(root, "dataset.allow_leak=all")
     assert "25 images checked: 1 warning; python check" in capsys.readouterr().out
     training_check(root, "dataset.allow_leak=[images/copy.jpg]")
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", ".", "missing.txt"])
+def test_a_list_that_is_no_text_is_one_line(file):
+    with pytest.raises(
+        UserError, match=r"cannot be read .*; it is a text with a path in each line"
+    ):
+        read_fix_list(Path(file))
