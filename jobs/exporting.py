@@ -202,6 +202,10 @@ def _checked(part: Path, model: Student, stage: Stage, data: Data, wanted: Expor
         f"{len(records)} {which} images: largest difference of a score {difference:.1e}; AUROC "
         f"{auroc[0]:.2f} torch, {auroc[1]:.2f} {wanted.to}{' int8' if wanted.int8 else ''}"
     )
+    if file.about["verdicts"]:
+        verdicts = Verdicts.from_json(file.about["verdicts"])
+        pairs = [verdicts.decide(frame)["verdict"] for frame in (before, after)]
+        text += f"; verdicts that differ: {int((pairs[0] != pairs[1]).sum())}"
     points = abs(auroc[0] - auroc[1])
     if wanted.int8:
         is_same = points <= INT8_POINTS if points == points else difference <= INT8_TOLERANCE

@@ -57,12 +57,12 @@ def _pictures(
         return [Picture(*pair, None) for pair in zip(rows, photos, strict=True)]
     top = max([LEAST_HEAT, *(float(one.max()) for one in heat)])
     return [
-        Picture(row, photo, _overlay(photo, one / top))
+        Picture(row, photo, overlay(photo, one / top))
         for row, photo, one in zip(rows, photos, heat, strict=True)
     ]
 
 
-def _overlay(photo: NDArray[np.uint8], share: NDArray[np.float32]) -> NDArray[np.uint8]:
+def overlay(photo: NDArray[np.uint8], share: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The photo in gray under the heat, which is in ``[0, 1]``."""
     from matplotlib import colormaps
 

@@ -1,0 +1,1 @@
+"""A trained student behind a page and an address for programs."""

@@ -1,0 +1,186 @@
+"""A page and an address on which a trained student judges pictures."""
+
+import asyncio
+import importlib
+import tempfile
+from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from datasets.image import read_view
+from jobs.predicting.predictor import Predictor
+from jobs.reporting.evidence import LEAST_HEAT, overlay
+from utils.batch import Batch
+from utils.errors import UserError
+
+MOST_BYTES = 32 * 2**20  # of a picture
+_MOST_BODY = MOST_BYTES + 2**16  # with what the form adds
+_UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            }
+        },
+    }
+}
+
+
+def needed(name: str) -> Any:
+    """An optional package.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed; pip install -r requirements-serve.txt"
+        ) from error
+
+
+class Judge:
+    """Judges one picture at a time, so that memory holds one decoded picture.
+
+    Args:
+        predictor: The student.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        if predictor.needs_object:
+            raise UserError(
+                f"{predictor.title}: has to be told what a picture shows; serve.py serves students"
+            )
+        self.predictor = predictor
+
+    def judge(self, content: Any, name: str, *, has_map: bool) -> dict[str, Any]:
+        """The answer to one upload.
+
+        Args:
+            content: The open file.
+            name: The object in the picture, for a threshold of its own; empty: not known.
+            has_map: Whether the answer holds a heat map.
+
+        Raises:
+            UserError: If it is no picture, damaged or too large.
+        """
+        predictor = self.predictor
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content.read())
+            file.flush()
+            try:
+                image = read_view(Path(file.name), predictor.view)
+            except UserError as error:
+                raise UserError(str(error).replace(file.name, "the upload")) from error
+            except Exception as error:  # decoders raise any type for damaged files
+                raise UserError("the upload: cannot be read as a picture") from error
+        batch = Batch(image[None], torch.zeros(1, dtype=torch.int64), [name], [""])
+        score, verdicts = float(predictor.scores(batch)[0]), predictor.verdicts
+        answer: dict[str, Any] = {"score": score, "probability": score, "model": predictor.name}
+        answer |= {"threshold": None, "verdict": None}
+        if verdicts is not None:
+            answer["probability"] = float(verdicts.probability([score])[0])
+            answer["threshold"] = verdicts.threshold_of(name).value
+            answer["verdict"] = verdicts.verdict(score, name)
+        if has_map:
+            heat = predictor.maps(batch)[0].numpy()
+            photo = image.permute(1, 2, 0).numpy()
+            png = BytesIO()
+            Image.fromarray(overlay(photo, heat / max(float(heat.max()), LEAST_HEAT))).save(
+                png, "PNG"
+            )
+            answer["map"] = f"data:image/png;base64,{b64encode(png.getvalue()).decode()}"
+        return answer
+
+
+def make_app(predictor: Predictor, queue: int) -> Any:
+    """The application: ``/``, ``/predict``, ``/health`` and ``/openapi.json``.
+
+    Args:
+        predictor: The student.
+        queue: How many requests may wait; others get status 429.
+
+    Raises:
+        UserError: If FastAPI is not installed, or the network is no student.
+    """
+    fastapi, responses = needed("fastapi"), needed("fastapi.responses")
+    needed("python_multipart")
+    judge, worker = Judge(predictor), ThreadPoolExecutor(1)
+    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    # The usual documentation page loads scripts from another host.
+    app = fastapi.FastAPI(title="Inspection", docs_url=None, redoc_url=None)
+    waiting = 0
+
+    @app.get("/", response_class=responses.HTMLResponse, include_in_schema=False)  # type: ignore[untyped-decorator]
+    async def show() -> str:
+        return page
+
+    @app.get("/health")  # type: ignore[untyped-decorator]
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", "model": predictor.name, "waiting": waiting}
+
+    async def predict(request: Any, object: str = "", map: bool = False) -> dict[str, Any]:  # noqa: A002
+        nonlocal waiting
+        if waiting >= queue:
+            raise fastapi.HTTPException(429, "too many requests; try again", {"Retry-After": "1"})
+        waiting += 1
+        try:
+            _limit(request, fastapi.HTTPException)
+            async with request.form(max_files=1, max_fields=1) as form:
+                upload = form.get("file")
+                if upload is None or isinstance(upload, str):
+                    raise fastapi.HTTPException(422, "send one picture as the form's file")
+                if (upload.size or 0) > MOST_BYTES:
+                    raise fastapi.HTTPException(413, _TOO_LARGE)
+                loop = asyncio.get_running_loop()
+                work = loop.run_in_executor(
+                    worker, lambda: judge.judge(upload.file, object, has_map=map)
+                )
+                return await work
+        except UserError as error:
+            raise fastapi.HTTPException(422, str(error)) from error
+        finally:
+            waiting -= 1
+
+    predict.__annotations__["request"] = fastapi.Request
+    app.post("/predict", openapi_extra=_UPLOAD)(predict)
+    return app
+
+
+_TOO_LARGE = f"a picture may have {MOST_BYTES // 2**20} MB"
+
+
+def _limit(request: Any, error: type[Exception]) -> None:
+    """Stops reading a body that is too large, whatever its header says."""
+    receive, read = request._receive, 0
+
+    async def limited() -> Any:
+        nonlocal read
+        message = await receive()
+        read += len(message.get("body", b""))
+        if read > _MOST_BODY:
+            raise error(413, _TOO_LARGE)
+        return message
+
+    request._receive = limited
+
+
+def serve(predictor: Predictor, host: str, port: int, queue: int) -> None:
+    """Serves until Ctrl-C.
+
+    Raises:
+        UserError: As :func:`make_app`.
+    """
+    uvicorn = needed("uvicorn")
+    uvicorn.run(make_app(predictor, queue), host=host, port=port, log_level="warning")
