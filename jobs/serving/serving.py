@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from datasets.image import read_view
+from jobs.predicting.overlays import LEAST_HEAT
 from jobs.predicting.predictor import Predictor
-from jobs.reporting.evidence import LEAST_HEAT, overlay
+from jobs.reporting.evidence import overlay
 from utils.batch import Batch
 from utils.errors import UserError
 
@@ -94,12 +95,11 @@ class Judge:
             answer["threshold"] = verdicts.threshold_of(name).value
             answer["verdict"] = verdicts.verdict(score, name)
         if has_map:
-            heat = predictor.maps(batch)[0].numpy()
+            heat = predictor.maps(batch)[0]
+            share = (heat / max(float(heat.max()), LEAST_HEAT)).numpy()
             photo = image.permute(1, 2, 0).numpy()
             png = BytesIO()
-            Image.fromarray(overlay(photo, heat / max(float(heat.max()), LEAST_HEAT))).save(
-                png, "PNG"
-            )
+            Image.fromarray(overlay(photo, share)).save(png, "PNG")
             answer["map"] = f"data:image/png;base64,{b64encode(png.getvalue()).decode()}"
         return answer
 
