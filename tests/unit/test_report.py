@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import test as test_py
+from jobs.reporting.evidence import gather
 from jobs.reporting.plot import Plot
 from jobs.reporting.report import Evidence, Picture, hardest, write_report
+from options.load import load
+from tests.fixtures import session_of
 from utils.evaluation import per_object
 from utils.verdicts import Verdicts
 
@@ -55,14 +57,15 @@ def test_the_page_of_a_run_has_every_section_and_loads_nothing(smoke):
     assert "val_fraction: 0.3" in page
 
 
-def test_features_are_drawn_on_request(smoke, capsys):
-    assert "t-SNE" not in (smoke / "run" / "student" / "report.html").read_text()
-    assert test_py.main([str(smoke / "smoke.yaml"), "--tsne"]) == 0
-    page = (smoke / "run" / "student" / "report.html").read_text()
-    assert test_py.main([str(smoke / "smoke.yaml"), "--oracle-text"]) == 0  # as it was
-    assert "report.html" in capsys.readouterr().out
+def test_features_are_drawn_on_request(smoke, tmp_path):
+    session = session_of(load(smoke / "smoke.yaml"))
+    network = session.network("student")
+    scores = session.scores(network)
+    evidence = gather(session, network, scores, tsne=True)
+    assert evidence.tsne.shape == (len(scores), 2)
+    page = page_of(tmp_path, scores, evidence)
     by_label, by_object = re.findall(r"t-SNE of the features, by \w+</figcaption>.*?</svg>", page)
-    assert by_label.count("<circle") == by_object.count("<circle") == 12  # test images
+    assert by_label.count("<circle") == by_object.count("<circle") == len(scores)
 
 
 def test_sections_without_data_are_left_out(tmp_path):
