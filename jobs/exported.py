@@ -62,8 +62,12 @@ class Exported:
         return torch.from_numpy(np.asarray(self.run(pixels)["score"]))
 
 
-def needed(name: str) -> Any:
+def needed(name: str, extra: str = "export") -> Any:
     """An optional package.
+
+    Args:
+        name: The package, or a module in it.
+        extra: It is listed in ``requirements-<extra>.txt``.
 
     Raises:
         UserError: If it is not installed.
@@ -72,7 +76,7 @@ def needed(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{name.split('.')[0]} is not installed; pip install -r requirements-export.txt"
+            f"{name.split('.')[0]} is not installed; pip install -r requirements-{extra}.txt"
         ) from error
 
 

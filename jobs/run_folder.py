@@ -225,14 +225,7 @@ class StageFolder:
             ]
         except FileNotFoundError:
             return None
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ) as error:
+        except _UNREADABLE as error:
             raise UserError(
                 f"{self.lists}: is damaged ({type(error).__name__}), so it is not known which "
                 "images the network has learned from; put the file back, or train again"

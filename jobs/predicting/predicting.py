@@ -178,7 +178,7 @@ def _predictions(
     for indices, (batch, errors) in zip(lists, loader, strict=True):
         scores = dict(zip(batch.path, predictor.scores(batch), strict=True)) if batch else {}
         rows = [
-            _row(predictor, records[i], scores.get(files[i]), errors.get(i, "")) for i in indices
+            row_of(predictor, records[i], scores.get(files[i]), errors.get(i, "")) for i in indices
         ]
         if batch is not None and (request.maps or request.show):
             _write_maps(predictor, request, batch, {row.path: row for row in rows})
@@ -210,7 +210,10 @@ def _collate(
     return batch, errors
 
 
-def _row(predictor: Predictor, record: Record, score: float | None, error: str) -> Prediction:
+def row_of(
+    predictor: Predictor, record: Record, score: float | None, error: str = ""
+) -> Prediction:
+    """What comes out for one picture; ``score`` is ``None`` if it could not be read: ``error``."""
     path, name, verdicts = _shown(record.path), record.object, predictor.verdicts
     if score is not None and not np.isfinite(score):
         score, error = None, f"the score is {score}; use precision fp32"

@@ -1,7 +1,6 @@
 """A page and an address on which a trained student judges pictures."""
 
 import asyncio
-import importlib
 import tempfile
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +10,19 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from datasets.image import read_view
+from datasets.record import Record
+from jobs.exported import needed
 from jobs.predicting.overlays import LEAST_HEAT
+from jobs.predicting.predicting import row_of
 from jobs.predicting.predictor import Predictor
 from jobs.reporting.evidence import overlay
 from utils.batch import Batch
-from utils.errors import UserError
+from utils.errors import NothingToShowError, UserError
 
+_ANSWER = ("score", "probability", "threshold", "verdict", "model")
 MOST_BYTES = 32 * 2**20  # of a picture
 _MOST_BODY = MOST_BYTES + 2**16  # with what the form adds
 _UPLOAD = {
@@ -35,20 +39,6 @@ _UPLOAD = {
         },
     }
 }
-
-
-def needed(name: str) -> Any:
-    """An optional package.
-
-    Raises:
-        UserError: If it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed; pip install -r requirements-serve.txt"
-        ) from error
 
 
 class Judge:
@@ -87,21 +77,27 @@ class Judge:
             except Exception as error:  # decoders raise any type for damaged files
                 raise UserError("the upload: cannot be read as a picture") from error
         batch = Batch(image[None], torch.zeros(1, dtype=torch.int64), [name], [""])
-        score, verdicts = float(predictor.scores(batch)[0]), predictor.verdicts
-        answer: dict[str, Any] = {"score": score, "probability": score, "model": predictor.name}
-        answer |= {"threshold": None, "verdict": None}
-        if verdicts is not None:
-            answer["probability"] = float(verdicts.probability([score])[0])
-            answer["threshold"] = verdicts.threshold_of(name).value
-            answer["verdict"] = verdicts.verdict(score, name)
-        if has_map:
-            heat = predictor.maps(batch)[0]
+        record = Record(path="", object=name, label=0)
+        row = row_of(predictor, record, float(predictor.scores(batch)[0]))
+        if row.error:
+            raise UserError(f"the upload: {row.error}")
+        answer: dict[str, Any] = {key: getattr(row, key) for key in _ANSWER}
+        answer["verdict"] = row.verdict or None
+        if has_map and (heat := _heat(predictor, batch)) is not None:
             share = (heat / max(float(heat.max()), LEAST_HEAT)).numpy()
             photo = image.permute(1, 2, 0).numpy()
             png = BytesIO()
             Image.fromarray(overlay(photo, share)).save(png, "PNG")
             answer["map"] = f"data:image/png;base64,{b64encode(png.getvalue()).decode()}"
         return answer
+
+
+def _heat(predictor: Predictor, batch: Batch) -> Tensor | None:
+    """The heat map of the one picture, ``(H, W)``; ``None`` if the network has none."""
+    try:
+        return predictor.maps(batch)[0]
+    except NothingToShowError:
+        return None
 
 
 def make_app(predictor: Predictor, queue: int) -> Any:
@@ -114,8 +110,8 @@ def make_app(predictor: Predictor, queue: int) -> Any:
     Raises:
         UserError: If FastAPI is not installed, or the network is no student.
     """
-    fastapi, responses = needed("fastapi"), needed("fastapi.responses")
-    needed("python_multipart")
+    fastapi, responses = needed("fastapi", "serve"), needed("fastapi.responses", "serve")
+    needed("python_multipart", "serve")
     judge, worker = Judge(predictor), ThreadPoolExecutor(1)
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     # The usual documentation page loads scripts from another host.
@@ -182,5 +178,5 @@ def serve(predictor: Predictor, host: str, port: int, queue: int) -> None:
     Raises:
         UserError: As :func:`make_app`.
     """
-    uvicorn = needed("uvicorn")
+    uvicorn = needed("uvicorn", "serve")
     uvicorn.run(make_app(predictor, queue), host=host, port=port, log_level="warning")

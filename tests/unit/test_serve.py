@@ -2,11 +2,13 @@
 
 import threading
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from jobs.predicting.predictor import Predictor
 from jobs.serving import serving
+from utils.errors import NothingToShowError
 
 fastapi = pytest.importorskip("fastapi", reason="requirements-serve.txt")
 pytest.importorskip("python_multipart", reason="requirements-serve.txt")
@@ -56,6 +58,22 @@ def test_bad_uploads_are_one_sentence_and_the_next_is_answered(client, smoke, mo
     monkeypatch.undo()
     assert post(client, picture).status_code == 200
     assert client.get("/health").json()["waiting"] == 0
+
+
+def test_a_score_that_is_no_number_and_a_network_without_map(client, predictor, smoke, monkeypatch):
+    picture = next((smoke / "visa").rglob("*.JPG")).read_bytes()
+
+    def no_map(*_):
+        raise NothingToShowError
+
+    monkeypatch.setattr(Predictor, "maps", no_map)
+    answer = post(client, picture, "/predict?map=true")
+    assert answer.status_code == 200
+    assert "map" not in answer.json()
+    monkeypatch.setattr(Predictor, "scores", lambda *_: np.array([np.nan]))
+    answer = post(client, picture)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("the upload: the score is nan")
 
 
 def test_a_full_queue_is_said(predictor, smoke, monkeypatch):
