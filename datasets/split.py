@@ -19,7 +19,7 @@ Stratum = tuple[Hashable, ...]
 
 
 def carve_validation(
-    records: Sequence[Record], fraction: float, seed: int
+    records: Sequence[Record], fraction: float, seed: int, labels: Sequence[int] = (0, 1)
 ) -> tuple[list[Record], list[Record]]:
     """Splits training images in two, each object and label in the same proportion.
 
@@ -28,21 +28,22 @@ def carve_validation(
         fraction: Share to put aside, in ``[0, 1)``; of each object and label at least one image
             where there are two or more, but none at all at 0.
         seed: Decides which.
+        labels: What there must be on either side: normal images, or normal and anomalous ones.
 
     Returns:
         Training and validation images, both in the order of ``records``; no group is parted.
 
     Raises:
-        UserError: If no anomalous image is left on either side, so that nothing could be learned
+        UserError: If no image of a label is left on either side, so that nothing could be learned
             or no checkpoint chosen.
     """
     train, validation = _part(records, fraction, seed, "validation")
     for side, part in (("training", train), ("validation", validation))[: 2 if fraction else 1]:
-        if len({record.label for record in part}) < 2:
+        if missing := _missing(part, labels):
             raise UserError(
-                f"dataset: the {side} images hold no {_missing(part)} image; training needs at "
-                "least two normal and two anomalous ones of an object. A split of normal images "
-                "alone (1cls) is for methods that are not trained on them; others train with "
+                f"dataset: the {side} images hold no {missing} image; training needs at "
+                "least two normal and two anomalous ones of an object. From normal images alone "
+                "(the split 1cls) learns options/normal_only.yaml; others train with "
                 "dataset.split=2cls (of VisA: 2cls_highshot)"
             )
     return train, validation
@@ -69,7 +70,8 @@ def draw_split(
 ) -> Splits:
     """Training and test images of a data set without a split, by object and label.
 
-    Pictures that are alike stay on one side, and so do the images of a group.
+    Pictures that are alike stay on one side, and so do the images of a group. If all images are
+    normal, those of both sides are.
 
     Args:
         root: Folder the records' paths are relative to.
@@ -79,18 +81,19 @@ def draw_split(
         split_seed: Decides which.
 
     Raises:
-        UserError: If one side holds no normal or no anomalous image.
+        UserError: If one side holds no normal image, or no anomalous one although there are some.
     """
+    labels = sorted({0, *(record.label for record in records)})
     grouped = group_copies(root, records, store)
     train, test = _part(grouped, test_fraction, split_seed, "test")
-    if grouped != records and any(len({r.label for r in part}) < 2 for part in (train, test)):
+    if grouped != records and any(_missing(part, labels) for part in (train, test)):
         say(f"{root}: so many pictures are alike that copies cannot be kept on one side")
         train, test = _part(records, test_fraction, split_seed, "test")
     for side, part in (("training", train), ("testing", test)):
-        if len({record.label for record in part}) < 2:
+        if missing := _missing(part, labels):
             raise UserError(
                 f"{root}: {len(records)} images, {sum(r.label for r in records)} of them anomalous,"
-                f" leave no {_missing(part)} one for {side}; there must be at least two of each, "
+                f" leave no {missing} one for {side}; there must be at least two of each, "
                 "and no group of images may hold them all"
             )
     say(
@@ -264,5 +267,7 @@ def _choose(
     return chosen
 
 
-def _missing(part: Sequence[Record]) -> str:
-    return "normal" if any(record.label for record in part) else "anomalous"
+def _missing(part: Sequence[Record], labels: Sequence[int]) -> str:
+    """The last of the labels that no image has, in words; empty if there is none."""
+    absent = [label for label in labels if all(record.label != label for record in part)]
+    return ("normal", "anomalous")[absent[-1]] if absent else ""

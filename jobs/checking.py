@@ -99,17 +99,24 @@ def _write_fix_list(file: Path, inspection: Inspection, options: Source, section
 
 
 def _single_labels(run: Run, splits: Splits) -> list[Finding]:
-    """Objects that cannot be scored: errors where something is trained."""
-    is_error = any(stage.needs_training for stage in run.stages.values())
+    """Objects that cannot be scored: errors where something is trained on both labels."""
+    stages = run.stages.values()
+    is_error = any(stage.needs_training and not stage.normal_only for stage in stages)
     good = run.dataset.reader.options.get("good")
     return list(single_labels(splits, good=good, is_error=is_error))
 
 
 def check_scorable(run: Run, splits: Splits) -> None:
-    """Raises UserError if an object has test images of one label only, before a training."""
+    """Raises UserError if an object has test images of one label only, before a training.
+
+    For a network that learns from normal images alone it is printed.
+    """
     found = _single_labels(run, splits)
+    text = "\n".join(f"{run.dataset.dir}: {finding.text}" for finding in found)
+    if any(finding.level == "error" for finding in found):
+        raise UserError(text)
     if found:
-        raise UserError("\n".join(f"{run.dataset.dir}: {finding.text}" for finding in found))
+        say(f"{text}; until then test.py has verdicts to count and no AUROC")
 
 
 def _shortened(findings: Sequence[Finding]) -> list[str]:

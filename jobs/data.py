@@ -172,10 +172,13 @@ def read_data(run: Run, name: str, splits: Splits) -> Data:
                 "other objects of it"
             )
     fraction, seed = run.dataset.val_fraction, run.misc.seed
+    labels = (0,) if run.stages[name].normal_only else (0, 1)
     grouped = group_copies(options.dir, learned, store_of(run))
     try:
-        train, val = carve_validation(grouped, fraction, seed)
+        train, val = carve_validation(grouped, fraction, seed, labels)
     except UserError:
-        train, val = carve_validation(learned, fraction, seed)  # if copies were not the reason
+        train, val = carve_validation(
+            learned, fraction, seed, labels
+        )  # if copies were not the reason
         say(f"{options.dir}: so many pictures are alike that the validation has copies of others")
     return Data(image_store(run, splits, options.dir), train, val, splits, data_hash(splits))

@@ -23,8 +23,8 @@ from jobs.data import Data, read_data, read_splits, store_of, with_object
 from jobs.exported import KEY, Exported, needed
 from jobs.run_folder import StageFolder
 from jobs.scoring import score_all
-from models.deployed import Deployed
-from models.student import Student
+from models.base import AnomalyModel
+from models.deployed import Deployed, deployed
 from options.load import loads
 from options.schema import Run, Stage
 from utils.checkpoint import identity, read_about
@@ -79,17 +79,17 @@ def export(folder: Path, wanted: Export, dataset: Path | None = None) -> None:
     """
     place = student_folder(folder)
     model, stage, _ = load_model(place.best)
-    if not isinstance(model, Student):
-        raise UserError(f"{place.best}: is a {stage.model.name}; only a student can be exported")
     target = wanted.file(place.path)
     verdicts = Verdicts.of(place.best)
     if verdicts is None:
         say(f"{place.best}: no threshold was found yet; the file has none (run.py finds it)")
     temperature = (verdicts and verdicts.temperature) or 1.0
     try:
-        network = Deployed(model, temperature, maps=wanted.maps).eval()
+        network = deployed(model, temperature, maps=wanted.maps)
     except NothingToShowError as error:
         raise UserError(f"{place.best}: {error}") from error
+    if network is None:
+        raise UserError(f"{place.best}: is a {stage.model.name}; only a student can be exported")
     data = _data(place, dataset)
     about = {
         **_about(place.best, stage, verdicts),
@@ -184,7 +184,7 @@ def _batches(data: Data, stage: Stage, records: Sequence[Record]) -> Batches:
     return evaluation_batches(data.store, stage, records, torch.device("cpu"))
 
 
-def _checked(part: Path, model: Student, stage: Stage, data: Data, wanted: Export) -> str:
+def _checked(part: Path, model: AnomalyModel, stage: Stage, data: Data, wanted: Export) -> str:
     """The differences of scores and AUROC between network and file, as text.
 
     Raises:
@@ -198,10 +198,10 @@ def _checked(part: Path, model: Student, stage: Stage, data: Data, wanted: Expor
     after = score_images(file.score, bar, machine.device)
     difference = float((before["score"] - after["score"]).abs().max())
     auroc = [_auroc(frame) for frame in (before, after)]
-    text = (
-        f"{len(records)} {which} images: largest difference of a score {difference:.1e}; AUROC "
-        f"{auroc[0]:.2f} torch, {auroc[1]:.2f} {wanted.to}{' int8' if wanted.int8 else ''}"
-    )
+    text = f"{len(records)} {which} images: largest difference of a score {difference:.1e}"
+    if not math.isnan(auroc[0]):  # both labels are there
+        kind = f"{wanted.to}{' int8' if wanted.int8 else ''}"
+        text += f"; AUROC {auroc[0]:.2f} torch, {auroc[1]:.2f} {kind}"
     if file.about["verdicts"]:
         verdicts = Verdicts.from_json(file.about["verdicts"])
         pairs = [verdicts.decide(frame)["verdict"] for frame in (before, after)]

@@ -43,17 +43,25 @@ def score_all(
 
 
 def maps_of(model: AnomalyModel, batch: Batch, machine: Machine) -> Tensor:
-    """Where the anomaly is, ``(B, H, W)``, at least 0: Grad-CAM of a student in logits.
+    """The maps of :func:`scores_and_maps`."""
+    return scores_and_maps(model, batch, machine)[1]
 
-    The maps of a method that has some of its own are in ``[0, 1]``.
+
+def scores_and_maps(model: AnomalyModel, batch: Batch, machine: Machine) -> tuple[Tensor, Tensor]:
+    """Scores ``(B,)`` and where the anomaly is, ``(B, H, W)``, at least 0; on the CPU.
+
+    Grad-CAM of a student is in logits; the maps of a method that has some of its own are in
+    ``[0, 1]``.
 
     Raises:
         NothingToShowError: If the network has none.
     """
     batch = batch.to(machine.device)
     if isinstance(model, Student):
-        return heat_maps(model, batch)[1].cpu()
+        scores, maps = heat_maps(model, batch)
+        return scores.cpu(), maps.cpu()
     if not model.has_map:
         raise NothingToShowError(f"{type(model).__name__} has no map")
     with torch.inference_mode(), machine.autocast():
-        return model.score_and_map(batch)[1].float().cpu()
+        scores, maps = model.score_and_map(batch)
+    return scores.float().cpu(), maps.float().cpu()

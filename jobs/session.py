@@ -130,6 +130,8 @@ class Session:
     def untrained(self, name: str) -> Network:
         """The network of a stage before any training."""
         stage = self.run.stages[name]
+        if stage.normal_only:
+            raise UserError(f"{name}: {stage.model.name} gives no scores before its training")
         model = build_model(self.run, name).eval()
         if stage.needs_training:
             return Network(model, stage, f"{stage.model.name}, untrained")

@@ -36,6 +36,9 @@ class AnomalyModel(nn.Module):
     Attributes:
         reads_text: Whether it needs captions; other networks never get any.
         has_map: Whether it can show where in an image the anomaly is.
+        normal_only: Whether it learns from normal images alone, in one pass (:meth:`fit`), not by
+            gradients.
+        needs_object: Whether the score depends on the name of the object.
         num_references: Number of normal training images of each object that it needs before a test.
         feature_dim: D of :attr:`Output.features`.
         released_as: File of the authors' own weights for the option ``released``, and where it can
@@ -46,6 +49,8 @@ class AnomalyModel(nn.Module):
 
     reads_text: bool = False
     has_map: bool = False
+    normal_only: bool = False
+    needs_object: bool = True
     num_references: int = 0
     feature_dim: int
     released_as: str = ""
@@ -71,6 +76,19 @@ class AnomalyModel(nn.Module):
     def remember(self, batch: Batch) -> None:
         """Adds normal references; only for a network with :attr:`num_references`."""
         raise NotImplementedError(f"{type(self).__name__} takes no references")
+
+    def fit(self, batches: Iterable[Batch], *, num_images: int, seed: int) -> None:
+        """Learns from normal images, each of which comes once; only if :attr:`normal_only`.
+
+        Args:
+            batches: The images, on the device of the network.
+            num_images: How many they are.
+            seed: Of random choices.
+
+        Raises:
+            UserError: If they are too few, or do not fit into memory.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is trained by gradients")
 
     @classmethod
     def needs_training(cls, options: Mapping[str, Any]) -> bool:  # noqa: ARG003 - subclasses use it

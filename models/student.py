@@ -27,6 +27,8 @@ class Student(AnomalyModel):
         has_map: Whether the classifier looks at places, so that their logits are a map.
     """
 
+    needs_object = False
+
     def __init__(
         self,
         image_size: tuple[int, int],

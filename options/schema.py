@@ -272,7 +272,7 @@ class Misc:
 class Stage:
     """One network and its training. A section at the top of a file is the default of each stage.
 
-    A network that is not trained needs no objective, optimizer and schedule.
+    A network that is not trained, or not by gradients, needs no objective, optimizer and schedule.
 
     Attributes:
         model: The network.
@@ -298,12 +298,22 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Checks that a network that is trained has all that a training needs."""
-        for name in ("objective", "optimizer", "schedule") if self.needs_training else ():
+        if self.normal_only:
+            self._check_one_pass()
+        by_gradients = self.needs_training and not self.normal_only
+        for name in ("objective", "optimizer", "schedule") if by_gradients else ():
             if getattr(self, name) is None:
                 raise ValueError(f"missing option {name!r}; {self.model.name} has to be trained")
         masks = self.objective is not None and OBJECTIVES[self.objective.name].needs_masks
         if self.augment.mosaic and not masks:
             raise ValueError("augment.mosaic: needs an objective that learns from masks")
+
+    def _check_one_pass(self) -> None:
+        if (self.engine.epochs, self.engine.keep, self.augment) != (1, "last", Augment()):
+            raise ValueError(
+                f"{self.model.name}: takes each image once, as it is; write engine.epochs: 1, "
+                "engine.keep: last and no augment"
+            )
 
     def with_local(self, other: "Stage") -> "Stage":
         """This stage, but with what changes no result as ``other`` has it."""
@@ -314,6 +324,11 @@ class Stage:
     def needs_training(self) -> bool:
         """Whether the network has to be trained before it is used."""
         return METHODS[self.model.name].needs_training(self.model.options)
+
+    @property
+    def normal_only(self) -> bool:
+        """Whether the network learns from normal images alone, in one pass."""
+        return METHODS[self.model.name].normal_only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,6 +370,11 @@ class Run:
                 "baseline: is trained on another data set; write a section dataset.auxiliary"
             )
         for name, stage in self.stages.items():
+            if stage.normal_only and name != "student":
+                raise ValueError(
+                    f"{name}: {stage.model.name} learns from the data set itself; write it as "
+                    "'student'"
+                )
             if (
                 stage.needs_training
                 and stage.engine.keep == "best"

@@ -385,6 +385,8 @@ def single_labels(
                 )
             elif good is not None:
                 fix += "; dataset.good and dataset.bad name the folders"
+            if is_error and not label:
+                fix += ", or take options/normal_only.yaml, which learns from normal images alone"
             others = [other for other in labels if other != name]
             if others:
                 fix += f", or leave the object out: {_option('objects', others[:_NAMED])}"

@@ -87,7 +87,7 @@ def read_folder(
         split_seed: Decides which they are.
 
     Raises:
-        UserError: If there are no such folders, or only one of them.
+        UserError: If there are no normal pictures.
         ValueError: If ``test_fraction`` is out of range.
     """
     good, bad, masks, ignore, train, test = (
@@ -110,7 +110,7 @@ def read_folder(
         places = {path: place for path, place in places.items() if place.label is not None}
         found = {path: index.find(path) for path, place in places.items() if place.label}
     records = [layout.record(p, place, found.get(p, "")) for p, place in places.items()]
-    if {record.label for record in records} != {0, 1}:
+    if all(record.label for record in records):
         raise _nothing_found(root, labels, good, bad, records, files)
     _check_splits(root, places, objects)
     say(f"{root}: {_assumed(records, subfolders)}")
@@ -330,7 +330,6 @@ def _nothing_found(
         f"; {len(others)} files are of kinds that are not read, such as {path}"
         for path in others[:1]
     ]
-    anomalies = sum(record.label for record in records)
     normal, anomalous, hint = "without marks", "with a mask that marks something", ""
     if labels == "folders":
         normal, anomalous = f"in folders {', '.join(good)}", f"in folders {', '.join(bad)}"
@@ -339,8 +338,8 @@ def _nothing_found(
             f"the folders here are {_list_folders(root)}"
         )
     return UserError(
-        f"{root}: {len(records) - anomalies} normal pictures ({normal}) and {anomalies} anomalous "
-        f"ones ({anomalous}): there must be both (pictures without labels are for python "
+        f"{root}: 0 normal pictures ({normal}) and {len(records)} anomalous ones ({anomalous}): "
+        "there must be normal ones (pictures without labels are for python "
         f"predict.py MODEL FOLDER).{hint}{''.join(unread)}{conversion(root, others)}",
         option="good" if labels == "folders" else "labels",
     )

@@ -198,6 +198,8 @@ def _trained_on(run: Run, name: str, splits: Splits) -> str:
         shots = _num_references(stage)
         images = "image" if shots == 1 else "images"
         return f"{shots} normal {images} an object" if shots else "nothing"
+    if stage.normal_only:
+        return "these objects (normal images only)"
     anomalous = sum(record.label for record in splits["train"])
     return f"these objects ({anomalous} anomalous)"
 

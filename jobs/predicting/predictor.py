@@ -141,7 +141,7 @@ class Predictor:
     @property
     def needs_object(self) -> bool:
         """Whether the score depends on the name of the object."""
-        return not isinstance(self.model, Student | _ExportedModel)
+        return self.model.needs_object
 
     def object_of(self, path: str) -> str:
         """The object in a picture: the only one there is, or a folder of that name; else empty."""
@@ -175,7 +175,9 @@ class Predictor:
 
 
 class _ExportedModel(AnomalyModel):
-    """A student in an exported file."""
+    """A network in an exported file."""
+
+    needs_object = False
 
     def __init__(self, exported: Exported) -> None:
         super().__init__()

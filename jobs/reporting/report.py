@@ -158,7 +158,7 @@ def _curves(scores: pd.DataFrame, evidence: Evidence, log: Path) -> Iterable[Plo
     if evidence.verdicts is not None and scores["label"].nunique() == 2:
         yield _calibration(scores, evidence.verdicts)
     with suppress(OSError, ValueError):  # a log that is missing or damaged
-        if len(losses := pd.read_csv(log)):
+        if "loss" in (losses := pd.read_csv(log)) and len(losses):
             yield _losses(losses)
 
 

@@ -11,6 +11,7 @@ from datasets.image_text import Batches
 from datasets.record import to_meta
 from jobs.build import (
     build_learner,
+    build_model,
     build_optimizer,
     build_schedule,
     check_batch,
@@ -22,6 +23,7 @@ from jobs.checking import check_data, check_scorable
 from jobs.data import read_data, read_splits, resolved, store_of
 from jobs.experiments import keep_list, of_objects, of_seeds
 from jobs.job import Job
+from jobs.training.fitting import fit_once
 from jobs.training.keeping import Keeper, restore
 from jobs.training.teacher import compute_once, guide_file
 from jobs.training.threshold import check_threshold, find_verdicts
@@ -36,7 +38,7 @@ from utils.console import say
 from utils.device import Machine
 from utils.errors import Interrupted, UserError
 from utils.provenance import environment
-from utils.ranks import is_main, joined, main_first, synchronized
+from utils.ranks import is_main, joined, main_first, synchronized, wait_for_all
 from utils.training import Epochs, fit
 
 
@@ -69,7 +71,8 @@ def train(run: Run) -> None:
         say("nothing to train: these networks are used as they are; next: test.py")
         return
     for stage in stages.values():
-        check_training(stage)
+        if not stage.normal_only:
+            check_training(stage)
     with joined(machine.device):
         # All data are read before the first training, so that mistakes in them are found early.
         # The main process reads the files; the others find the results in the cache.
@@ -133,6 +136,9 @@ def _train_locked(job: Job) -> None:
         return
 
     _warn_of_labels(job)
+    if stage.normal_only:
+        _fit_once(job, about)
+        return
     targets, live_teacher = _targets(job, teacher, teacher_hash)
     learner = machine.place(build_learner(job, targets))
     if stage.engine.compile:
@@ -144,19 +150,36 @@ def _train_locked(job: Job) -> None:
     else:
         restore(learner, optimizer, state, folder)
     ask_encoders(job, learner.model)
-    if is_main():
-        lists = {"train": job.data.train, "val": job.data.val, "test": job.data.splits["test"]}
-        folder.describe(job.run, about, to_meta(lists))
-        keep_list(job.run, job.splits)
-    # Without folders, so that the same experiment gives the same file, byte by byte.
-    objects = sorted({record.object for record in job.data.train})
-    about |= {"stage": job.name, "objects": objects, "options": dumps(without_local(job.run))}
+    about |= _describe(job, about)
     keeper = Keeper(job, learner, optimizer, about, history=state["history"] if state else [])
     del state  # three times the size of the weights, in each process
-    _announce(job, learner, done)
+    _announce(job, learner.model, done)
     _fit(job, learner, optimizer, batches, keeper)
     keeper.close()
     say(f"{job.name}: done: {folder.best}")
+
+
+def _fit_once(job: Job, about: dict[str, Any]) -> None:
+    """Trains a network that learns from normal images in one pass; the main process does it."""
+    model = job.machine.place(build_model(job.run, job.name))
+    ask_encoders(job, model)
+    about |= _describe(job, about)
+    _announce(job, model, 0)
+    if is_main():
+        fit_once(job, model, about)
+    wait_for_all()
+    say(f"{job.name}: done: {job.folder.best}")
+
+
+def _describe(job: Job, about: dict[str, Any]) -> dict[str, Any]:
+    """Describes the training in its folder; returns what else is stored with the weights."""
+    if is_main():
+        lists = {"train": job.data.train, "val": job.data.val, "test": job.data.splits["test"]}
+        job.folder.describe(job.run, about, to_meta(lists))
+        keep_list(job.run, job.splits)
+    # Without folders, so that the same experiment gives the same file, byte by byte.
+    objects = sorted({record.object for record in job.data.train})
+    return {"stage": job.name, "objects": objects, "options": dumps(without_local(job.run))}
 
 
 def _fit(
@@ -195,8 +218,8 @@ def _targets(
     return compute_once(job, live, stage, teacher_hash), None
 
 
-def _announce(job: Job, learner: Learner, done: int) -> None:
-    total, trained = num_parameters(learner.model)
+def _announce(job: Job, model: AnomalyModel, done: int) -> None:
+    total, trained = num_parameters(model)
     resumed = f"; resumed after epoch {done}" if done else ""
     say(
         f"{job.name}: {job.stage.model.name}, {_spelled(total)} parameters ({_spelled(trained)} "

@@ -19,7 +19,7 @@ HEADS = {
     "peak_anomalous": "peak, anomalous",
 }
 _COUNTED = "n"
-_IN_LOGITS = ("peak_normal", "peak_anomalous")
+_PEAKS = ("peak_normal", "peak_anomalous")
 
 
 def heat_in_mask(heat: np.ndarray, mask: np.ndarray) -> float:
@@ -86,13 +86,13 @@ def localization_table(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Index: the objects in alphabetical order, then ``mean``. Columns: those of ``HEADS``; ``n``
         is the number of anomalous images with a mask (``mean``: their sum), the shares are in
-        percent, the peaks in units of the logit. NaN if there is no such image. ``mask_area`` is
+        percent, the peaks in units of the map. NaN if there is no such image. ``mask_area`` is
         the value of both figures for heat that is the same everywhere.
     """
     rows = rows.reindex(columns=["object", *list(HEADS)[1:]])
     groups = rows.groupby("object", sort=True)
     table = groups.mean()
-    shares = [column for column in list(HEADS)[1:] if column not in _IN_LOGITS]
+    shares = [column for column in list(HEADS)[1:] if column not in _PEAKS]
     table[shares] *= 100
     table.insert(0, _COUNTED, groups["mask_area"].count())
     table.loc["mean"] = {**table.mean(), _COUNTED: table[_COUNTED].sum()}
@@ -153,11 +153,11 @@ _MEANING = (
     "n: anomalous test images with a mask. Heat in mask: share of the heat inside it. Pointing "
     "game: how often the hottest pixel lies in it. Center: the same for a Gaussian in the middle "
     "of the image, which does not depend on the image. Mask area: the value of both for even heat. "
-    "All in percent. Peak: hottest pixel, in units of the logit, mean over the images."
+    "All in percent. Peak: hottest pixel, in units of the map, mean over the images."
 )
 
 
 def _spell(column: str, value: float) -> str:
     if column == _COUNTED:
         return str(value)
-    return "-" if pd.isna(value) else f"{value:.{2 if column in _IN_LOGITS else 1}f}"
+    return "-" if pd.isna(value) else f"{value:.{2 if column in _PEAKS else 1}f}"

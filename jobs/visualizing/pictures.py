@@ -65,7 +65,9 @@ class Words:
     panels: Sequence[Panel]
 
 
-def draw_heat_maps(pairs: Sequence[Pair], note: str) -> bytes:
+def draw_heat_maps(
+    pairs: Sequence[Pair], note: str, unit: str = "heat, in units of the anomalous logit"
+) -> bytes:
     """Image, mask and heat map of each pair, and its normal image with a heat map, as PNG.
 
     All heat maps have the same color scale, from 0 to the hottest pixel of all, or to
@@ -74,6 +76,7 @@ def draw_heat_maps(pairs: Sequence[Pair], note: str) -> bytes:
     Args:
         pairs: 1 to ``MOST_ROWS``; one row each.
         note: Below the picture.
+        unit: Beside the color scale.
     """
     shown = [p for pair in pairs for p in (pair.anomalous, pair.normal) if p is not None]
     peak, ratio = max(float(panel.heat.max()) for panel in shown), _ratio(shown[0])
@@ -101,7 +104,6 @@ def draw_heat_maps(pairs: Sequence[Pair], note: str) -> bytes:
                 draw(ax, panel, colors)
     for ax, name in zip(axes[0, 1:], columns, strict=True):
         ax.set_title(name, **_style(8.5))
-    unit = "heat, in units of the anomalous logit"
     label = f"{unit}; one scale for all" if peak >= LEAST_HEAT else f"{unit}: none above {peak:.2g}"
     bar = figure.colorbar(
         colors, ax=axes[:, 1:], location="bottom", shrink=0.4, aspect=40, pad=0.02

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from datasets.captions import Captions
 from datasets.image import read_view
 from datasets.record import Record
+from jobs.scoring import scores_and_maps
 from jobs.session import Network, Session
 from jobs.visualizing.localization import (
     Chosen,
@@ -21,7 +22,6 @@ from jobs.visualizing.localization import (
     typical,
 )
 from jobs.visualizing.pictures import MOST_ROWS, Pair, Panel, Words, draw_heat_maps, draw_words
-from models.gradcam import heat_maps
 from models.student import Student
 from models.teacher import Teacher
 from models.word_maps import WordMaps, word_maps
@@ -73,8 +73,8 @@ def _draw(session: Session, name: str, copy: Path | None) -> None:
     folder = session.run.exp.dir / name
     session.machine.place(network.model)
     try:
-        if isinstance(network.model, Student):
-            picture = _draw_student(session, network, network.model, folder)
+        if isinstance(network.model, Student) or network.model.has_map:
+            picture = _draw_maps(session, network, folder)
         elif isinstance(network.model, Teacher):
             picture = _draw_teacher(session, network, network.model, folder)
         else:
@@ -88,13 +88,18 @@ def _draw(session: Session, name: str, copy: Path | None) -> None:
         write_bytes(picture, copy)
 
 
-def _draw_student(session: Session, network: Network, model: Student, folder: Path) -> bytes:
-    """Writes gradcam.png, gradcam.csv and gradcam.md; returns the picture."""
-    records = session.splits["test"]
+def _draw_maps(session: Session, network: Network, folder: Path) -> bytes:
+    """Writes the picture, the table and its text: gradcam.* of a student; returns the picture."""
+    model, records = network.model, session.splits["test"]
+    name, kind, unit = "gradcam", "Grad-CAM", "heat, in units of the anomalous logit"
+    if not isinstance(model, Student):
+        name, kind, unit = "maps", "Anomaly maps", "anomaly map, in [0, 1]"
+    elif model.has_map:
+        kind = "Logits of the places"
 
     def look(batch: Batch) -> Iterable[tuple[float, np.ndarray]]:
-        scores, heat = heat_maps(model, batch)
-        return zip(scores.tolist(), heat.cpu().numpy(), strict=True)
+        scores, heat = scores_and_maps(model, batch, session.machine)
+        return zip(scores.tolist(), heat.numpy(), strict=True)
 
     rows = pd.DataFrame(
         {**_facts(record, mask, score), **locate(heat, mask, record.label)}
@@ -109,15 +114,14 @@ def _draw_student(session: Session, network: Network, model: Student, folder: Pa
         ]
         normal = panels[1] if len(panels) > 1 else None
         pairs.append(Pair(_name(shown[0]), _defect(shown[0]), panels[0], normal))
-    picture = draw_heat_maps(pairs, _heat_note(pairs, rows["object"].nunique()))
+    picture = draw_heat_maps(pairs, _heat_note(pairs, rows["object"].nunique()), unit)
     table = localization_table(rows)
-    kind = "Logits of the places" if model.has_map else "Grad-CAM"
-    text = localization_text(table, f"{kind} of {network.title}, anomalous logit", session.about)
+    text = localization_text(table, f"{kind} of {network.title}: {unit}", session.about)
     csv = table.rename_axis("object").to_csv(float_format="%.4f")
-    write_bytes(text.encode(), folder / "gradcam.md")
-    write_bytes(csv.encode(), folder / "gradcam.csv")
-    write_bytes(picture, folder / "gradcam.png")
-    say(f"\n{text}\n{folder}: gradcam.png, gradcam.csv, gradcam.md")
+    write_bytes(text.encode(), folder / f"{name}.md")
+    write_bytes(csv.encode(), folder / f"{name}.csv")
+    write_bytes(picture, folder / f"{name}.png")
+    say(f"\n{text}\n{folder}: {name}.png, {name}.csv, {name}.md")
     return picture
 
 

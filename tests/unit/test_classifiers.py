@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.classifiers import PatchesClassifier
-from models.deployed import Deployed
+from models.deployed import DeployedStudent
 from models.gradcam import heat_maps
 from models.methods import METHODS
 from tests.fixtures import random_batch, student_options, teacher_options
@@ -72,7 +72,7 @@ def test_the_heat_of_a_student_is_that_of_its_places(tower, arch):
     student, batch = METHODS["student"]((64, 96), True, **options).eval(), random_batch(2, 64, 96)
     scores, heat = heat_maps(student, batch)
     torch.testing.assert_close(scores, student.score(batch).detach())
-    deployed = Deployed(student, 1.0, maps=True)(batch.image.permute(0, 2, 3, 1))
+    deployed = DeployedStudent(student, 1.0, maps=True)(batch.image.permute(0, 2, 3, 1))
     torch.testing.assert_close((deployed[0], deployed[2]), (scores, heat))
     logits = student.classif.places(student.img_enc(batch.image)).detach()
     stride = {"test_vit": 16, "resnet18": 32}[arch]

@@ -14,7 +14,7 @@ import torch
 import export as export_py
 from jobs import exporting
 from jobs.exported import Exported
-from models.deployed import Deployed
+from models.deployed import DeployedStudent
 from models.gradcam import heat_maps
 from models.student import Student
 from tests.fixtures import random_batch, student_options
@@ -45,7 +45,7 @@ def test_the_graph_gives_the_scores_probabilities_and_heat_maps_of_the_student()
     with torch.no_grad():
         # Away from saturation, where anything would agree.
         student.classif.main[-1].weight.mul_(0.2)
-        score, probability, heat = Deployed(student, 1.7, maps=True)(nhwc(batch))
+        score, probability, heat = DeployedStudent(student, 1.7, maps=True)(nhwc(batch))
         torch.testing.assert_close(score, student.score(batch), atol=1e-6, rtol=0)
     assert 0.01 < score.min() < score.max() < 0.99
     expected = probabilities(score.double().numpy(), 1.7)
@@ -58,7 +58,7 @@ def test_probabilities_of_certain_scores_are_those_of_predict():
     student, batch = small_student(), random_batch()
     with torch.no_grad():
         student.classif.main[-1].weight.mul_(1e3)
-        score, probability = Deployed(student, 3.0, maps=False)(nhwc(batch))
+        score, probability = DeployedStudent(student, 3.0, maps=False)(nhwc(batch))
     assert {0.0, 1.0} & set(score.tolist())
     expected = probabilities(score.double().numpy(), 3.0)
     np.testing.assert_allclose(probability.numpy(), expected, atol=1e-6)
