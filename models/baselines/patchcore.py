@@ -20,7 +20,6 @@ from utils.ranges import Range, check_ranges
 from utils.registry import Component
 
 NEIGHBORS = 9  # b of equation 7
-_WINDOW = 3  # p: side of a neighborhood, in places
 _TOP = 0.01  # share of the places that top_fraction looks at
 _PROJECTED = 128  # features that the coreset is chosen by, as in the authors' code
 _LARGEST = 2**21  # distances of one picture that are in memory at once
@@ -51,6 +50,8 @@ class PatchCore(AnomalyModel):
         image_size: Height and width in pixels.
         load_weights: Whether to load pretrained weights; ``False`` if a checkpoint follows.
         img_enc: The image encoder, with its options; it must have ``train: none``.
+        neighborhood: Side of the square of places whose features are averaged, odd; 1: none are.
+            The paper's 3 is for ConvNets; patches of a vision transformer know their neighbors.
         coreset: Share of the patches that are kept. The time to choose them grows with the square
             of the number of images.
         score: The distance of an image: ``max``: that of its farthest patch, weighted by how alone
@@ -62,7 +63,7 @@ class PatchCore(AnomalyModel):
         scale: c and w of the score, then of the map, shape ``(2, 2)``.
 
     Raises:
-        ValueError: If the encoder is to be trained.
+        ValueError: If the encoder is to be trained, or the neighborhood is even.
     """
 
     has_map = True
@@ -78,6 +79,7 @@ class PatchCore(AnomalyModel):
         load_weights: bool,
         *,
         img_enc: Annotated[Component, IMAGE_ENCODERS],
+        neighborhood: Annotated[int, Range(1, 15)] = 3,
         coreset: Annotated[float, Range(0, 1, "(]")] = 0.1,
         score: Literal["max", "top_fraction"] = "max",
     ) -> None:
@@ -87,7 +89,9 @@ class PatchCore(AnomalyModel):
         )
         if not self.img_enc.is_frozen:
             raise ValueError("nothing of it is trained; write img_enc.train: none")
-        self.coreset, self.pool = coreset, POOLS[score]
+        if neighborhood % 2 == 0:
+            raise ValueError(f"neighborhood must be odd, got {neighborhood}")
+        self.neighborhood, self.coreset, self.pool = neighborhood, coreset, POOLS[score]
         self.feature_dim = self.img_enc.feature_dim
         with torch.no_grad(), recorded_grid(self.img_enc) as grids:
             self.img_enc.eval()(torch.zeros(1, 3, *image_size, dtype=torch.uint8))
@@ -113,7 +117,7 @@ class PatchCore(AnomalyModel):
     def score_pixels(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Scores ``(B,)`` and maps ``(B, H, W)`` of RGB bytes ``(B, 3, H, W)``."""
         scores, distances = self.judge(self._patches(self.img_enc(image)))
-        maps = distances.unflatten(1, self.grid).unsqueeze(1)
+        maps = distances.view(-1, 1, *self.grid)
         maps = pixel_maps(maps, self.img_enc, image.shape[-2:], "bicubic").squeeze(1)
         return scores, share_of(maps, self.scale[1])
 
@@ -126,7 +130,7 @@ class PatchCore(AnomalyModel):
     def _patches(self, tokens: Tensor) -> Tensor:
         """Features of places ``(B, N, D)``, each averaged with its neighbors."""
         with in_fp32(tokens):
-            return neighborhood_mean(tokens.float(), self.grid)
+            return neighborhood_mean(tokens.float(), self.grid, self.neighborhood)
 
     def _distances(self, patches: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
         """Distances of images ``(B,)`` and of their places ``(B, N)``."""
@@ -180,15 +184,17 @@ class PatchCore(AnomalyModel):
         super()._load_from_state_dict(state, prefix, *args)
 
 
-def neighborhood_mean(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Each place's features averaged with those of its up to eight neighbors.
+def neighborhood_mean(tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Each place's features averaged with those of the places around it.
 
     Args:
         tokens: Shape ``(B, N, D)``, row by row.
         grid: Rows and columns; N is their product.
+        side: Of the square that is averaged, in places; of it, what lies in the image counts.
     """
-    maps = tokens.transpose(1, 2).unflatten(2, grid)
-    maps = F.avg_pool2d(maps, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
+    # -1: unflatten makes the size of the batch a constant in a graph.
+    maps = tokens.transpose(1, 2).reshape(-1, tokens.shape[-1], *grid)
+    maps = F.avg_pool2d(maps, side, 1, side // 2, count_include_pad=False)
     return maps.flatten(2).transpose(1, 2)
 
 
@@ -299,8 +305,8 @@ def farthest_points(points: Tensor, count: int, first: int) -> Tensor:
     current = first
     for i in trange(count, desc="coreset", unit="patch", leave=False):
         chosen[i] = current
-        distance = squares - 2 * (points @ points[current]) + squares[current]
-        farthest = torch.minimum(farthest, distance)
+        distance = torch.addmv(squares, points, points[current], alpha=-2) + squares[current]
+        torch.minimum(farthest, distance, out=farthest)
         farthest[current] = -float("inf")  # never twice
         current = int(farthest.argmax())
     return chosen.to(points.device)

@@ -65,6 +65,8 @@ BUILDERS = {
         text_enc=Component("clip", TINY_CLIP),
         classif=Component("mlp", {"hidden": 16}),
     ),
+    "patchcore": lambda: patchcore("timm", "test_vit"),
+    "patchcore_torchvision": lambda: patchcore("torchvision", "resnet18"),
     "clip": lambda: baseline("clip"),
     "winclip": lambda: baseline("winclip"),
     "vand": lambda: baseline("vand", levels=(2, 4)),
@@ -77,6 +79,14 @@ def baseline(name, **options):
     return METHODS[name](
         SIZES.get(name, SIZE), True, arch="tiny-ViT", pre_trained="random", **options
     )
+
+
+def patchcore(name, arch):
+    """A memory bank of six normal images."""
+    encoder = Component(name, {"arch": arch, "pre_trained": "false", "train": "none"})
+    model = METHODS["patchcore"](SIZE, True, img_enc=encoder)
+    model.fit([random_batch(6, *SIZE, seed=1)], num_images=6, seed=0)
+    return model
 
 
 def a_batch(name, size=4):
@@ -254,8 +264,9 @@ def test_every_parameter_of_a_network_learns(name):
     output = model(batch)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     frozen = {n.split(".")[0] for n, _ in model.named_parameters() if n not in trained}
-    assert frozen == ({"clip"} if isinstance(model, ClipBaseline) else set())
-    if not model.needs_training({}):
+    part = "img_enc" if model.normal_only else "clip"
+    assert frozen == ({part} if model.normal_only or isinstance(model, ClipBaseline) else set())
+    if model.normal_only or not model.needs_training({}):
         assert not trained
         return
     (output.logits.square().sum() + sum(m.square().sum() for m in output.maps)).backward()

@@ -371,3 +371,19 @@ def test_the_tilde_is_the_home_folder(good, monkeypatch):
     assert mistakes(good, "exp.dir=~nobody-/x") == [
         "exp.dir=~nobody-/x: exp.dir: expected a path, got '~nobody-/x'"
     ]
+
+
+NORMAL_ONLY = Path("options/normal_only.yaml")
+
+
+@pytest.mark.parametrize("change", ["engine.epochs=2", "engine.keep=best", "augment.crop=0.5"])
+def test_one_pass_over_normal_images_takes_them_as_they_are(change):
+    with pytest.raises(UserError, match="patchcore: takes each image once, as it is; write"):
+        load(NORMAL_ONLY, [f"student.{change}"])
+
+
+def test_who_learns_from_the_data_set_itself_is_a_student(tmp_path):
+    text = NORMAL_ONLY.read_text().replace("\nstudent:", "\nteacher:")
+    (tmp_path / "teacher.yaml").write_text(text)
+    with pytest.raises(UserError, match="teacher: patchcore learns from the data set itself"):
+        load(tmp_path / "teacher.yaml")

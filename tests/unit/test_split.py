@@ -205,6 +205,17 @@ def test_too_few_to_part(tmp_path, labels):
         draw_split(tmp_path, records, NOWHERE, test_fraction=0.3, split_seed=0)
 
 
+def test_normal_images_alone_are_parted(tmp_path):
+    records = [record(i) for i in range(10)]
+    write(tmp_path, records)
+    splits = draw_split(tmp_path, records, NOWHERE, test_fraction=0.3, split_seed=0)
+    assert [len(part) for part in splits.values()] == [7, 3]
+    train, val = carve_validation(splits["train"], 0.3, 0, labels=(0,))
+    assert (len(train), len(val)) == (5, 2)
+    with pytest.raises(UserError, match="training images hold no normal image"):
+        carve_validation([record(i, label=1) for i in range(4)], 0.3, 0, labels=(0,))
+
+
 def test_fewer_anomalies_are_a_part_of_more_and_all_normal_images_stay():
     records = [record(i, label=i % 2, shown="ab"[i // 20]) for i in range(40)]
     drawn = {k: fewer_anomalies(records, k, 0) for k in (0, 2, 5, 99, None)}
