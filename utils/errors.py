@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -129,9 +130,20 @@ def run_command(command: Callable[[], None]) -> int:
                 sys.stderr.write(f"{shown(problem)}\n")
                 return 2
         if signals.number:
+            _close_bars()
             sys.stderr.write(f"{progress}; run the same command again to resume\n")
             return 128 + signals.number
     return 0
+
+
+def _close_bars() -> None:
+    """Removes the progress bars that an interrupt left behind, so that a message stands alone."""
+    if "tqdm" in sys.modules:  # otherwise there is none, and the import would take its time
+        from tqdm import tqdm
+
+        for bar in list(getattr(tqdm, "_instances", ())):
+            with suppress(AttributeError):  # of one whose construction was interrupted
+                bar.close()
 
 
 def _explained(error: Exception) -> str | None:
