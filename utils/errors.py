@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -141,9 +140,9 @@ def _close_bars() -> None:
     if "tqdm" in sys.modules:  # otherwise there is none, and the import would take its time
         from tqdm import tqdm
 
-        for bar in list(getattr(tqdm, "_instances", ())):
-            with suppress(AttributeError):  # of one whose construction was interrupted
-                bar.close()
+        bars = [bar for bar in getattr(tqdm, "_instances", ()) if hasattr(bar, "pos")]
+        for bar in sorted(bars, key=lambda bar: -abs(bar.pos)):  # the lowest line first
+            bar.close()
 
 
 def _explained(error: Exception) -> str | None:
