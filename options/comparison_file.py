@@ -29,6 +29,8 @@ class ImageList(Source):
         reader: The reader of its layout; the reader's own options stand beside it.
         dir: Folder of the data.
         leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
+        skip_broken: Whether images are left out that cannot be read, or whose masks cannot. A run
+            keeps the list in ``<exp.dir>/broken_images.txt``, for later commands.
         cache: Folder for decoded images; ``null``: they are decoded each time.
     """
 

@@ -1,5 +1,6 @@
 """By how much methods differ from one of them, with paired bootstrap intervals."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -57,7 +58,8 @@ def difference(
         against: The same of the method to compare with; a single one stands for all seeds.
 
     Returns:
-        Difference, lower and upper bound of each metric's mean over objects.
+        Difference, lower and upper bound of each metric's mean over objects; NaN if none of them
+        has both labels.
     """
     num_seeds = max(len(method), len(against))
     random = np.random.default_rng(0)
@@ -66,6 +68,8 @@ def difference(
     total = {name: np.zeros(RESAMPLES + 1) for name in METRICS}
     objects = [group for _, group in method[0].groupby("object", sort=True)]
     objects = [group for group in objects if group["label"].nunique() == 2]
+    if not objects:
+        return dict.fromkeys(METRICS, (math.nan,) * 3)
     for group in objects:
         label, weights = group["label"].to_numpy(), _weights(group["label"].to_numpy(), random)
         for i in range(num_seeds):
@@ -131,6 +135,8 @@ def differences_markdown(table: pd.DataFrame, against: str, num_seeds: int) -> s
 
 
 def _spelled(value: float, low: float, high: float) -> str:
+    if math.isnan(value):
+        return "-"
     text = f"{value:+.1f}"
     return (
         f"**{text}** [{low:+.1f}, {high:+.1f}]"
