@@ -31,7 +31,7 @@ from benchmarks.common import (
 from datasets.image import View, read_view
 from jobs.exported import Exported
 from jobs.exporting import FORMATS
-from models.deployed import Deployed
+from models.deployed import DeployedStudent
 from models.student import Student
 from utils.device import Machine
 from utils.registry import Component
@@ -132,16 +132,18 @@ def ways(arch: str, pixels: NDArray[np.uint8], folder: Path) -> tuple[dict[str, 
 
     for precision, dtype in PRECISIONS.items():
         machine = Machine(CPU, dtype)
-        network = machine.place(Deployed(student(arch, pixels), 1.0, maps=False))
+        network = machine.place(DeployedStudent(student(arch, pixels), 1.0, maps=False))
         found[f"torch, {precision}"] = partial(by_torch, network, machine)
-    compiled = Machine(CPU, torch.float32).place(Deployed(student(arch, pixels), 1.0, maps=False))
+    compiled = Machine(CPU, torch.float32).place(
+        DeployedStudent(student(arch, pixels), 1.0, maps=False)
+    )
     compiled.compile(dynamic=False)
     found["torch, compiled"] = partial(by_torch, compiled, Machine(CPU, torch.float32))
     for title, (to, is_int8) in EXPORTS.items():
         suffix, write = FORMATS[to]
         file = folder / f"{arch}_{to}_{is_int8}" / f"model{suffix}"
         file.parent.mkdir()
-        network = Deployed(student(arch, pixels), 1.0, maps=False)
+        network = DeployedStudent(student(arch, pixels), 1.0, maps=False)
         about = {"image": {"size": [SIDE, SIDE]}, "outputs": network.output_names}
         calibration: Any = _Calibration(pixels) if is_int8 else None
         write(network, about, file, calibration)
