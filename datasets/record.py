@@ -46,6 +46,12 @@ class Record:
     mask: str = ""
     group: str = ""
 
+    @property
+    def defects(self) -> list[str]:
+        """The kinds of defect of "burnt,small scratches", each once; empty: it does not say."""
+        parts = dict.fromkeys(part.strip().replace("_", " ") for part in self.defect.split(","))
+        return [part for part in parts if self.label and part not in ("", ANOMALY)]
+
     def without_text(self) -> "Record":
         """The same image with nothing said about it."""
         return replace(self, defect="")

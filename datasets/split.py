@@ -56,12 +56,35 @@ def fewer_anomalies(records: Sequence[Record], count: int | None, seed: int) -> 
         count: How many; ``None``: all. With the same seed, a smaller number is a part of a larger.
         seed: Decides which.
     """
+    anomalous = [record for record in records if record.label]
+    chosen = _first(anomalous, lambda number: number if count is None else count, seed, "anomalies")
+    return [record for record in records if not record.label or record.path in chosen]
+
+
+def fewer_masks(records: Sequence[Record], share: float, seed: int) -> list[Record]:
+    """The same images, of which only some anomalous ones keep their masks.
+
+    Args:
+        records: The images.
+        share: Of the masks of each object's anomalous images, in ``(0, 1]``; at least one is kept.
+            With the same seed, a smaller share is a part of a larger one.
+        seed: Decides which.
+    """
+    masked = [record for record in records if record.label and record.mask]
+    kept = _first(masked, lambda number: max(round(share * number), 1), seed, "masks")
+    return [r if not r.label or r.path in kept else replace(r, mask="") for r in records]
+
+
+def _first(
+    records: Sequence[Record], count_of: Callable[[int], int], seed: int, purpose: str
+) -> set[str]:
+    """Paths of the first of each object in an order that depends on the seed only."""
     chosen: set[str] = set()
     for name in {record.object for record in records}:
-        paths = sorted(r.path for r in records if r.label and r.object == name)
-        order = torch.randperm(len(paths), generator=generator(seed, "anomalies", name)).tolist()
-        chosen.update(paths[i] for i in order[:count])
-    return [record for record in records if not record.label or record.path in chosen]
+        paths = sorted(r.path for r in records if r.object == name)
+        order = torch.randperm(len(paths), generator=generator(seed, purpose, name)).tolist()
+        chosen.update(paths[i] for i in order[: count_of(len(paths))])
+    return chosen
 
 
 def draw_split(

@@ -9,6 +9,7 @@ from datasets.captions import Policy
 from datasets.image import MaskResize, PixelRange, Resize, View
 from datasets.image_text import SAMPLERS
 from datasets.readers import DATASETS
+from models.classifiers import CLASSIFIERS
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
 from utils.optimizers import OPTIMIZERS
@@ -20,6 +21,7 @@ from utils.store import FOLDER
 Side = Annotated[int, Range(1, 100_000)]
 SEEDS = Range(1, 1_000)  # how many runs of one experiment
 STAGES = ("teacher", "student", "baseline")
+GUIDES = ("attention_weight", "words_weight", "mask_weight")  # of objectives: need places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,9 +303,26 @@ class Stage:
         for name in ("objective", "optimizer", "schedule") if self.needs_training else ():
             if getattr(self, name) is None:
                 raise ValueError(f"missing option {name!r}; {self.model.name} has to be trained")
-        masks = self.objective is not None and OBJECTIVES[self.objective.name].needs_masks
-        if self.augment.mosaic and not masks:
+        if self.objective is not None:
+            self._check_guidance(self.objective)
+
+    def _check_guidance(self, objective: Component) -> None:
+        """Checks that what guides the training can reach the network and its images."""
+        kind, options = OBJECTIVES[objective.name], objective.options
+        if self.augment.mosaic and not kind.needs_masks(options):
             raise ValueError("augment.mosaic: needs an objective that learns from masks")
+        guides = [name for name in GUIDES if options.get(name)]
+        classif = self.model.options.get("classif")
+        if guides and not (classif and CLASSIFIERS[classif.name].of_places):
+            raise ValueError(f"objective.{guides[0]}: needs classif: patches, a map of places")
+        if {"attention_weight", "words_weight"} & {*guides} and self.engine.targets == "live":
+            raise ValueError(f"objective.{guides[0]}: needs engine.targets: once")
+        if "attention_weight" in guides and self.augment.moves:
+            raise ValueError(
+                f"augment.{self.augment.moves[0]}: moves the image, but not the teacher's "
+                "attention, which is computed once; set it to its default, or "
+                "objective.attention_weight to 0"
+            )
 
     def with_local(self, other: "Stage") -> "Stage":
         """This stage, but with what changes no result as ``other`` has it."""
