@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -48,17 +48,21 @@ def carve_validation(
     return train, validation
 
 
-def fewer_anomalies(records: Sequence[Record], count: int | None, seed: int) -> list[Record]:
+def fewer_anomalies(
+    records: Sequence[Record], count: int | None, seed: int, objects: Container[str] | None = None
+) -> list[Record]:
     """At most ``count`` anomalous images of each object, and all normal ones, in their order.
 
     Args:
         records: The images.
         count: How many; ``None``: all. With the same seed, a smaller number is a part of a larger.
         seed: Decides which.
+        objects: Those that have fewer; all images of the others stay. ``None``: all.
     """
-    anomalous = [record for record in records if record.label]
+    anomalous = [r for r in records if r.label and (objects is None or r.object in objects)]
     chosen = _first(anomalous, lambda number: number if count is None else count, seed, "anomalies")
-    return [record for record in records if not record.label or record.path in chosen]
+    left_out = {record.path for record in anomalous} - chosen
+    return [record for record in records if record.path not in left_out]
 
 
 def fewer_masks(records: Sequence[Record], share: float, seed: int) -> list[Record]:

@@ -78,7 +78,32 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset(Source):
+class Selection(Source):
+    """A data set of which not everything is trained on.
+
+    Attributes:
+        reader: The reader of its layout; the reader's own options stand beside it.
+        dir: Folder of the data.
+        leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
+        max_anomalies: As of :class:`Dataset`, and so the others.
+        hold_out: Objects.
+        hold_out_anomalies: Number of their anomalous images.
+        hold_out_defects: Kinds of defect.
+    """
+
+    max_anomalies: Count | None = None
+    hold_out: tuple[str, ...] = ()
+    hold_out_anomalies: Annotated[int, Range(0, 1_000_000)] | None = None
+    hold_out_defects: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks that it is known which objects have fewer anomalies."""
+        if self.hold_out_anomalies is not None and not self.hold_out:
+            raise ValueError("hold_out_anomalies: write hold_out, the objects that it is about")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Selection):
     """The images.
 
     Attributes:
@@ -87,6 +112,11 @@ class Dataset(Source):
         leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
         per_object: Whether each object has its own networks, in ``<exp.dir>/<object>``.
         hold_out: Objects that are not trained on; only these are tested then.
+        hold_out_anomalies: Number of anomalous images of each of these objects that are trained on
+            after all, drawn by ``misc.seed``: the 1 is among the 5; with its normal training
+            images, and the same test images. ``null``: it is not trained on at all.
+        hold_out_defects: Kinds of defect that are not trained on; only these, and normal images,
+            are tested then. Images with one of these and another defect are left out.
         max_anomalies: Number of anomalous training images of each object, validation images
             included, drawn by ``misc.seed``: the 5 are among the 10, and the test images stay the
             same. ``null``: all.
@@ -103,8 +133,6 @@ class Dataset(Source):
     """
 
     per_object: bool = False
-    hold_out: tuple[str, ...] = ()
-    max_anomalies: Count | None = None
     val_fraction: BelowOne = 0.2
     auxiliary: Source | None = None
     cache: Path | None = field(default=FOLDER, compare=False)
@@ -113,6 +141,7 @@ class Dataset(Source):
 
     def __post_init__(self) -> None:
         """Checks that objects are not held out of networks that see one object each."""
+        super().__post_init__()
         if self.per_object and self.hold_out:
             raise ValueError("per_object: each network sees one object only; remove hold_out")
 
