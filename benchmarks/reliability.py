@@ -11,6 +11,7 @@ import argparse
 import io
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -39,7 +40,7 @@ from utils.store import _read
 FIRST = 0.1  # seconds after the start of Python, before which signals mean what they always do
 RESULTS = [f"{s}/{f}" for s in ("teacher", "student") for f in ("best.safetensors", "scores.csv")]
 STATUS = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}
-LAST_WORD = "run the same command again to resume"
+LAST_WORD = re.compile(r"[^|]+; run the same command again to resume")  # a "|": a progress bar
 
 
 def finish(arguments: Sequence[str]) -> dict[str, bytes]:
@@ -60,6 +61,24 @@ def started(arguments: Sequence[str], errors: Path) -> subprocess.Popen[bytes]:
             stderr=file,
             start_new_session=True,
         )
+
+
+def on_screen(text: str) -> list[str]:
+    """The lines that a terminal shows after ``text``; progress bars overwrite each other."""
+    rows, row, column = [""], 0, 0
+    for piece in re.split(r"(\n|\r|\x1b\[A)", text):
+        if piece == "\n":
+            row, column = row + 1, 0
+            rows += [""] * (row == len(rows))
+        elif piece == "\x1b[A":
+            row = max(row - 1, 0)
+        elif piece == "\r":
+            column = 0
+        else:
+            line = rows[row].ljust(column)
+            rows[row] = line[:column] + piece + line[column + len(piece) :]
+            column += len(piece)
+    return [line for line in rows if line.strip()]
 
 
 class Right(NamedTuple):
@@ -98,14 +117,12 @@ def ended_early(
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         return f"{name} after {moment:.2f} s: did not end within a minute"
-    text = errors.read_text(errors="replace")
-    lines = [line.rpartition("\r")[2] for line in text.splitlines()]
-    lines = [line for line in lines if line.strip()]
+    lines = on_screen(errors.read_bytes().decode(errors="replace"))
     if status == 0:  # the signal came while Python was ending
         return ""
     if status != STATUS[number]:
         return f"{name} after {moment:.2f} s: exit status {status}: {lines[-1:]}"
-    if number != signal.SIGKILL and (len(lines) != 1 or not lines[0].endswith(LAST_WORD)):
+    if number != signal.SIGKILL and (len(lines) != 1 or not LAST_WORD.fullmatch(lines[0])):
         return f"{name} after {moment:.2f} s: {len(lines)} lines: {lines[-3:]}"
     if finish(options) != right.files:
         return f"{name} after {moment:.2f} s: another result"

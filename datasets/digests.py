@@ -1,10 +1,12 @@
 """Images are known by their content: the SHA-256 of a file, remembered until the file changes."""
 
+import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -75,8 +77,11 @@ class Files:
         return [path for path in self.stamps if path not in self.digests]
 
     def read(self, path: str) -> str:
-        """The digest of a file as it is now; empty if it cannot be read."""
+        """The digest of a file as it is now, or of all in a folder; empty if it cannot be read."""
         try:
+            if names := self._names(path):
+                inner = "".join(self.read(f"{path}/{name}") for name in names)
+                return hashlib.sha256(inner.encode()).hexdigest()
             return sha256_of(Path(self.base, path))
         except OSError:
             return ""
@@ -101,11 +106,18 @@ class Files:
     def _key(self, path: str) -> str:
         return f"file:{self.base}/{path}"
 
+    def _names(self, path: str) -> list[str]:
+        """What is in a folder, a mask of several files; empty for a file."""
+        folder = Path(self.base, path)
+        return sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+
     def _stamp(self, path: str) -> bytes:
         try:
             stat = os.stat(f"{self.base}/{path}")  # noqa: PTH116 - pathlib takes twice as long
         except OSError:
             return b"missing"
+        if S_ISDIR(stat.st_mode):  # its own times do not change with those of its files
+            return b"".join(self._stamp(f"{path}/{name}") for name in self._names(path))
         stamp = _STAMP.pack(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
         return stamp if stat.st_ctime_ns >= _FIRST_TIME else stamp + _PROCESS
 

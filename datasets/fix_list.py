@@ -1,6 +1,6 @@
 """Lists of images to leave out: written by the check, read back by ``dataset.leave_out``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from datasets.record import Splits
@@ -54,10 +54,7 @@ def leave_out(splits: Splits, file: Path) -> Splits:
         UserError: As :func:`read_fix_list`.
     """
     names = set(read_fix_list(file))
-    kept = {
-        split: [record for record in records if record.path not in names]
-        for split, records in splits.items()
-    }
+    kept = without(splits, names)
     number = _count(splits) - _count(kept)
     others = len(names) - number
     say(
@@ -65,6 +62,14 @@ def leave_out(splits: Splits, file: Path) -> Splits:
         + (f"; {others} of its {len(names)} lines name no image here" if others else "")
     )
     return kept
+
+
+def without(splits: Splits, paths: Collection[str]) -> Splits:
+    """The splits without the images at ``paths``."""
+    return {
+        split: [record for record in records if record.path not in paths]
+        for split, records in splits.items()
+    }
 
 
 def _count(splits: Mapping[str, Iterable[object]]) -> int:

@@ -20,6 +20,8 @@ MaskResize = Literal["area", "bilinear"]
 Levels = tuple[float, float]  # the numbers that are black and white
 PixelRange = Literal["type", "data"] | Levels
 
+# The end of a message about a picture of a data set.
+SKIP_BROKEN = "or leave out what cannot be read: dataset.skip_broken=true"
 # A truncated file is an error, whatever another library asked of Pillow.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Pillow's limit, above which a small file could fill the memory. Pillow also warns of half of it,

@@ -1,18 +1,20 @@
 """What is anomalous in a picture, as a network sees the picture."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 
 from datasets.image import SIXTEEN_BITS, MaskResize, View, open_picture, upright, upright_size
 from datasets.record import Record
+from datasets.scan import find_files, is_picture
 from utils.batch import UNKNOWN
 from utils.errors import UserError
 
@@ -30,11 +32,15 @@ def read_mask(path: Path) -> Image.Image:
     anomalous. Of a palette the colors count, not their numbers: white may be number 0. Masks that
     went through a lossy format have gray noise around their regions, also where they are PNG now
     (the magnetic tiles' are): there the limit is half of the brightest value. Where parts of the
-    mask are transparent, what is drawn on it is anomalous, in whatever color.
+    mask are transparent, what is drawn on it is anomalous, in whatever color. Of a folder, what any
+    of its pictures marks is anomalous: MVTec LOCO has one picture for each region.
 
     Raises:
-        UserError: If the file is missing, broken, too large or no picture.
+        UserError: If the file is missing, broken, too large or no picture, or if the pictures of a
+            folder have different sizes.
     """
+    if path.is_dir():
+        return _union({file: read_mask(file) for file in _files_of(path)}, path)
     with open_picture(path, mend=_MEND) as image:
         image.load()
         is_lossy = image.format in _LOSSY
@@ -51,6 +57,23 @@ def read_mask(path: Path) -> Image.Image:
     if has_alpha:
         marked = _drawn(color, marked, values[:, :, -1])
     return Image.fromarray(marked.astype(np.uint8))
+
+
+def _files_of(mask: Path) -> list[Path]:
+    """The pictures that a mask consists of: the file itself, or those in a folder."""
+    if not mask.is_dir():
+        return [mask]
+    files = [mask / name for name in find_files(mask) if is_picture(name)]
+    if not files:
+        raise UserError(f"{mask}: holds no pictures; {_MEND}")
+    return files
+
+
+def _union(masks: Mapping[Path, Image.Image], folder: Path) -> Image.Image:
+    sizes = {mask.size for mask in masks.values()}
+    if len(sizes) > 1:
+        raise UserError(f"{folder}: its masks have different sizes, {sorted(sizes)}; {_MEND}")
+    return reduce(ImageChops.lighter, masks.values())
 
 
 def _marked(values: NDArray[Any], *, is_lossy: bool) -> NDArray[np.bool_]:
@@ -95,7 +118,7 @@ def check_directions(root: Path, records: Iterable[Record]) -> None:
 
 
 def _is_crosswise(root: Path, record: Record) -> bool:
-    with open_picture(root / record.mask, mend=_MEND) as mask:
+    with open_picture(_files_of(root / record.mask)[0], mend=_MEND) as mask:
         size = upright_size(mask)
     with open_picture(root / record.path, mend="replace or remove it") as image:
         return is_crosswise(size, upright_size(image))

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -80,7 +80,8 @@ class MaskIndex:
         folders: Names of the folders that hold masks, in small letters.
 
     Attributes:
-        masks: The masks by the picture that they are named after.
+        masks: The masks by the picture that they are named after; one may be a folder of files.
+        files: The files of all masks.
         pictures: The other paths.
 
     Raises:
@@ -92,6 +93,7 @@ class MaskIndex:
         inside = {path: depth for path in paths if (depth := _depth(path, folders)) is not None}
         inside |= self._of_unnamed_folders([path for path in paths if path not in inside])
         beside = self._beside([path for path in paths if path not in inside])
+        self.files = [*inside, *beside]
         self.pictures = [path for path in paths if path not in inside and path not in beside]
         stems: dict[str, str] = {}
         for path in self.pictures:
@@ -99,7 +101,10 @@ class MaskIndex:
             stems.setdefault(folded(stem), stem)
             stems[stem] = stem
         self.masks: dict[str, str] = {}
+        in_folders = self._add_folders(inside, stems)
         for path, depth in inside.items():
+            if path in in_folders:
+                continue
             *parts, _ = PurePosixPath(path).parts
             names = (PurePosixPath(path).stem, mask_stem(path))
             spelled = [n for name in names for n in (name, folded(name)) if n in stems]
@@ -113,6 +118,23 @@ class MaskIndex:
         if key in self.masks:
             raise UserError(f"{path}: {self.masks[key]} is a mask of the same picture")
         self.masks[key] = path
+
+    def _add_folders(self, inside: Mapping[str, int], stems: Collection[str]) -> set[str]:
+        """Adds folders named as a picture, whose files are its mask together, as in MVTec LOCO.
+
+        Returns:
+            Their files: ``ground_truth/dent/7/000.png`` and ``001.png`` of ``test/dent/7.png``.
+        """
+        around = {part for path in self.pictures for part in PurePosixPath(path).parts[:-1]}
+        members = defaultdict(list)
+        for path, depth in inside.items():
+            folder = PurePosixPath(path).parent
+            if len(folder.parts) > depth + 1 and folder.name in stems and folder.name not in around:
+                members[folder, depth].append(path)
+        for (folder, depth), files in members.items():
+            key = "/".join([*folder.parts[:depth], *folder.parts[depth + 1 :]])
+            self._add(key, str(folder) if len(files) > 1 else files[0])
+        return {path for files in members.values() for path in files}
 
     def _of_unnamed_folders(self, paths: Iterable[str]) -> dict[str, int]:
         """Masks in folders such as ``gt``, whose name alone proves nothing."""

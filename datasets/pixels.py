@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.digests import digests, in_threads
-from datasets.image import View, read_view
+from datasets.image import SKIP_BROKEN, View, read_view
 from datasets.record import Record
 from utils.console import say
 from utils.download import sha256_of
@@ -56,7 +56,7 @@ class DecodedPixels:
 
     def __call__(self, index: int) -> Tensor:
         """As :class:`Pixels`."""
-        return read_view(self.file(index), self.view)
+        return _read(self.file(index), self.view)
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,13 @@ def content_parts(digests: Sequence[str], view: View) -> list[str]:
     return [f"{_FORMAT} {how}", *digests]
 
 
+def _read(path: Path, view: View) -> Tensor:
+    try:
+        return read_view(path, view)
+    except UserError as error:
+        raise UserError(f"{error}, {SKIP_BROKEN}") from error
+
+
 def _decode(paths: Sequence[str], root: Path, view: View, out: BinaryIO) -> None:
     """Writes the rows of ``paths``.
 
@@ -232,7 +239,7 @@ def _decode(paths: Sequence[str], root: Path, view: View, out: BinaryIO) -> None
 
     def decode(path: str) -> str:
         try:
-            row = _row(read_view(root / path, view))
+            row = _row(_read(root / path, view))
         except UserError as error:
             return str(error)
         with turn:

@@ -34,7 +34,7 @@ class Record:
         label: 0 normal, 1 anomalous.
         defect: What is wrong with it, as the data set says it; ``normal`` for a good one. Training
             text only: a model under test never gets it.
-        mask: Mask file, relative to the root; empty where there is none.
+        mask: Mask file, or a folder of several, relative to the root; empty where there is none.
         group: Images of one group (a patient, a board, copies of one file) are never parted by a
             split that this program draws; empty: the image stands alone.
     """
@@ -135,7 +135,9 @@ def check_files(root: Path, records: Iterable[Record], hint: str) -> None:
     Raises:
         UserError: Saying how many are missing and which is the first; ``hint`` says what to do.
     """
-    wanted = sorted({p for record in records for p in (record.path, record.mask) if p})
+    wanted = sorted(
+        {p for record in records for p in (record.path, *_mask_files(root, record.mask)) if p}
+    )
     # os.path: pathlib takes three times as long, which counts with 100,000 files.
     missing = [path for path in wanted if not os.path.isfile(f"{root}/{path}")]  # noqa: PTH113
     if missing:
@@ -156,13 +158,21 @@ def check_files(root: Path, records: Iterable[Record], hint: str) -> None:
             )
 
 
+def _mask_files(root: Path, mask: str) -> list[str]:
+    """The mask, or what is in it if it is a folder of several."""
+    try:
+        return [f"{mask}/{file.name}" for file in (root / mask).iterdir()] if mask else []
+    except OSError:  # a file, or missing
+        return [mask]
+
+
 def _as_on_disk(root: Path, record: Record) -> Record:
     """The record with accents as its files' names have them: macOS writes them as two signs."""
     paths = (record.path, record.mask)
     if all(path.isascii() for path in paths):
         return record
     found = [
-        next((p for form in _FORMS if os.path.isfile(f"{root}/{(p := form(path))}")), path)  # noqa: PTH113
+        next((p for form in _FORMS if os.path.exists(f"{root}/{(p := form(path))}")), path)  # noqa: PTH110
         for path in paths
     ]
     return replace(record, path=found[0], mask=found[1])

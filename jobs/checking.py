@@ -1,14 +1,16 @@
 """The data are checked by a command, and before anything is learned from them."""
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from datasets.broken import find_broken
 from datasets.check.findings import LEVELS, Finding, masks_of_nothing, single_labels
 from datasets.check.inspection import Inspection, inspect
 from datasets.check.report import is_report_of_another, table, write_report
-from datasets.fix_list import leave_out, read_fix_list, write_fix_list
+from datasets.fix_list import leave_out, read_fix_list, without, write_fix_list
 from datasets.record import Splits
 from jobs.build import needs_masks
 from jobs.data import Data, read_splits, store_of
@@ -57,12 +59,18 @@ def check(run: Run, *, out: Path | None = None, fix_list: Path | None = None) ->
 
 def _report(run: Run, options: Source, folder: Path) -> Inspection:
     """Reports on one data set."""
-    splits = everything = read_splits(replace(options, leave_out=None), store_of(run))
+    whole = replace(options, leave_out=None, skip_broken=False)
+    splits = everything = read_splits(whole, store_of(run))
     if options.leave_out is not None:
         splits = leave_out(splits, options.leave_out)
+    broken: dict[str, str] = {}
+    if options.skip_broken:
+        broken = find_broken(options.dir, itertools.chain(*splits.values()), store_of(run))
+        splits = without(splits, broken)
     is_whole = not options.objects and not getattr(options, "hold_out", ())
     records = [record for part in everything.values() for record in part]
     more = list(masks_of_nothing(options.dir, records, is_whole=is_whole))
+    more += [Finding("warning", f"left out: {r}", leave_out=[p]) for p, r in broken.items()]
     if options is run.dataset:
         more += _single_labels(run, splits)
     inspection = inspect(

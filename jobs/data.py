@@ -1,13 +1,15 @@
 """The images of an experiment."""
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from datasets.broken import find_broken
 from datasets.check.facts import collect, image_facts, range_of
 from datasets.copies import group_copies
-from datasets.fix_list import leave_out
+from datasets.fix_list import leave_out, without, write_fix_list
 from datasets.image import PixelRange
 from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
@@ -16,7 +18,11 @@ from datasets.split import carve_validation, fewer_anomalies
 from options.schema import Dataset, Run, Source
 from utils.console import say
 from utils.errors import UserError
+from utils.ranks import is_main
 from utils.store import NOWHERE, Store
+
+BROKEN = "broken_images.txt"  # in the folder of a run: those that it was trained without
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -53,12 +59,23 @@ def store_of(run: Run) -> Store:
     return Store(run.dataset.cache, int(run.dataset.cache_gb * 1e9))
 
 
-def read_splits(options: Source, store: Store = NOWHERE) -> Splits:
+def read_splits(options: Source, store: Store = NOWHERE, folder: Path | None = None) -> Splits:
+    """As :func:`read_with_broken`, without the broken images."""
+    return read_with_broken(options, store, folder)[0]
+
+
+def read_with_broken(
+    options: Source, store: Store, folder: Path | None = None
+) -> tuple[Splits, dict[str, str]]:
     """A data set's own splits, without the objects and defects that are held out of the training.
 
     Args:
         options: Names the data set.
         store: Where it is remembered what its files hold.
+        folder: That of a run, which may hold a list of broken images; see :func:`keep_broken`.
+
+    Returns:
+        The splits, and the images that ``skip_broken`` has left out, each with the reason.
 
     Raises:
         UserError: As the reader, :func:`datasets.record.hold_out` and ``hold_out_defects``, or if
@@ -66,8 +83,11 @@ def read_splits(options: Source, store: Store = NOWHERE) -> Splits:
             table can hold.
     """
     splits: Splits = options.reader.build(DATASETS, options.dir, store)
+    broken: dict[str, str] = {}
     if options.leave_out is not None:
         splits = leave_out(splits, options.leave_out)
+    if options.skip_broken:
+        splits, broken = _without_broken(options.dir, splits, store, folder)
     everything = [record for records in splits.values() for record in records]
     objects = {record.object for record in everything}
     # A defect's text may have several lines.
@@ -82,7 +102,32 @@ def read_splits(options: Source, store: Store = NOWHERE) -> Splits:
         splits = hold_out(splits, options.hold_out, "dataset.hold_out", give_back=given_back)
     if isinstance(options, Dataset) and options.hold_out_defects:
         splits = hold_out_defects(splits, options.hold_out_defects, "dataset.hold_out_defects")
-    return splits
+    return splits, broken
+
+
+def _without_broken(
+    root: Path, splits: Splits, store: Store, folder: Path | None
+) -> tuple[Splits, dict[str, str]]:
+    """The splits without broken images: those of the run's list, or, without one, all of them."""
+    if folder is not None and (folder / BROKEN).exists():
+        return leave_out(splits, folder / BROKEN), {}
+    broken = find_broken(root, itertools.chain(*splits.values()), store)
+    more = len(broken) - _NAMED
+    for reason in itertools.islice(broken.values(), _NAMED):
+        say(f"left out: {reason}")
+    rest = f", {more} more than these" if more > 0 else ""
+    say(f"{root}: {len(broken)} images that cannot be read are left out{rest}")
+    return without(splits, broken), broken
+
+
+def keep_broken(run: Run, broken: Mapping[str, str]) -> None:
+    """Writes the list of broken images that a run is trained without, if it has none.
+
+    Later commands leave out the same ones. An image that breaks later is an error.
+    """
+    file = run.exp.dir / BROKEN
+    if is_main() and run.dataset.skip_broken and not file.exists():
+        write_fix_list(file, broken)
 
 
 def resolved(run: Run, splits: Splits) -> Run:
@@ -129,13 +174,13 @@ def with_object(run: Run, splits: Splits) -> Run:
     return run
 
 
-def read_tested(options: Source, store: Store) -> Splits:
+def read_tested(options: Source, store: Store, folder: Path | None = None) -> Splits:
     """As :func:`read_splits`, for a command that tests something.
 
     Raises:
         UserError: If there are no test images, too.
     """
-    splits = read_splits(options, store)
+    splits = read_splits(options, store, folder)
     if not splits["test"]:
         raise UserError(
             f"{options.dir}: no test images; see dataset.split, dataset.objects and "

@@ -131,7 +131,7 @@ def _data(place: StageFolder, dataset: Path | None) -> Data:
             f"{run.dataset.dir}: the data set is not there, and the file is checked with its "
             "validation images; say where it is: --data FOLDER"
         )
-    splits = read_splits(run.dataset, store_of(run))
+    splits = read_splits(run.dataset, store_of(run), place.path.parent)
     data = read_data(with_object(run, splits), "student", splits)
     place.check(run, {"data": data.hash})
     return data

@@ -235,7 +235,9 @@ class StageFolder:
             before = dataset.auxiliary.dir
         else:
             before = dataset.dir
-        files = whole_paths(before if before.is_dir() else root, (path for path, _ in entries))
+        # A relative folder may be another one today.
+        is_there = any((before / path).is_file() for path, _ in entries)
+        files = whole_paths(before if is_there else root, (path for path, _ in entries))
         return Learned(frozenset(files), frozenset(name for _, name in entries))
 
     def check_unseen(self, run: Run, splits: Splits) -> None:

@@ -73,7 +73,7 @@ class Session:
             UserError: As the reader, or if there are no test images.
         """
         with main_first():  # the others find in the cache what the files hold
-            splits = read_tested(run.dataset, store_of(run))
+            splits = read_tested(run.dataset, store_of(run), run.exp.dir)
         return cls(resolved(run, splits), splits, machine, program)
 
     def of_objects(self) -> list["Session"]:

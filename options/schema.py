@@ -49,11 +49,14 @@ class Source:
         reader: The reader of its layout; the reader's own options stand beside it.
         dir: Folder of the data.
         leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
+        skip_broken: Whether images are left out that cannot be read, or whose masks cannot. A run
+            keeps the list in ``<exp.dir>/broken_images.txt``, for later commands.
     """
 
     reader: Annotated[Component, DATASETS] = field(metadata=INLINE)
     dir: Path = field(compare=False)
     leave_out: Path | None = field(default=None, compare=False)
+    skip_broken: bool = field(default=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -85,6 +88,7 @@ class Selection(Source):
         reader: The reader of its layout; the reader's own options stand beside it.
         dir: Folder of the data.
         leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
+        skip_broken: Whether images are left out that cannot be read.
         max_anomalies: As of :class:`Dataset`, and so the others.
         hold_out: Objects.
         hold_out_anomalies: Number of their anomalous images.
@@ -110,6 +114,8 @@ class Dataset(Selection):
         reader: The reader of the data set's layout; the reader's own options stand beside it.
         dir: Folder of the data.
         leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
+        skip_broken: Whether images are left out that cannot be read, or whose masks cannot. A run
+            keeps the list in ``<exp.dir>/broken_images.txt``, for later commands.
         per_object: Whether each object has its own networks, in ``<exp.dir>/<object>``.
         hold_out: Objects that are not trained on; only these are tested then.
         hold_out_anomalies: Number of anomalous images of each of these objects that are trained on

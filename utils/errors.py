@@ -129,9 +129,20 @@ def run_command(command: Callable[[], None]) -> int:
                 sys.stderr.write(f"{shown(problem)}\n")
                 return 2
         if signals.number:
+            _close_bars()
             sys.stderr.write(f"{progress}; run the same command again to resume\n")
             return 128 + signals.number
     return 0
+
+
+def _close_bars() -> None:
+    """Removes the progress bars that an interrupt left behind, so that a message stands alone."""
+    if "tqdm" in sys.modules:  # otherwise there is none, and the import would take its time
+        from tqdm import tqdm
+
+        bars = [bar for bar in getattr(tqdm, "_instances", ()) if hasattr(bar, "pos")]
+        for bar in sorted(bars, key=lambda bar: -abs(bar.pos)):  # the lowest line first
+            bar.close()
 
 
 def _explained(error: Exception) -> str | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from datasets.check.duplicates import alike, are_copies, nearest_pair
 from datasets.check.facts import Facts, range_of
-from datasets.image import PixelRange
+from datasets.image import SKIP_BROKEN, PixelRange
 from datasets.mask import is_crosswise
 from datasets.mask_files import mask_stem, normal_stems
 from datasets.record import Record, Splits
@@ -82,7 +82,8 @@ def unreadable(images: Iterable[ListedImage]) -> Iterator[Finding]:
     for image in images:
         for facts in (image.facts, image.mask):
             if facts and facts.error:
-                yield Finding("error", facts.error, leave_out=[image.record.path])
+                text = f"{facts.error}, {SKIP_BROKEN}"
+                yield Finding("error", text, leave_out=[image.record.path])
 
 
 def gray_levels(images: Sequence[ListedImage], how: PixelRange) -> Iterator[Finding]:

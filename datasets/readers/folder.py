@@ -117,7 +117,7 @@ def read_folder(
     if not objects:  # else they may belong to others
         index.say_unused(records)
     why = "no pictures or in no folder of a known name"
-    say_left_out(root, files, [*places, *index.masks.values()], why)
+    say_left_out(root, files, [*places, *index.files], why)
     records = with_groups({"": records}, group, str(root))[""]
     placed = list(zip((place.level for place in places.values()), records, strict=True))
     return _split(root, placed, objects, store, test_fraction=test_fraction, split_seed=split_seed)

@@ -121,7 +121,7 @@ def read_levels(
             records.append(record)
         if not objects or name in objects:
             index.say_unused(records)
-        used += [*(record.path for record in records), *index.masks.values()]
+        used += [*(record.path for record in records), *index.files]
     wanted = ", ".join(f"<object>/{level}/<kind>" for level in levels)
     if not any(splits.values()):
         raise _nothing_found(root, levels, wanted, files)

@@ -223,7 +223,10 @@ def _caption(comparison: Comparison, splits: Splits, machine: Machine) -> str:
         {"object": [r.object for r in records], "label": [r.label for r in records]}
     )
     table = per_object(labels.assign(score=labels["label"]))
-    shares, images = table["prevalence"].drop("mean"), comparison.dataset
+    objects, images = table.drop("mean"), comparison.dataset
+    single = objects.index[objects["auroc"].isna()]
+    has_any = len(single) < len(objects)
+    shares = (objects.drop(single) if has_any else objects)["prevalence"]
     by_object = f"{shares.mean():.1f}"
     if shares.min() < shares.max():
         by_object += f" in the mean, {shares.min():.1f} to {shares.max():.1f} by object"
@@ -231,7 +234,6 @@ def _caption(comparison: Comparison, splits: Splits, machine: Machine) -> str:
     over = f"seed {seeds[0]}"
     if len(seeds) > 1:
         over = f"mean ± standard deviation over the seeds {', '.join(map(str, seeds))}"
-    single = table.index[table["auroc"].isna()]
     left_out = f" (without {', '.join(single)}: one label only)" if len(single) else ""
     return (
         f"{comparison.title}: (AUROC, AUPR) in percent, best in bold; mean over objects{left_out}. "

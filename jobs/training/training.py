@@ -19,7 +19,7 @@ from jobs.build import (
     training_batches,
 )
 from jobs.checking import check_data, check_scorable
-from jobs.data import read_data, read_splits, resolved, store_of
+from jobs.data import keep_broken, read_data, read_with_broken, resolved, store_of
 from jobs.experiments import keep_list, of_objects, of_seeds
 from jobs.job import Job
 from jobs.training.keeping import Keeper, restore
@@ -74,7 +74,7 @@ def train(run: Run) -> None:
         # All data are read before the first training, so that mistakes in them are found early.
         # The main process reads the files; the others find the results in the cache.
         with main_first():
-            splits = read_splits(run.dataset, store_of(run))
+            splits, broken = read_with_broken(run.dataset, store_of(run), run.exp.dir)
             check_scorable(run, splits)
             jobs = [
                 Job(part, name, images, read_data(part, name, images), machine)
@@ -86,6 +86,7 @@ def train(run: Run) -> None:
             check_threshold(job)
             check_batch(job)
         check_data(jobs[0].run, [job.data for job in jobs])
+        keep_broken(run, broken)
         for job in jobs:
             if run.dataset.per_object:
                 say(f"\n{', '.join(job.run.dataset.objects)}")

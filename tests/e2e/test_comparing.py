@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -19,6 +20,7 @@ from jobs.session import Session
 from models.base import AnomalyModel
 from models.methods import METHODS
 from tests.fixtures import write_smoke
+from tests.layouts import Painter
 from utils.checkpoint import read_about, save_weights, state_hash
 from utils.evaluation import per_object
 
@@ -429,3 +431,33 @@ def test_where_the_heat_lies_is_compared_with_another_column(folder, bright, cap
     assert table.loc["bright", "heat_in_mask"] == pytest.approx(gap, abs=1e-3)
     assert table.loc["teacher"].filter(like="heat").isna().all()  # it has no map
     assert "heat in mask" in capsys.readouterr().out
+
+
+def test_a_test_list_of_one_label(bright, folder, capsys):
+    """What needs no training is scored all the same: figures that do not exist are ``-``."""
+    rows = ["image_path,label,split,object,mask_path"]
+    for i, name in enumerate(("nut", "nut", "nut", "bolt", "bolt", "bolt")):
+        Painter()(folder / f"data/{i}.png", is_bad=True, mask=folder / f"data/m{i}.png")
+        rows.append(f"{i}.png,1,test,{name},m{i}.png")
+    (folder / "data/labels.csv").write_text("\n".join(rows))
+    source = f"dataset={{name: csv, dir: {folder}/data, cache: {folder}/cache}}"
+    assert test_py.main([str(bright), source, f"exp.dir={folder}/one", "--maps"]) == 0
+    table = pd.read_csv(folder / "one/baseline/table.csv", index_col="object")
+    assert table[["auroc", "aupr"]].isna().all(axis=None)
+    assert table[["pixel_auroc", "aupro"]].notna().all(axis=None)
+    assert "Mean over 0 of 2 objects (without bolt, nut: only one label)" in capsys.readouterr().out
+    columns = (
+        f"columns={{a: {{options: {bright}, stage: baseline}}, "
+        f"b: {{options: {bright}, stage: baseline, title: B}}}}"
+    )
+    assert compare(folder, source, columns, "against=a") == 0
+    said = capsys.readouterr().out
+    assert "(without bolt, nut: one label only)" in said
+    assert re.search(r"\| B +\| +- \| +- \|\n", said)
+
+    rows += [f"{i}.png,{i % 2},test,ring," for i in range(6, 10)]
+    for i in range(6, 10):
+        Painter()(folder / f"data/{i}.png", is_bad=bool(i % 2))
+    (folder / "data/labels.csv").write_text("\n".join(rows))
+    assert compare(folder, source, columns) == 0
+    assert "8 anomalous; prevalence (the AUPR of chance) 50.0. " in capsys.readouterr().out

@@ -70,6 +70,44 @@ def test_the_whole_job(name, tmp_path):
     assert data_hash(kept) == data_hash(splits)
 
 
+def test_broken_pictures_and_masks_are_left_out_and_stay_so(tmp_path, capsys):
+    """The lists of a run do not change when a picture is repaired, or breaks, later."""
+    root, paint = tmp_path / "screws", Painter()
+    for i in range(14):
+        paint(root / f"good/{i:02d}.png", is_bad=False)
+        paint(root / f"bad/{i:02d}.png", is_bad=True, mask=root / f"masks/{i:02d}.png")
+    good, mask = sorted((root / "good").iterdir()), root / "masks/03.png"
+    contents = {path: path.read_bytes() for path in [*good[:6], mask]}
+    for path, content in contents.items():
+        path.write_bytes(content[:-30])
+    command = tiny(tmp_path, root, "folder")
+    assert run_py.main(command) == 2
+    error = capsys.readouterr().err
+    assert f"{good[0]}: cannot be read" in error
+    assert "; replace or remove it, or leave out what cannot be read: dataset.skip_bro" in error
+
+    command += ["dataset.skip_broken=true"]
+    assert check.main([*command, f"--out={tmp_path}/report"]) == 0
+    assert f"warning: left out: {mask}: " in capsys.readouterr().out
+    assert run_py.main(command) == 0
+    said = capsys.readouterr().out
+    assert said.count("left out: ") == 5
+    assert f"left out: {root}/good/" in said
+    assert f"{root}: 7 images that cannot be read are left out, 2 more than these\n" in said
+    assert test_py.main(command) == 0
+    before = (tmp_path / "run/student/scores.csv").read_bytes()
+    for path, content in contents.items():
+        path.write_bytes(content)
+    assert test_py.main(command) == 0
+    assert f"{tmp_path}/run/broken_images.txt: 7 images are left out\n" in capsys.readouterr().out
+    assert (tmp_path / "run/student/scores.csv").read_bytes() == before
+    assert run_py.main(command) == 0
+    tested = pd.read_csv(tmp_path / "run/student/scores.csv")["path"][0]
+    (root / tested).write_bytes(b"")
+    assert test_py.main(command) == 2
+    assert f"{root / tested}: is not a picture (0 bytes)" in capsys.readouterr().err
+
+
 def test_a_persons_own_pictures(tmp_path, capsys):
     """Nothing but a folder is named: what was assumed is said, and the first table printed."""
     root = write_folder(tmp_path / "my screws")

@@ -199,3 +199,14 @@ def test_nothing_leads_to_a_test_on_training_images(smoke, tmp_path, capsys):
     other = own_folder(tmp_path, root, "dataset.split_seed=1", "exp.resume=any_options")
     assert test_py.main(other) == 2
     assert "student: has learned from what is tested here" in capsys.readouterr().err
+
+
+def test_a_relative_folder_that_is_another_one_today_hides_nothing(smoke, tmp_path, monkeypatch):
+    write_smoke(tmp_path, smoke / "visa")
+    moved = write_folder(tmp_path / "screws").rename
+    monkeypatch.chdir(tmp_path)
+    assert run_py.main(own_folder(tmp_path, "screws")) == 0
+    moved(tmp_path / "elsewhere")
+    (tmp_path / "screws").mkdir()
+    other = own_folder(tmp_path, "elsewhere", "dataset.split_seed=1", "exp.resume=any_options")
+    assert test_py.main([*other, "dataset.object_name=screws"]) == 2

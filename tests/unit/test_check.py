@@ -195,7 +195,8 @@ def photographed_beside(folder):
 
 FAULTS = {
     truncated: r"error: .*/train_3.jpg: cannot be read as a picture \(.*trunc.*\); replace or remo",
-    no_picture: r"error: .*/train_3.jpg: is not a picture \(14 bytes\); replace or remove it$",
+    no_picture: r"error: .*/train_3.jpg: is not a picture \(14 bytes\); replace or remove it, "
+    r"or leave out what cannot be read: dataset.skip_broken=true$",
     bomb: r"error: .*/train_3.jpg: is too large, 15000 x 15000 pixels, and may be a decompression ",
     same_bytes: r"error: images/copy.jpg \(test, normal\): leak across train and test: the same "
     r"bytes as images/train_3.jpg \(train, normal\); keep one of them, or allow it: "
@@ -208,7 +209,7 @@ FAULTS = {
     other_size: r"error: masks/train_9.png: the mask is 80x60, its picture images/train_9.jpg 160x",
     turned_mask: r"error: masks/train_9.png: the mask is 120x160",
     empty_mask: r"warning: masks/train_9.png: the mask is empty, but images/train_9.jpg is anomalo",
-    broken_mask: r"error: .*masks/train_9.png: .*; mend or remove the mask$",
+    broken_mask: r"error: .*masks/train_9.png: .*; mend or remove the mask, or leave out what",
     mask_of_a_normal_image: r"warning: masks/train_0.png: the mask marks 81 pixels, but images/tra",
     mask_of_nothing: r"warning: masks: stray.png is no listed image's mask",
     no_mask: r"note: 1 of 8 anomalous images have no mask, the first is images/train_9.jpg",

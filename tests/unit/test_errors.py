@@ -8,7 +8,9 @@ import time
 from contextlib import suppress
 
 import pytest
+from tqdm import tqdm
 
+from benchmarks.reliability import on_screen
 from utils import errors
 from utils.errors import Interrupted, UserError, run_command
 
@@ -34,6 +36,19 @@ def test_an_interrupted_program_prints_nothing_after_its_last_line(hook, capsys)
     assert run_command(command) == 130
     assert capsys.readouterr().err == "interrupted; run the same command again to resume\n"
     assert hook == []
+
+
+def test_no_progress_bar_is_left_beside_the_last_line(hook, capsys):
+    bars = []  # as a frame that outlives the interrupt keeps them
+
+    def command():
+        bars.extend(tqdm(total=5, desc=title, leave=False) for title in ("outer", "inner"))
+        raise KeyboardInterrupt
+
+    assert run_command(command) == 130
+    assert on_screen(capsys.readouterr().err) == [
+        "interrupted; run the same command again to resume"
+    ]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

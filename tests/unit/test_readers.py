@@ -10,10 +10,13 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.digests import digests
 from datasets.image import read_image
+from datasets.mask import read_mask
 from datasets.readers import DATASETS
 from datasets.record import check_path, data_hash, to_meta
 from datasets.scan import split_of
@@ -36,6 +39,7 @@ from tests.layouts import (
 )
 from utils.errors import UserError
 from utils.registry import options_of
+from utils.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -439,6 +443,54 @@ def test_a_mask_that_fits_two_images_is_refused(tmp_path):
     assert "bad/a/2.png: two masks fit, masks/a/2.png and masks/bad/2.png" in error(
         "folder", tmp_path
     )
+
+
+@pytest.mark.parametrize("name", ["mvtec", "folder"])
+def test_masks_of_several_files_as_in_mvtec_loco(name, tmp_path, capsys):
+    """``ground_truth/<kind>/<stem>/000.png``; the pictures of a folder are one mask."""
+    paint = Painter()
+    for kind in ("train/good", "test/good", "test/logical", "test/structural"):
+        for i in range(3):
+            paint(tmp_path / f"box/{kind}/{i:03d}.png", is_bad=False)
+    for kind in ("logical", "structural"):
+        for i in range(3):
+            for j in range(i + 1):
+                area = np.zeros((40, 60), np.uint8)
+                area[10 * j : 10 * j + 5, :5] = 255 - j
+                path = tmp_path / f"box/ground_truth/{kind}/{i:03d}/{j:03d}.png"
+                save(Image.fromarray(area), path)
+    options = {} if name == "mvtec" else {"bad": ("logical", "structural")}
+    splits = DATASETS[name](tmp_path, **options)
+    found = {r.path: r.mask for r in splits["test"] if r.label}
+    assert found == {
+        f"box/test/{kind}/{i:03d}.png": f"box/ground_truth/{kind}/{i:03d}{'/000.png' * (i == 0)}"
+        for kind in ("logical", "structural")
+        for i in range(3)
+    }
+    marked = [np.asarray(read_mask(tmp_path / mask)).sum() for mask in found.values()]
+    assert marked == [25, 50, 75] * 2
+    said = capsys.readouterr().out
+    assert "no picture's" not in said
+    assert "left out" not in said
+    folder = tmp_path / "box/ground_truth/logical/001"
+    store = Store(tmp_path / "cache")
+    before = digests(folder.parent, ["001"], store, title="")
+    (folder / "000.png").write_bytes((folder / "001.png").read_bytes())
+    assert digests(folder.parent, ["001"], store, title="") != before
+    assert np.asarray(read_mask(folder)).sum() == 25
+    save(Image.new("L", (9, 9)), folder / "002.png")
+    with pytest.raises(UserError, match=r"001: its masks have different sizes, \[\(9, 9\), \(60"):
+        read_mask(folder)
+
+
+def test_folders_of_masks_that_are_named_as_a_picture_and_as_a_defect(tmp_path):
+    paint = Painter()
+    paint_all(tmp_path, "good")
+    for i in range(2):
+        paint(tmp_path / f"bad/7/{i}.png", is_bad=True, mask=tmp_path / f"masks/7/{i}.png")
+    paint(tmp_path / "bad/7.png", is_bad=True)
+    masks = [r.mask for r in everything(DATASETS["folder"](tmp_path)) if r.label]
+    assert sorted(masks) == ["", "masks/7/0.png", "masks/7/1.png"]
 
 
 def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
