@@ -150,7 +150,7 @@ def _train_locked(job: Job) -> None:
         _adapt(learner.model, batches, machine.device)
     else:
         restore(learner, optimizer, state, folder)
-    ask_encoders(job, learner.model)
+    _keep_features(job, learner.model)
     about |= _describe(job, about)
     keeper = Keeper(job, learner, optimizer, about, history=state["history"] if state else [])
     del state  # three times the size of the weights, in each process
@@ -163,13 +163,18 @@ def _train_locked(job: Job) -> None:
 def _fit_once(job: Job, about: dict[str, Any]) -> None:
     """Trains a network that learns from normal images in one pass; the main process does it."""
     model = job.machine.place(build_model(job.run, job.name))
-    ask_encoders(job, model)
+    _keep_features(job, model)
     about |= _describe(job, about)
     _announce(job, model, 0)
     if is_main():
         fit_once(job, model, about)
     wait_for_all()
     say(f"{job.name}: done: {job.folder.best}")
+
+
+def _keep_features(job: Job, model: AnomalyModel) -> None:
+    # All training images, whatever validation and max_anomalies take: one file serves all seeds.
+    ask_encoders(model, job.stage, job.data.store, job.data.splits["train"], job.machine)
 
 
 def _describe(job: Job, about: dict[str, Any]) -> dict[str, Any]:
