@@ -781,6 +781,26 @@ def test_each_choice_of_objects_has_its_report(tmp_path, monkeypatch):
     assert max(map(len, many)) < 100
 
 
+def test_empty_masks_of_normal_pictures_are_theirs(tmp_path):
+    """As in KolektorSDD: ``kos01/Part0_label.bmp`` ..., and the same names in each folder."""
+    for i in range(4):
+        for j in range(3):
+            area = np.zeros((60, 80), np.uint8)
+            area[10:20, 10:20] = 255 * (i == j)
+            path = tmp_path / f"kos{i:02d}/Part{j}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            scene(10 * i + j, (80, 60)).save(path)
+            Image.fromarray(area).save(path.with_name(f"Part{j}_label.bmp"))
+    splits = DATASETS["folder"](tmp_path, labels="masks", object_name="part")
+    records = [*splits["train"], *splits["test"]]
+    assert sum(record.label for record in records) == 3
+    (tmp_path / "kos00/Part9_label.bmp").write_bytes(path.read_bytes())
+    found = list(findings.masks_of_nothing(tmp_path, records, is_whole=True))
+    assert [finding.text for finding in found] == [
+        "kos00: Part9_label.bmp is no listed image's mask; list the image, or remove the mask"
+    ]
+
+
 def test_errors_end_with_status_2(folder, tmp_path, capsys):
     truncated(folder)
     other_size(folder)

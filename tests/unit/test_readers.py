@@ -716,6 +716,19 @@ def test_folders_that_are_a_split_in_other_words(sides, tmp_path):
     assert len(splits["train"]) == len(splits["test"]) == 8
 
 
+def test_a_validation_without_a_test_is_not_drawn_across(tmp_path):
+    for side in ("Train", "valid"):
+        paint_all(tmp_path / side, "good", "bad")
+    assert error("folder", tmp_path) == (
+        "ROOT: has validation pictures, but no test pictures: name their folder, test=[NAME]; to "
+        "test on the validation ones, test=[valid]; to draw a test across all, train=[Train,valid]"
+    )
+    tested = DATASETS["folder"](tmp_path, test=("valid",))["test"]
+    assert {record.path.partition("/")[0] for record in tested} == {"valid"}
+    drawn = DATASETS["folder"](tmp_path, train=("Train", "valid"))["test"]
+    assert {record.path.partition("/")[0] for record in drawn} == {"Train", "valid"}
+
+
 def test_a_split_inside_of_good_and_bad(tmp_path):
     paint_all(tmp_path, "good/Train", "good/Test", "bad/Train", "bad/Test/dent")
     splits = DATASETS["folder"](tmp_path)
