@@ -631,6 +631,17 @@ def test_tables_of_other_programs(name, tmp_path):
     assert {r.path: r.label for r in found} == {f"{i}.png": i % 2 for i in range(8)}
 
 
+def test_tables_that_are_too_large_or_never_end(tmp_path, monkeypatch):
+    for file, said in (("/dev/zero", "is a folder or a device"), (".", "is a folder or a dev")):
+        for reader in ("csv", "meta"):
+            assert said in error(reader, tmp_path, file=Path(file))
+    monkeypatch.setattr("datasets.readers.table._MOST_BYTES", 30)
+    table(tmp_path, "1.png,1", "2.png,0")
+    assert error("csv", tmp_path) == (
+        "labels.csv: has 32 bytes, and tables of up to 30 are read: leave out columns, or split it"
+    )
+
+
 def test_all_refused_rows_are_counted(tmp_path):
     for i in range(6):
         Painter()(tmp_path / f"{i}.png", is_bad=False)
