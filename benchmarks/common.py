@@ -81,6 +81,42 @@ def child(module: str, *arguments: str) -> dict[str, Any]:
     return result
 
 
+class OtherProgram:
+    """A program in another environment that says "ready", then answers each line with seconds.
+
+    Args:
+        python: Interpreter of that environment.
+        script: Its source.
+        *arguments: Of the script.
+    """
+
+    def __init__(self, python: str, script: str, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [python, "-c", script, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.is_ready = self._answer() == "ready"
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def ask(self, line: str) -> float:
+        """Seconds that the program took for what ``line`` says."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return float(self._answer())
+
+    def close(self) -> str:
+        """Ends it; what it had to say last."""
+        _, errors = self.process.communicate()
+        return errors.strip().splitlines()[-1] if errors.strip() else ""
+
+
 def alternated(
     jobs: Mapping[str, Callable[[], float]], rounds: int
 ) -> tuple[dict[str, float], dict[str, list[float]]]:

@@ -9,7 +9,6 @@ PYTHON is the interpreter there (``pip install anomalib[clip]``).
 """
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common import CPU, PRECISIONS, RawText, alternated, report, seconds
+from benchmarks.common import CPU, PRECISIONS, OtherProgram, RawText, alternated, report, seconds
 from models.base import AnomalyModel
 from models.baselines.vit import embed, project
 from models.baselines.winclip import WinClip
@@ -51,42 +50,6 @@ for line in sys.stdin:
         model(batch)
     print(time.perf_counter() - started, flush=True)
 """
-
-
-class Anomalib:
-    """anomalib's WinCLIP in another process, which waits for its turn.
-
-    Args:
-        python: Interpreter of its environment.
-        images: Images of a batch.
-    """
-
-    def __init__(self, python: str, images: int) -> None:
-        arguments = [str(images), str(torch.get_num_threads())]
-        self.process = subprocess.Popen(
-            [python, "-c", ANOMALIB, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.is_there = self._answer() == "ready"
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def __call__(self) -> float:
-        """Seconds of one batch."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        return float(self._answer())
-
-    def close(self) -> str:
-        """Ends it; what it had to say last."""
-        _, errors = self.process.communicate()
-        return errors.strip().splitlines()[-1] if errors.strip() else ""
 
 
 def build(name: str) -> AnomalyModel:
@@ -147,17 +110,17 @@ def compare_winclip(python: str, images: int, rounds: int) -> tuple[list[str], d
     loop_error = float((found["maps, fp32"][1] - by_loop[0][1]).abs().max())
     low = found.get("scores, bf16")
     bf16_error = None if low is None else float((found["scores, fp32"] - low).abs().max())
-    other = Anomalib(python, images)
+    other = OtherProgram(python, ANOMALIB, str(images), str(torch.get_num_threads()))
     jobs: dict[str, Callable[[], float]] = {n: partial(seconds, job) for n, job in ways.items()}
-    if other.is_there:
-        jobs["anomalib, scores and maps, fp32"] = other
+    if other.is_ready:
+        jobs["anomalib, scores and maps, fp32"] = partial(other.ask, "go")
     times, _ = alternated(jobs, rounds)
     times[loop] = loop_time
     missing = other.close()
     lines = [f"WinCLIP, {images} images of 240 x 240, medians of {rounds}", ""]
     lines += ["| way | images/s |", "|:--|--:|"]
     lines += [f"| {name} | {images / time:.2f} |" for name, time in times.items()]
-    if not other.is_there:
+    if not other.is_ready:
         lines += ["", f"anomalib is not there: {missing}"]
     theirs = times.get("anomalib, scores and maps, fp32")
     best_maps = min(times[f"maps, {name}"] for name in PRECISIONS)

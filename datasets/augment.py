@@ -38,6 +38,13 @@ class Augment:
     hue: Annotated[float, Range(0, 0.5)] = 0.0
     mosaic: Probability = 0.0
 
+    @property
+    def moves(self) -> list[str]:
+        """The changes that are on and move what an image shows to another place."""
+        default = Augment()
+        names = ("horizontal_flip", "vertical_flip", "rotation", "crop", "mosaic")
+        return [name for name in names if getattr(self, name) != getattr(default, name)]
+
 
 class Augmentation:
     """Applies an :class:`Augment` to images of one size.

@@ -3,13 +3,13 @@
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import torch
 
-from datasets.record import ANOMALY, Record
+from datasets.record import Record
 from utils.seeding import derive, generator
 
 Policy = Literal["label", "sentence", "object", "shuffled"]
@@ -46,7 +46,7 @@ class Captions:
     def __init__(
         self, policy: Policy, dropout: float, seed: int, texts: Mapping[str, str] | None = None
     ) -> None:
-        self.write = POLICIES[policy]
+        self.write, self.policy = POLICIES[policy], policy
         self.dropout, self.seed = dropout, seed
         self.texts = texts or {}
 
@@ -55,8 +55,17 @@ class Captions:
         draw = random.Random(derive(self.seed, "caption", epoch, record.path))  # noqa: S311
         if draw.random() < self.dropout:
             return object_caption(record, draw)
-        text = self.texts.get(record.path, record.defect)
-        return self.write(replace(record, defect=text), draw)
+        return self.write(self._retold(record), draw)
+
+    def names(self, record: Record) -> list[str]:
+        """The names of defects that the caption of an anomalous image has, without ``dropout``.
+
+        The policy ``label`` has one name, the whole text; ``object`` has none.
+        """
+        return NAMES.get(self.policy, _defects)(self._retold(record)) if record.label else []
+
+    def _retold(self, record: Record) -> Record:
+        return replace(record, defect=self.texts.get(record.path, record.defect))
 
 
 def label_caption(record: Record, draw: random.Random) -> str:
@@ -77,7 +86,7 @@ def sentence_caption(record: Record, draw: random.Random) -> str:
     if not record.label:
         state = draw.choice(_GOOD)
         return draw.choice(_TEMPLATES).format(_with_article(record.object), state)
-    parts = _parts(record.defect)
+    parts = record.defects
     adjectives = [part for part in parts if all(map(_ADJECTIVE.fullmatch, part.split()))]
     nouns = [part for part in parts if part not in adjectives]
     state = f"with {_enumerate(nouns)}" if nouns or not adjectives else ""
@@ -90,6 +99,20 @@ def object_caption(record: Record, draw: random.Random) -> str:
     return f"a photo of {_with_article(record.object)}"
 
 
+def _defects(record: Record) -> list[str]:
+    return record.defects
+
+
+def _whole_text(record: Record) -> list[str]:
+    text = label_caption(record, random.Random())  # noqa: S311  it draws nothing
+    return [text] if record.defects else []
+
+
+def _nothing(_record: Record) -> list[str]:
+    return []
+
+
+NAMES: dict[Policy, Callable[[Record], list[str]]] = {"label": _whole_text, "object": _nothing}
 POLICIES = {
     "label": label_caption,
     "sentence": sentence_caption,
@@ -121,12 +144,6 @@ def says_only_the_label(records: Iterable[Record]) -> bool:
         if record.label:
             texts[record.object].add(record.defect)
     return all(len(defects) == 1 for defects in texts.values())
-
-
-def _parts(defect: str) -> list[str]:
-    """The defects of "burnt,small scratches", each once."""
-    parts = dict.fromkeys(part.strip().replace("_", " ") for part in defect.split(","))
-    return [part for part in parts if part not in ("", ANOMALY)]
 
 
 def _enumerate(parts: Sequence[str]) -> str:

@@ -47,6 +47,12 @@ class Record:
     mask: str = ""
     group: str = ""
 
+    @property
+    def defects(self) -> list[str]:
+        """The kinds of defect of "burnt,small scratches", each once; empty: it does not say."""
+        parts = dict.fromkeys(part.strip().replace("_", " ") for part in self.defect.split(","))
+        return [part for part in parts if self.label and part not in ("", ANOMALY)]
+
     def without_text(self) -> "Record":
         """The same image with nothing said about it."""
         return replace(self, defect="")
@@ -202,17 +208,58 @@ def choose_objects(splits: Splits, objects: Sequence[str], where: str) -> Splits
     }
 
 
-def hold_out(splits: Splits, objects: Sequence[str], where: str) -> Splits:
+def hold_out(
+    splits: Splits, objects: Sequence[str], where: str, *, give_back: bool = False
+) -> Splits:
     """The training images of all objects but ``objects``, and the test images of those alone.
+
+    Args:
+        splits: The images.
+        objects: Names of the objects.
+        where: The option that names them.
+        give_back: Whether their own training images stay, too.
 
     Raises:
         UserError: If an object is not there, or no other is left.
     """
     tested = choose_objects(splits, objects, where)["test"]
-    trained = [record for record in splits["train"] if record.object not in objects]
-    if not trained:
+    trained = [record for record in splits["train"] if give_back or record.object not in objects]
+    if {record.object for record in trained} <= {*objects}:
         raise UserError(f"{where}: no object is left to train on; there are {', '.join(objects)}")
     return {"train": trained, "test": tested}
+
+
+def hold_out_defects(splits: Splits, names: Sequence[str], where: str) -> Splits:
+    """Training images without some kinds of defect; test images that are normal or have only those.
+
+    An image with a held-out kind and another one is in neither list, and no object is tested
+    without one of these kinds.
+
+    Args:
+        splits: The images.
+        names: The kinds, as in "burnt,small scratches".
+        where: The option that names them.
+
+    Raises:
+        UserError: If a kind is not there, or nothing anomalous is left to train on or to test.
+    """
+    held = {name.replace("_", " ") for name in names}
+    known = {name for records in splits.values() for record in records for name in record.defects}
+    if missing := sorted(held - known):
+        there = ", ".join(sorted(known)) or "none"
+        raise UserError(f"{where}: no defect {missing[0]!r}; there are {there}")
+    trained = [record for record in splits["train"] if held.isdisjoint(record.defects)]
+    found = [r for r in splits["test"] if r.defects and held.issuperset(r.defects)]
+    objects = {record.object for record in found}
+    normal = (r for r in splits["test"] if not r.label and r.object in objects)
+    for side, records in (("train on", trained), ("test", found)):
+        if not any(record.label for record in records):
+            raise UserError(
+                f"{where}: no anomalous image is left to {side}; there are "
+                f"{', '.join(sorted(known))}, and images with several defects are left out"
+            )
+    chosen = {record.path for record in (*found, *normal)}
+    return {"train": trained, "test": [r for r in splits["test"] if r.path in chosen]}
 
 
 def checked(root: Path, splits: Splits, objects: Sequence[str], *, where: str, hint: str) -> Splits:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -48,20 +48,47 @@ def carve_validation(
     return train, validation
 
 
-def fewer_anomalies(records: Sequence[Record], count: int | None, seed: int) -> list[Record]:
+def fewer_anomalies(
+    records: Sequence[Record], count: int | None, seed: int, objects: Container[str] | None = None
+) -> list[Record]:
     """At most ``count`` anomalous images of each object, and all normal ones, in their order.
 
     Args:
         records: The images.
         count: How many; ``None``: all. With the same seed, a smaller number is a part of a larger.
         seed: Decides which.
+        objects: Those that have fewer; all images of the others stay. ``None``: all.
     """
+    anomalous = [r for r in records if r.label and (objects is None or r.object in objects)]
+    chosen = _first(anomalous, lambda number: number if count is None else count, seed, "anomalies")
+    left_out = {record.path for record in anomalous} - chosen
+    return [record for record in records if record.path not in left_out]
+
+
+def fewer_masks(records: Sequence[Record], share: float, seed: int) -> list[Record]:
+    """The same images, of which only some anomalous ones keep their masks.
+
+    Args:
+        records: The images.
+        share: Of the masks of each object's anomalous images, in ``(0, 1]``; at least one is kept.
+            With the same seed, a smaller share is a part of a larger one.
+        seed: Decides which.
+    """
+    masked = [record for record in records if record.label and record.mask]
+    kept = _first(masked, lambda number: max(round(share * number), 1), seed, "masks")
+    return [r if not r.label or r.path in kept else replace(r, mask="") for r in records]
+
+
+def _first(
+    records: Sequence[Record], count_of: Callable[[int], int], seed: int, purpose: str
+) -> set[str]:
+    """Paths of the first of each object in an order that depends on the seed only."""
     chosen: set[str] = set()
     for name in {record.object for record in records}:
-        paths = sorted(r.path for r in records if r.label and r.object == name)
-        order = torch.randperm(len(paths), generator=generator(seed, "anomalies", name)).tolist()
-        chosen.update(paths[i] for i in order[:count])
-    return [record for record in records if not record.label or record.path in chosen]
+        paths = sorted(r.path for r in records if r.object == name)
+        order = torch.randperm(len(paths), generator=generator(seed, purpose, name)).tolist()
+        chosen.update(paths[i] for i in order[: count_of(len(paths))])
+    return chosen
 
 
 def draw_split(

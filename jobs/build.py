@@ -14,7 +14,8 @@ from datasets.image_text import Batches, Guide, ImageText
 from datasets.mask import Masks, check_directions
 from datasets.pixels import ImageStore, Pixels, ResidentPixels
 from datasets.record import Record
-from jobs.data import Data, store_of
+from datasets.split import fewer_masks
+from jobs.data import store_of
 from jobs.job import Job
 from models.base import AnomalyModel
 from models.methods import METHODS
@@ -141,7 +142,7 @@ def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
         augmentation=Augmentation(stage.augment, stage.image.height_width, seed),
         captions=job.captions if METHODS[stage.model.name].reads_text else None,
         guide=Guide(pixels(live_teacher.image.view), job.captions) if live_teacher else None,
-        masks=_masks(data, view, stage) if needs_masks(stage) else None,
+        masks=_masks(job, view) if needs_masks(stage) else None,
     )
     return Batches(
         images,
@@ -156,19 +157,28 @@ def training_batches(job: Job, live_teacher: Stage | None = None) -> Batches:
 
 def needs_masks(stage: Stage) -> bool:
     """Whether the stage's objective needs the masks of its training images."""
-    return stage.objective is not None and OBJECTIVES[stage.objective.name].needs_masks
+    objective = stage.objective
+    return objective is not None and OBJECTIVES[objective.name].needs_masks(objective.options)
 
 
-def _masks(data: Data, view: View, stage: Stage) -> Masks:
-    missing = [record.path for record in data.train if record.label and not record.mask]
-    if missing:
+def _masks(job: Job, view: View) -> Masks:
+    data, objective, records = job.data, job.stage.objective, job.data.train
+    assert objective is not None  # it needs masks
+    missing = [record.path for record in records if record.label and not record.mask]
+    if missing and OBJECTIVES[objective.name].needs_all_masks:
         raise UserError(
             f"{data.root}: {len(missing)} anomalous images have no mask, the first is "
             f"{missing[0]}; this network learns from masks: leave these images out, or use another "
             "data set"
         )
-    check_directions(data.root, data.train)
-    return Masks(data.root, data.train, view, stage.image.mask_resize)
+    if not any(record.mask for record in records if record.label):
+        raise UserError(
+            f"{data.root}: no anomalous training image has a mask; write "
+            f"{job.name}.objective.mask_weight=0, or use another data set"
+        )
+    records = fewer_masks(records, objective.options.get("mask_fraction", 1), job.run.misc.seed)
+    check_directions(data.root, records)
+    return Masks(data.root, records, view, job.stage.image.mask_resize)
 
 
 def evaluation_batches(

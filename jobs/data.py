@@ -13,7 +13,7 @@ from datasets.fix_list import leave_out, without, write_fix_list
 from datasets.image import PixelRange, allow_pixels
 from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
-from datasets.record import Record, Splits, check_name, data_hash, hold_out
+from datasets.record import Record, Splits, check_name, data_hash, hold_out, hold_out_defects
 from datasets.split import carve_validation, fewer_anomalies
 from options.schema import Dataset, Run, Source
 from utils.console import say
@@ -67,7 +67,7 @@ def read_splits(options: Source, store: Store = NOWHERE, folder: Path | None = N
 def read_with_broken(
     options: Source, store: Store, folder: Path | None = None
 ) -> tuple[Splits, dict[str, str]]:
-    """A data set's own splits, without the objects that are held out of the training.
+    """A data set's own splits, without the objects and defects that are held out of the training.
 
     Args:
         options: Names the data set.
@@ -78,8 +78,9 @@ def read_with_broken(
         The splits, and the images that ``skip_broken`` has left out, each with the reason.
 
     Raises:
-        UserError: As the reader and :func:`datasets.record.hold_out`, or if an object is called
-            ``mean`` like the last row of each table, or has a name that no table can hold.
+        UserError: As the reader, :func:`datasets.record.hold_out` and ``hold_out_defects``, or if
+            an object is called ``mean`` like the last row of each table, or has a name that no
+            table can hold.
     """
     allow_pixels(options.max_pixels)
     splits: Splits = options.reader.build(DATASETS, options.dir, store)
@@ -98,7 +99,10 @@ def read_with_broken(
             f"{options.dir}: an object is called 'mean', as the last row of every table; rename it"
         )
     if isinstance(options, Dataset) and options.hold_out:
-        splits = hold_out(splits, options.hold_out, "dataset.hold_out")
+        given_back = options.hold_out_anomalies is not None
+        splits = hold_out(splits, options.hold_out, "dataset.hold_out", give_back=given_back)
+    if isinstance(options, Dataset) and options.hold_out_defects:
+        splits = hold_out_defects(splits, options.hold_out_defects, "dataset.hold_out_defects")
     return splits, broken
 
 
@@ -191,6 +195,17 @@ def whole_paths(root: Path, paths: Iterable[str]) -> set[Path]:
     return {(root / path).resolve() for path in paths}
 
 
+def learned_from(run: Run, records: Sequence[Record]) -> list[Record]:
+    """The training images without anomalous ones above the options' numbers for each object."""
+    options, seed = run.dataset, run.misc.seed
+    few, held = options.hold_out_anomalies, options.hold_out
+    if few is None:
+        return fewer_anomalies(records, options.max_anomalies, seed)
+    others = {record.object for record in records} - {*held}
+    records = fewer_anomalies(records, options.max_anomalies, seed, others)
+    return fewer_anomalies(records, few, seed, held)
+
+
 def read_data(run: Run, name: str, splits: Splits) -> Data:
     """The training and validation images of stage ``name``.
 
@@ -206,7 +221,7 @@ def read_data(run: Run, name: str, splits: Splits) -> Data:
         UserError: As the reader and :func:`datasets.split.carve_validation`.
     """
     options: Source = run.dataset
-    learned = fewer_anomalies(splits["train"], run.dataset.max_anomalies, run.misc.seed)
+    learned = learned_from(run, splits["train"])
     if name == "baseline" and run.dataset.auxiliary is not None:
         tested = whole_paths(options.dir, (record.path for record in splits["test"]))
         options = run.dataset.auxiliary

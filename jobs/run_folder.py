@@ -244,8 +244,9 @@ class StageFolder:
         if learned is None:
             return
         tested = whole_paths(run.dataset.dir, (record.path for record in splits["test"]))
+        unseen = run.dataset.hold_out if run.dataset.hold_out_anomalies is None else ()
         both = [
-            *(f"object {name}" for name in run.dataset.hold_out if name in learned.objects),
+            *(f"object {name}" for name in unseen if name in learned.objects),
             *sorted(map(str, tested & learned.files)),
         ]
         if both:

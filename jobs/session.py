@@ -93,7 +93,8 @@ class Session:
         return {
             "data": data_hash(self.splits),
             "split": " ".join(filter(None, (dataset.name, dataset.split, "test"))),
-            "held out": ", ".join(dataset.hold_out),
+            "held out": ", ".join((*dataset.hold_out, *dataset.hold_out_defects)),
+            "given back": _given_back(dataset.hold_out_anomalies),
             "seed": self.run.misc.seed,
             "command": f"python {self.program} {self.run.command}",
             "precision": str(self.machine),
@@ -211,6 +212,11 @@ class Session:
             random = generator(derive(self.run.misc.seed, "references", name))
             order = torch.randperm(len(normal), generator=random)
             yield [normal[i] for i in order[:count].tolist()]
+
+
+def _given_back(count: int | None) -> str:
+    """How much of the held-out objects was trained on; empty: nothing."""
+    return "" if count is None else f"normal images and {count} anomalous ones of each"
 
 
 def _may_overlap(run: Run) -> bool:

@@ -186,8 +186,11 @@ def _report(
         pixels = PixelFigures.merged(gathered(pixels))
         _count_regions(session, pixels)
     title = network.title
-    if session.run.dataset.hold_out:
+    dataset = session.run.dataset
+    if dataset.hold_out and dataset.hold_out_anomalies is None:
         title += ", tested on objects that it was not trained on"
+    if dataset.hold_out_defects:
+        title += ", tested on defects that it was not trained on"
     # Thresholds are found without the true captions.
     verdicts = network.verdicts if policy == "object" else None
     evidence = Evidence()

@@ -22,12 +22,18 @@ class Output:
         attention: Attention weights by direction; empty where there are none.
         maps: For each level the probabilities of "normal" and "anomalous" of each pixel,
             ``(B, 2, H, W)``; only of a network that is trained on masks.
+        places: Of a student, the logit of each place, ``(B, h, w)``. Of a teacher, where the defect
+            is, at least 0; NaN where that is not known. ``None``: there are none.
+        kinds: Of a student, the logit of each of its detectors, ``(B, K)``. Of a teacher, 1 where
+            the caption names the kind of defect, else 0; NaN where that is not known.
     """
 
     logits: Tensor
     features: Tensor
     attention: dict[str, Tensor] = field(default_factory=dict)
     maps: tuple[Tensor, ...] = ()
+    places: Tensor | None = None
+    kinds: Tensor | None = None
 
 
 class AnomalyModel(nn.Module):

@@ -1,7 +1,7 @@
 """Classifiers: features of an image in, two logits out."""
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,21 @@ class LinearClassifier(Classifier):
         return self.main(features)
 
 
+class Answer(NamedTuple):
+    """The answer of a classifier of places for B images.
+
+    Attributes:
+        logits: Of "normal" and "anomalous", ``(B, 2)``.
+        places: The logit of each place, ``(B, N)``; with ``attention`` times N and its weight.
+        kinds: The logit of each detector, pooled over the image, ``(B, K)``; with ``logsumexp`` the
+            image's is their log-sum-exp.
+    """
+
+    logits: Tensor
+    places: Tensor
+    kinds: Tensor
+
+
 class PatchesClassifier(Classifier):
     r"""Detectors that look at every place, and whose answers are pooled over the image.
 
@@ -118,49 +133,46 @@ class PatchesClassifier(Classifier):
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, N, feature_dim)`` to logits ``(B, 2)``."""
-        features = self._normalized(features)
-        logit = self._pooled(self._places(features), features)
+        return self.answer(features).logits
+
+    def places(self, features: Tensor) -> Tensor:
+        """The logit of each place, ``(B, N)``; see :class:`Answer`."""
+        return self.answer(features).places
+
+    def answer(self, features: Tensor) -> Answer:
+        """What it says of ``(B, N, feature_dim)``; in training all with the same features left."""
+        # Dropout takes the same features from all places of an image.
+        features = self.norm(features) * self.dropout(torch.ones_like(features[:, :1]))
+        kinds = self.detectors(features).float()  # (B, N, K)
+        places = kinds.logsumexp(dim=-1)
+        weights = None
+        if self.attention is not None:
+            weights = self.attention(features).float().softmax(dim=1)  # (B, N, 1)
+        logit = self._pooled(places.unsqueeze(-1), weights).squeeze(-1)
         if self.mean is not None:
             whole = self.mean(features.mean(dim=1)).float()[:, 0]
             if self.training:
                 whole = whole * (torch.rand_like(whole) >= self.mean_dropout)
             logit = logit + whole
-        return torch.stack([torch.zeros_like(logit), logit], dim=1)
+        logits = torch.stack([torch.zeros_like(logit), logit], dim=1)
+        if weights is not None:
+            places = places * weights.squeeze(-1) * places.shape[1]
+        return Answer(logits, places, self._pooled(kinds, weights))
 
-    def places(self, features: Tensor) -> Tensor:
-        """The logit of each place, ``(B, N)``; with ``attention`` times N and its weight."""
-        features = self._normalized(features)
-        logits = self._places(features)
-        if self.attention is not None:
-            logits = logits * self._weights(features) * logits.shape[1]
-        return logits
-
-    def _normalized(self, features: Tensor) -> Tensor:
-        """Without those features that dropout takes: in all places of an image the same ones."""
-        return self.norm(features) * self.dropout(torch.ones_like(features[:, :1]))
-
-    def _places(self, features: Tensor) -> Tensor:
-        """``(B, N, D)`` to ``(B, N)``."""
-        return self.detectors(features).float().logsumexp(dim=-1)
-
-    def _pooled(self, places: Tensor, features: Tensor) -> Tensor:
-        """``(B, N)`` to ``(B,)``."""
-        count = places.shape[1]
+    def _pooled(self, logits: Tensor, weights: Tensor | None) -> Tensor:
+        """``(B, N, K)`` to ``(B, K)``."""
+        count = logits.shape[1]
         match self.pool:
             case "mean":
-                return places.mean(dim=1)
+                return logits.mean(dim=1)
             case "max":
-                return places.amax(dim=1)
+                return logits.amax(dim=1)
             case "top_k":
-                return places.topk(min(self.top, count), dim=1).values.mean(dim=1)
+                return logits.topk(min(self.top, count), dim=1).values.mean(dim=1)
             case "logsumexp":
-                return places.logsumexp(dim=1) - math.log(count)
-        return (places * self._weights(features)).sum(dim=1)
-
-    def _weights(self, features: Tensor) -> Tensor:
-        """Attention to each place, ``(B, N)``; the sum is 1."""
-        assert self.attention is not None  # only of this pool
-        return self.attention(features).float().squeeze(-1).softmax(dim=1)
+                return logits.logsumexp(dim=1) - math.log(count)
+        assert weights is not None  # of this pool
+        return (logits * weights).sum(dim=1)
 
 
 CLASSIFIERS: dict[str, type[Classifier]] = {

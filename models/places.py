@@ -61,6 +61,21 @@ def recorded_grid(encoder: ImageEncoder) -> Iterator[list[torch.Size]]:
         hook.remove()
 
 
+@torch.no_grad()
+def grid_of(encoder: ImageEncoder, size: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of places of an image of H x W pixels.
+
+    Raises:
+        NothingToShowError: As :meth:`ImageEncoder.cam_layer`.
+    """
+    mode, image = encoder.training, torch.zeros(1, 3, *size, dtype=torch.uint8)
+    with recorded_grid(encoder) as grids:
+        encoder.eval()(image.to(encoder.mean.device))
+    encoder.train(mode)
+    rows, columns = grids[0]
+    return rows, columns
+
+
 def _places(
     network: nn.Module, size: Sequence[int], grid: Sequence[int]
 ) -> list[tuple[float, float]]:

@@ -9,7 +9,7 @@ from models.base import AnomalyModel, Output
 from models.classifiers import CLASSIFIERS
 from models.encoders import IMAGE_ENCODERS
 from models.encoders.tower import Tower
-from models.places import pixel_maps, recorded_grid
+from models.places import grid_of, pixel_maps
 from utils.batch import Batch
 from utils.registry import Component
 
@@ -25,6 +25,7 @@ class Student(AnomalyModel):
 
     Attributes:
         has_map: Whether the classifier looks at places, so that their logits are a map.
+        grid: Rows and columns of these places.
     """
 
     def __init__(
@@ -40,22 +41,27 @@ class Student(AnomalyModel):
         self.img_enc = img_enc.build(
             IMAGE_ENCODERS, image_size, pooled=not self.has_map, load_weights=load_weights
         )
+        self.grid = grid_of(self.img_enc, image_size) if self.has_map else (1, 1)
         self.feature_dim = self.img_enc.feature_dim
         self.classif = classif.build(CLASSIFIERS, self.feature_dim)
 
     def forward(self, batch: Batch) -> Output:
-        """Logits ``(B, 2)`` and pooled features ``(B, D)``."""
+        """Logits ``(B, 2)``, pooled features ``(B, D)``, and the logits of places and detectors."""
         tokens = self.img_enc.look(batch)
         features = tokens.mean(dim=1)
-        return Output(self.classif(tokens if self.has_map else features), features)
+        if not self.has_map:
+            return Output(self.classif(features), features)
+        answer = self.classif.answer(tokens)
+        places = answer.places.unflatten(1, self.grid)
+        return Output(answer.logits, features, places=places, kinds=answer.kinds)
 
     def score_and_map(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scores, and the logits of the places between them; see :class:`PatchesClassifier`."""
-        with recorded_grid(self.img_enc) as grids:
-            tokens = self.img_enc(batch.image)
-        scores = self.classif(tokens).float().softmax(dim=-1)[:, 1]
-        maps = self.classif.places(tokens).unflatten(1, grids[0]).unsqueeze(1)
-        return scores, pixel_maps(maps, self.img_enc, batch.image.shape[-2:], "bicubic").squeeze(1)
+        output = self(batch)
+        assert output.places is not None  # of a network with a map
+        scores = output.logits.float().softmax(dim=-1)[:, 1]
+        maps, size = output.places.unsqueeze(1), batch.image.shape[-2:]
+        return scores, pixel_maps(maps, self.img_enc, size, "bicubic").squeeze(1)
 
     def encoders(self) -> Iterable[Tower]:
         """The image encoder."""

@@ -1,10 +1,12 @@
 """The attention of a teacher over the image, for each word of its caption."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from models.base import Output
 from models.places import pixel_maps, recorded_grid
 from models.teacher import Teacher
 from utils.batch import Batch
@@ -44,12 +46,8 @@ def word_maps(teacher: Teacher, batch: Batch) -> tuple[Tensor, list[WordMaps]]:
     encoder = teacher.img_enc
     with recorded_grid(encoder) as grids:
         output = teacher(batch)
-    if DIRECTION not in output.attention:
-        raise NothingToShowError(
-            f"the fusion has no attention {DIRECTION}: there is nothing to show"
-        )
     assert batch.caption is not None  # the teacher needs it
-    weights = output.attention[DIRECTION].float().mean(dim=(1, 2))  # (B, L, N)
+    weights = _of_pieces(output)
     maps = (weights * weights.shape[-1]).unflatten(-1, grids[0])
     maps = pixel_maps(maps, encoder, batch.image.shape[-2:], "nearest")
     entries = []
@@ -62,3 +60,49 @@ def word_maps(teacher: Teacher, batch: Batch) -> tuple[Tensor, list[WordMaps]]:
         of_words = torch.stack([of_pieces[pieces].mean(dim=0) for _, pieces in words])
         entries.append(WordMaps([word for word, _ in words], of_words))
     return output.logits.float().softmax(dim=-1)[:, 1], entries
+
+
+def defect_maps(
+    teacher: Teacher, output: Output, captions: Sequence[str], names: Sequence[Sequence[str]]
+) -> Tensor:
+    """The attention to the words that name a defect, ``(B, N)``: their mean, 1 if it is even.
+
+    Args:
+        teacher: As of :func:`word_maps`.
+        output: Its output.
+        captions: The captions that it has read.
+        names: The names of defects that may be in each of them.
+
+    Returns:
+        NaN where a caption has none of its names.
+
+    Raises:
+        NothingToShowError: As :func:`word_maps`.
+    """
+    weights = _of_pieces(output)
+    maps = torch.full_like(weights[:, 0], torch.nan)
+    for row, of_pieces, caption, of_image in zip(maps, weights, captions, names, strict=True):
+        if words := _named(teacher, caption, of_image):
+            row[:] = torch.stack([of_pieces[pieces].mean(dim=0) for pieces in words]).mean(dim=0)
+    return maps * maps.shape[1]
+
+
+def _of_pieces(output: Output) -> Tensor:
+    """The attention of each word piece to each place, ``(B, L, N)``: mean over layers and heads."""
+    if DIRECTION not in output.attention:
+        raise NothingToShowError(
+            f"the fusion has no attention {DIRECTION}: there is nothing to show"
+        )
+    return output.attention[DIRECTION].float().mean(dim=(1, 2))
+
+
+def _named(teacher: Teacher, caption: str, names: Sequence[str]) -> list[slice]:
+    """The pieces of each word of a caption that belongs to one of the names."""
+    words = teacher.text_enc.words(caption) if names else []
+    texts, found = [text for text, _ in words], []
+    for name in names:
+        wanted = [text for text, _ in teacher.text_enc.words(name)]
+        starts = range(len(texts) - len(wanted) + 1)
+        for start in (i for i in starts if wanted and texts[i : i + len(wanted)] == wanted):
+            found += [pieces for _, pieces in words[start : start + len(wanted)]]
+    return found

@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ import yaml
 
 from options.load import from_tree, load
 from options.overrides import from_overrides
-from options.schema import SEEDS, Misc, Run, Source
+from options.schema import SEEDS, Misc, Run, Selection, Source
 from options.tree import Mistake, merge, quoted
 from options.yaml_text import read
 from utils.errors import UserError
@@ -22,8 +22,8 @@ _LOCAL = ("cache", "device")  # change no result
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageList(Source):
-    """The data set whose test images every column is scored on.
+class ImageList(Selection):
+    """The data set whose test images every column is scored on, and whose others train them.
 
     Attributes:
         reader: The reader of its layout; the reader's own options stand beside it.
@@ -33,6 +33,12 @@ class ImageList(Source):
             keeps the list in ``<exp.dir>/broken_images.txt``, for later commands.
         max_pixels: Pixels of a picture above which it is refused as a decompression bomb. While it
             is checked, a picture takes up to 10 bytes a pixel.
+        max_anomalies: Number of anomalous training images of each object; this and what follows as
+            in the data set of an experiment.
+        hold_out: Objects that are not trained on; only these are tested then.
+        hold_out_anomalies: Number of anomalous images of each of these objects that are trained on
+            after all.
+        hold_out_defects: Kinds of defect that are not trained on; only these are tested then.
         cache: Folder for decoded images; ``null``: they are decoded each time.
     """
 
@@ -78,6 +84,10 @@ class Comparison:
             ``<exp.dir>/seed_<seed>``, beginning with ``misc.seed``.
         against: The column that all others are compared with: a second table has each one's
             difference from it, with a paired bootstrap interval over images and seeds.
+        localization: Whether the second table has pointing game and heat in mask, too; for data
+            sets with masks.
+        runs: Folder of the networks, each in a folder with the name of its column, whatever
+            ``exp.dir`` its options name; ``null``: there.
         published: A file of published figures that are printed below, as in ``docs/published``.
         command: The file and the overrides, as on the command line.
     """
@@ -90,6 +100,8 @@ class Comparison:
     layout: Literal["objects", "methods"] = "objects"
     seeds: Annotated[int, SEEDS] = 1
     against: str = ""
+    localization: bool = False
+    runs: Path | None = None
     published: Path | None = None
     command: str = field(default="", metadata=NOT_AN_OPTION)
 
@@ -113,32 +125,40 @@ class Comparison:
         """``misc.seed`` and the seeds after it."""
         return range(self.misc.seed, self.misc.seed + self.seeds)
 
-    def run_of(self, column: Column, seed: int) -> Run:
-        """The experiment behind a column, with this comparison's images, seed and machine.
+    def run_of(self, name: str, seed: int) -> Run:
+        """The experiment behind column ``name``, with this comparison's images, seed and machine.
 
         Raises:
             UserError: If its options are wrong, or have no such stage.
         """
+        column = self.chosen[name]
         run = load(column.options, column.overrides)
         if column.stage not in run.stages:
             has = " and ".join(run.stages)
             raise UserError(f"{column.options}: has no stage {column.stage}; it has {has}")
-        if run.dataset.per_object or run.dataset.hold_out:
+        if run.dataset.per_object:
             raise UserError(
                 f"{column.options}: a column is one network for all objects, so dataset.per_object "
-                "and dataset.hold_out cannot be compared; use test.py FILE"
+                "cannot be compared; use test.py FILE"
             )
-        folder = run.exp.dir / f"seed_{seed}" if self.seeds > 1 else run.exp.dir
+        if run.dataset.hold_out not in ((), self.dataset.hold_out):
+            raise UserError(
+                f"{column.options}: dataset.hold_out is the same for all columns; write it into "
+                "dataset of the comparison"
+            )
+        folder = self.runs / name if self.runs else run.exp.dir
+        folder = folder / f"seed_{seed}" if self.seeds > 1 else folder
         return replace(
             run,
             exp=replace(run.exp, dir=folder),
             dataset=replace(run.dataset, **vars(self.dataset)),
             misc=replace(self.misc, seed=seed),
-            command=self.training_command(column),
+            command=self.training_command(name),
         )
 
-    def training_command(self, column: Column) -> str:
-        """Arguments for ``run.py`` to train a column for this comparison."""
+    def training_command(self, name: str) -> str:
+        """Arguments for ``run.py`` to train column ``name`` for this comparison."""
+        column = self.chosen[name]
         before = load(column.options, column.overrides)
         changed = {
             f"{section}.{key}": _spelled(value)
@@ -149,15 +169,19 @@ class Comparison:
             for key, value in now.items()
             if key not in _LOCAL and value != then.get(key)
         }
+        if self.runs:
+            changed["exp.dir"] = str(self.runs / name)
         own = [text for text in column.overrides if text.partition("=")[0] not in changed]
         over = [f"{key}={value}" for key, value in changed.items()]
         seeds = ["--seeds", str(self.seeds)] if self.seeds > 1 else []
         return shlex.join([str(column.options), *own, *over, *seeds])
 
 
-def _written(source: Source) -> dict[str, object]:
+def _written(source: Selection) -> dict[str, object]:
     """A data set's options as YAML has them."""
-    return {"name": source.name, "dir": source.dir, **source.reader.options}
+    base = {field.name for field in fields(Source)}
+    limits = {f.name: getattr(source, f.name) for f in fields(Selection) if f.name not in base}
+    return {"name": source.name, "dir": source.dir, **source.reader.options, **limits}
 
 
 def _spelled(value: object) -> str:

@@ -9,6 +9,7 @@ from datasets.captions import Policy
 from datasets.image import MAX_PIXELS, MaskResize, PixelRange, Resize, View
 from datasets.image_text import SAMPLERS
 from datasets.readers import DATASETS
+from models.classifiers import CLASSIFIERS
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
 from utils.optimizers import OPTIMIZERS
@@ -20,6 +21,7 @@ from utils.store import FOLDER
 Side = Annotated[int, Range(1, 100_000)]
 SEEDS = Range(1, 1_000)  # how many runs of one experiment
 STAGES = ("teacher", "student", "baseline")
+GUIDES = ("attention_weight", "words_weight", "mask_weight")  # of objectives: need places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,33 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset(Source):
+class Selection(Source):
+    """A data set of which not everything is trained on.
+
+    Attributes:
+        reader: The reader of its layout; the reader's own options stand beside it.
+        dir: Folder of the data.
+        leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
+        skip_broken: Whether images are left out that cannot be read.
+        max_anomalies: As of :class:`Dataset`, and so the others.
+        hold_out: Objects.
+        hold_out_anomalies: Number of their anomalous images.
+        hold_out_defects: Kinds of defect.
+    """
+
+    max_anomalies: Count | None = None
+    hold_out: tuple[str, ...] = ()
+    hold_out_anomalies: Annotated[int, Range(0, 1_000_000)] | None = None
+    hold_out_defects: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks that it is known which objects have fewer anomalies."""
+        if self.hold_out_anomalies is not None and not self.hold_out:
+            raise ValueError("hold_out_anomalies: write hold_out, the objects that it is about")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Selection):
     """The images.
 
     Attributes:
@@ -97,6 +125,11 @@ class Dataset(Source):
             is checked, a picture takes up to 10 bytes a pixel.
         per_object: Whether each object has its own networks, in ``<exp.dir>/<object>``.
         hold_out: Objects that are not trained on; only these are tested then.
+        hold_out_anomalies: Number of anomalous images of each of these objects that are trained on
+            after all, drawn by ``misc.seed``: the 1 is among the 5; with its normal training
+            images, and the same test images. ``null``: it is not trained on at all.
+        hold_out_defects: Kinds of defect that are not trained on; only these, and normal images,
+            are tested then. Images with one of these and another defect are left out.
         max_anomalies: Number of anomalous training images of each object, validation images
             included, drawn by ``misc.seed``: the 5 are among the 10, and the test images stay the
             same. ``null``: all.
@@ -113,8 +146,6 @@ class Dataset(Source):
     """
 
     per_object: bool = False
-    hold_out: tuple[str, ...] = ()
-    max_anomalies: Count | None = None
     val_fraction: BelowOne = 0.2
     auxiliary: Source | None = None
     cache: Path | None = field(default=FOLDER, compare=False)
@@ -123,6 +154,7 @@ class Dataset(Source):
 
     def __post_init__(self) -> None:
         """Checks that objects are not held out of networks that see one object each."""
+        super().__post_init__()
         if self.per_object and self.hold_out:
             raise ValueError("per_object: each network sees one object only; remove hold_out")
 
@@ -313,9 +345,26 @@ class Stage:
         for name in ("objective", "optimizer", "schedule") if self.needs_training else ():
             if getattr(self, name) is None:
                 raise ValueError(f"missing option {name!r}; {self.model.name} has to be trained")
-        masks = self.objective is not None and OBJECTIVES[self.objective.name].needs_masks
-        if self.augment.mosaic and not masks:
+        if self.objective is not None:
+            self._check_guidance(self.objective)
+
+    def _check_guidance(self, objective: Component) -> None:
+        """Checks that what guides the training can reach the network and its images."""
+        kind, options = OBJECTIVES[objective.name], objective.options
+        if self.augment.mosaic and not kind.needs_masks(options):
             raise ValueError("augment.mosaic: needs an objective that learns from masks")
+        guides = [name for name in GUIDES if options.get(name)]
+        classif = self.model.options.get("classif")
+        if guides and not (classif and CLASSIFIERS[classif.name].of_places):
+            raise ValueError(f"objective.{guides[0]}: needs classif: patches, a map of places")
+        if {"attention_weight", "words_weight"} & {*guides} and self.engine.targets == "live":
+            raise ValueError(f"objective.{guides[0]}: needs engine.targets: once")
+        if "attention_weight" in guides and self.augment.moves:
+            raise ValueError(
+                f"augment.{self.augment.moves[0]}: moves the image, but not the teacher's "
+                "attention, which is computed once; set it to its default, or "
+                "objective.attention_weight to 0"
+            )
 
     def with_local(self, other: "Stage") -> "Stage":
         """This stage, but with what changes no result as ``other`` has it."""

@@ -3,18 +3,23 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from datasets.augment import Augment
 from datasets.pixels import content_parts
 from datasets.record import Splits, data_hash
 from jobs.comparing.differences import differences, differences_markdown
+from jobs.comparing.localizing import located
 from jobs.comparing.table import Method, latex, long_table, markdown, read_published
-from jobs.data import image_store, read_tested, resolved
+from jobs.data import image_store, learned_from, read_tested, resolved
 from jobs.session import Network, Session
+from jobs.training.tokens import ask_encoders
 from jobs.training.training import train
+from models.student import Student
 from options.comparison_file import Column, Comparison
 from options.dump import flatten
 from options.schema import Dataset, Run, Stage
@@ -81,7 +86,7 @@ def train_columns(comparison: Comparison) -> None:
     with joined(machine.device):
         for name, column in comparison.chosen.items():
             for seed in comparison.all_seeds:
-                run = comparison.run_of(column, seed)
+                run = comparison.run_of(name, seed)
                 if run.stages[column.stage].needs_training:
                     say(f"{column.title or name}: {run.exp.dir}")
                     train(run)
@@ -102,12 +107,12 @@ def _method(
     trained_on = column.trained_on
     try:
         for seed in comparison.all_seeds:
-            run = comparison.run_of(column, seed)
+            run = comparison.run_of(name, seed)
             trained_on = trained_on or _trained_on(run, column.stage, splits)
             folder = comparison.dir / name
             folder = folder / f"seed_{seed}" if comparison.seeds > 1 else folder
             session = Session(resolved(run, splits), splits, machine, "compare.py")
-            of_seed, network = _scores(session, column, folder)
+            of_seed, network = _scores(session, column, folder, comparison.localization)
             scores.append(of_seed)
             notes += [network.title] if "UNFINISHED" in network.title else []
             if not _depends_on_seed(run.stages[column.stage]):
@@ -125,20 +130,30 @@ def _method(
     return Method(title, tables, facts, note, group=group, scores=scores)
 
 
-def _scores(session: Session, column: Column, folder: Path) -> tuple[pd.DataFrame, Network]:
+def _scores(
+    session: Session, column: Column, folder: Path, with_maps: bool
+) -> tuple[pd.DataFrame, Network]:
     """The scores of one network; read from ``folder`` if nothing has changed since then."""
     network = session.network(column.stage)
     if column.text == "oracle" and not network.model.reads_text:
         method = network.stage.model.name
         raise UserError(f"{column.options}: text: oracle: {method} reads no text")
     title = column.title or folder.name
-    about = _identity(session, network, column)
+    about = {**_identity(session, network, column), "localization": with_maps}
     if (earlier := _earlier(folder, about)) is not None:
         say(f"{title}: the scores in {folder} are used again; remove them to score again")
         return earlier, network
     start = time.perf_counter()
     policy = network.stage.captions.policy if column.text == "oracle" else "object"
+    if isinstance(network.model, Student) and network.model.has_map:
+        # Columns with the same frozen encoder, and their seeds, share its features.
+        stage, store = network.stage, image_store(session.run, session.splits)
+        stage = replace(stage, augment=Augment())
+        session.machine.place(network.model)
+        ask_encoders(network.model, stage, store, session.splits["test"], session.machine)
     scores = session.scores(network, policy=policy)
+    if with_maps:
+        scores = located(session, network, scores)
     write_bytes(scores.to_csv(index=False).encode(), folder / "scores.csv")
     # Last: it marks the scores as complete.
     write_bytes(json.dumps(about, indent=1).encode(), folder / "about.json")
@@ -198,7 +213,7 @@ def _trained_on(run: Run, name: str, splits: Splits) -> str:
         shots = _num_references(stage)
         images = "image" if shots == 1 else "images"
         return f"{shots} normal {images} an object" if shots else "nothing"
-    anomalous = sum(record.label for record in splits["train"])
+    anomalous = sum(record.label for record in learned_from(run, splits["train"]))
     return f"these objects ({anomalous} anomalous)"
 
 

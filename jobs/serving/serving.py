@@ -3,7 +3,9 @@
 import asyncio
 import tempfile
 from base64 import b64encode
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -101,7 +103,7 @@ def _heat(predictor: Predictor, batch: Batch) -> Tensor | None:
 
 
 def make_app(predictor: Predictor, queue: int) -> Any:
-    """The application: ``/``, ``/predict``, ``/health`` and ``/openapi.json``.
+    """The application: ``/``, ``/predict``, ``/health``, and their description in ``/docs``.
 
     Args:
         predictor: The student.
@@ -114,7 +116,7 @@ def make_app(predictor: Predictor, queue: int) -> Any:
     needed("python_multipart", "serve")
     judge, worker = Judge(predictor), ThreadPoolExecutor(1)
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    # The usual documentation page loads scripts from another host.
+    # The usual documentation page loads scripts from another host; ours is below.
     app = fastapi.FastAPI(title="Inspection", docs_url=None, redoc_url=None)
     waiting = 0
 
@@ -122,11 +124,20 @@ def make_app(predictor: Predictor, queue: int) -> Any:
     async def show() -> str:
         return page
 
+    @app.get("/docs", response_class=responses.HTMLResponse, include_in_schema=False)  # type: ignore[untyped-decorator]
+    async def docs() -> str:
+        return page_of_api(app.openapi())
+
     @app.get("/health")  # type: ignore[untyped-decorator]
     async def health() -> dict[str, Any]:
+        """Whether it runs, the name of the model, and how many requests wait."""
         return {"status": "ok", "model": predictor.name, "waiting": waiting}
 
     async def predict(request: Any, object: str = "", map: bool = False) -> dict[str, Any]:  # noqa: A002
+        """The verdict on one picture: score, probability, threshold, verdict and model.
+
+        Takes the form's file. object: the threshold of this object; map: adds a heat map.
+        """
         nonlocal waiting
         if waiting >= queue:
             raise fastapi.HTTPException(429, "too many requests; try again", {"Retry-After": "1"})
@@ -154,6 +165,32 @@ def make_app(predictor: Predictor, queue: int) -> Any:
     return app
 
 
+def page_of_api(api: Mapping[str, Any]) -> str:
+    """The description in ``/openapi.json`` as a page for people."""
+    parts = []
+    for path, operations in api["paths"].items():
+        for method, about in operations.items():
+            rows = [
+                f"<tr><td><code>{escape(each['name'])}</code><td>{each['schema']['type']}"
+                for each in about.get("parameters", [])
+            ]
+            form = about.get("requestBody", {}).get("content", {})
+            rows += [f"<tr><td><code>file</code><td>{escape(kind)}" for kind in form]
+            parts.append(
+                f"<h2><code>{method.upper()} {escape(path)}</code></h2>"
+                f"<p>{escape(about.get('description', ''))}</p><table>{''.join(rows)}</table>"
+            )
+    return _API_PAGE.format(title=escape(api["info"]["title"]), parts="".join(parts))
+
+
+_API_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
+<link rel="icon" href="data:,">
+<style>:root {{ color-scheme: light dark }} body {{ font: 16px/1.45 system-ui, sans-serif;
+max-width: 50rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere }}
+td {{ padding-right: 2rem }}</style>
+<h1>{title}</h1><p>For programs: <a href="openapi.json">openapi.json</a></p>{parts}
+"""
 _TOO_LARGE = f"a picture may have {MOST_BYTES // 2**20} MB"
 
 

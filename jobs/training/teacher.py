@@ -1,25 +1,36 @@
 """The teacher that guides a student: its checkpoint and its outputs."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
+from datasets.augment import Augment
 from datasets.image_text import Batches
 from datasets.pixels import content_parts
 from datasets.record import Splits, data_hash
 from jobs.build import evaluation_batches
 from jobs.job import Job
 from jobs.run_folder import StageFolder
+from jobs.training.tokens import ask_encoders
+from models.base import AnomalyModel, Output
 from models.objectives import OBJECTIVES
 from models.objectives.base import LiveTeacher, TableTargets
+from models.places import grid_of
+from models.student import Student
+from models.teacher import Teacher
+from models.word_maps import defect_maps
 from options.schema import Run, Stage
+from utils.batch import Batch
 from utils.checkpoint import read_about
 from utils.console import say
 from utils.device import Machine
-from utils.errors import UserError
+from utils.errors import NothingToShowError, UserError
 from utils.ranks import gathered, is_main, local_rank
 
 
@@ -51,7 +62,7 @@ def guide_file(run: Run, stage: Stage, splits: Splits) -> Path | None:
 def compute_once(
     job: Job, teacher: LiveTeacher, teacher_stage: Stage, teacher_hash: str
 ) -> TableTargets:
-    """The teacher's logits and features of every training image.
+    """The teacher's outputs for every training image, as far as the student's objective needs them.
 
     They are kept in the cache. Their name depends on the teacher's weights, the pictures, its view
     of them, the captions, device and precision.
@@ -61,41 +72,116 @@ def compute_once(
         teacher: Its teacher.
         teacher_stage: The options that the teacher was trained with.
         teacher_hash: SHA-256 of the teacher's checkpoint.
+
+    Raises:
+        UserError: If the teacher, or the captions, lack what the objective asks for.
     """
-    data, machine, captions = job.data, job.machine, job.captions
-    batches = evaluation_batches(
-        data.store, teacher_stage, data.train, machine.device, captions=captions
-    )
+    data, machine, captions, device = job.data, job.machine, job.captions, job.machine.device
+    assert job.stage.objective is not None  # it has a teacher
+    asked = job.stage.objective.options
+    names = {record.path: captions.names(record) for record in data.train}
+    maps = None
+    if asked.get("attention_weight"):
+        if teacher_stage.image.resize != job.stage.image.resize:
+            raise UserError(
+                f"{job.name}.image.resize: the teacher's is {teacher_stage.image.resize}, so that "
+                "its attention is of other parts of the picture; write the same"
+            )
+        maps = _Maps(teacher, teacher_stage, names)
+    batches = evaluation_batches(data.store, teacher_stage, data.train, device, captions=captions)
     digests = data.store.digests(data.train)
     texts = [captions(record, 0) for record in data.train]
     pictures = content_parts(digests, teacher_stage.image.view)
     parts = [teacher_hash, str(machine), *pictures, *texts]
+    parts += ["maps", *map(str, names.values())] if maps else []
     content = data.store.store.load(parts, "targets")
     if all(gathered(content is not None)) and content is not None:
         outputs = load(content)
     else:
-        outputs = _outputs(teacher, batches, machine)
+        view = replace(teacher_stage, augment=Augment())  # it sees the images as they are
+        ask_encoders(teacher.model, view, data.store, data.splits["train"], machine)
+        try:
+            outputs = _outputs(teacher, batches, machine, maps)
+        except NothingToShowError as error:
+            raise UserError(f"{job.name}.objective.attention_weight: {error}") from error
         if local_rank() == 0:  # each machine may have a cache of its own
             about = f"outputs of a teacher for {len(texts)} images of {data.root}"
             data.store.store.load_or_make(parts, "targets", lambda: save(outputs), about)
-    device = machine.device
+    if maps and not outputs["places"].isfinite().any():
+        raise UserError(
+            f"{job.name}.objective.attention_weight: the captions of the training images name no "
+            f"defect; set it to 0, or see captions (policy {captions.policy})"
+        )
+    if asked.get("words_weight"):
+        outputs["kinds"] = _kinds(job, list(names.values()))
     paths = [record.path for record in data.train]
-    return TableTargets(paths, outputs["logits"].to(device), outputs["features"].to(device))
+    return TableTargets(paths, **{key: value.to(device) for key, value in outputs.items()})
 
 
-def _outputs(teacher: LiveTeacher, batches: Batches, machine: Machine) -> dict[str, Tensor]:
-    """Logits ``(N, 2)`` and features ``(N, D)`` of all images, in order, on the CPU."""
+def _kinds(job: Job, names: Sequence[Sequence[str]]) -> Tensor:
+    """1 where an image has a kind of defect, else 0, ``(N, K)``; NaN where nobody says which."""
+    kinds = sorted({name for of_image in names for name in of_image})
+    where, classif = f"{job.name}.objective.words_weight", job.stage.model.options["classif"]
+    if not kinds:
+        raise UserError(
+            f"{where}: the captions of the training images name no defect; set it to 0, or see "
+            f"captions (policy {job.captions.policy})"
+        )
+    if len(kinds) > classif.options["detectors"]:
+        raise UserError(
+            f"{where}: the captions name {len(kinds)} kinds of defect ({', '.join(kinds)[:200]}); "
+            f"write {classif.path}.detectors={len(kinds)}, or more"
+        )
+    rows = [
+        [torch.nan if record.label and not of_image else float(kind in of_image) for kind in kinds]
+        for record, of_image in zip(job.data.train, names, strict=True)
+    ]
+    return torch.tensor(rows)
+
+
+class _Maps:
+    """Where the teacher looks: its attention to the names of defects, or its own map.
+
+    Args:
+        teacher: The teacher.
+        stage: Its options.
+        names: By path, the names of defects in the caption of each image.
+    """
+
+    def __init__(self, teacher: LiveTeacher, stage: Stage, names: dict[str, list[str]]) -> None:
+        self.model: AnomalyModel = teacher.model
+        self.names = names
+        if isinstance(self.model, Teacher):
+            self.grid = grid_of(self.model.img_enc, stage.image.height_width)
+
+    def __call__(self, output: Output, batch: Batch) -> Tensor:
+        """``(B, h, w)``, at least 0; NaN where there is none."""
+        if isinstance(self.model, Teacher) and batch.caption is not None:
+            names = [self.names[path] for path in batch.path]
+            return defect_maps(self.model, output, batch.caption, names).unflatten(1, self.grid)
+        if isinstance(self.model, Student) and output.places is not None:
+            return F.softplus(output.places.float())
+        raise NothingToShowError("the teacher has no map, and reads no words")
+
+
+def _outputs(
+    teacher: LiveTeacher, batches: Batches, machine: Machine, maps: _Maps | None
+) -> dict[str, Tensor]:
+    """Logits ``(N, 2)``, features ``(N, D)`` and maps of all images, in order, on the CPU."""
     bar = tqdm(
         batches, desc="running the teacher", unit="batch", leave=False, disable=not is_main()
     )
+    rows: dict[str, list[Tensor]] = {}
     with machine.autocast():
-        looks = (teacher.look(batch.to(machine.device)) for batch in bar)
-        # Without the attention, which is many times as large.
-        batchwise = [(look.logits.float().cpu(), look.features.float().cpu()) for look in looks]
-    own = {
-        key: torch.cat(values)
-        for key, values in zip(("logits", "features"), zip(*batchwise, strict=True), strict=True)
-    }
+        for batch in bar:
+            look = teacher.look(batch.to(machine.device))
+            # Without the whole attention, which is many times as large.
+            of_batch = {"logits": look.logits, "features": look.features}
+            if maps is not None:
+                of_batch["places"] = maps(look, batch)
+            for key, value in of_batch.items():
+                rows.setdefault(key, []).append(value.float().cpu())
+    own = {key: torch.cat(values) for key, values in rows.items()}
     parts = gathered(own)
     outputs = {
         key: torch.empty(sum(len(part[key]) for part in parts), *value.shape[1:])

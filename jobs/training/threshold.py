@@ -10,6 +10,7 @@ from jobs.build import evaluation_batches, load_model
 from jobs.data import store_of
 from jobs.job import Job
 from jobs.scoring import score_all
+from jobs.training.tokens import ask_encoders
 from options.dump import plain
 from options.schema import Rule, ThresholdOptions
 from utils.checkpoint import add_verdicts
@@ -84,6 +85,7 @@ def _validation_scores(job: Job) -> pd.DataFrame:
     model, stage, _ = load_model(job.folder.best, job.stage)
     model.store = store_of(job.run)
     job.machine.place(model)
+    ask_encoders(model, job.stage, job.data.store, job.data.splits["train"], job.machine)
     batches = evaluation_batches(job.data.store, stage, job.data.val, job.machine.device)
     return score_all(model, batches, job.machine)
 

@@ -11,13 +11,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.augment import Augment
-from datasets.pixels import content_parts
+from datasets.pixels import ImageStore, content_parts
+from datasets.record import Record
 from jobs.build import evaluation_batches
-from jobs.job import Job
 from models.base import AnomalyModel
 from models.encoders.tower import ImageEncoder
+from options.schema import Stage
 from utils.checkpoint import state_hash
 from utils.console import say
+from utils.device import Machine
 from utils.ranks import WHOLE, is_main
 from utils.store import Entry
 
@@ -75,31 +77,47 @@ def token_row(features: Tensor) -> bytes:
     return content + zlib.crc32(content).to_bytes(4, "little")
 
 
-def ask_encoders(job: Job, model: AnomalyModel) -> None:
-    """Computes once what the frozen image encoder of ``model`` makes of each training image.
+def ask_encoders(
+    model: AnomalyModel,
+    stage: Stage,
+    store: ImageStore,
+    records: Sequence[Record],
+    machine: Machine,
+) -> None:
+    """Computes once what the frozen image encoder of ``model`` makes of each image.
 
     From then on the encoder takes it from a file beside the decoded images, whose name is made of
     everything that it depends on: weights and options of the encoder, the pictures, its view of
     them, device and precision. An encoder that is trained, or sees its images with random changes,
     is left as it is; so is everything with ``dataset.cache: null``.
+
+    Args:
+        model: The network.
+        stage: Its options.
+        store: The pixels of the images.
+        records: The images.
+        machine: Device and precision.
     """
-    store = job.data.store
-    if job.stage.augment != Augment() or store.store.folder is None:
+    if stage.augment != Augment() or store.store.folder is None:
         return
     for encoder in model.encoders():
         if isinstance(encoder, ImageEncoder) and encoder.is_frozen:
-            encoder.kept = _token_file(job, encoder)
+            encoder.kept = _token_file(encoder, stage, store, records, machine)
 
 
 @torch.inference_mode()
-def _token_file(job: Job, encoder: ImageEncoder) -> TokenFile:
-    # All training images, whatever validation and max_anomalies take: one file serves all seeds.
-    machine, store, records = job.machine, job.data.store, job.data.splits["train"]
+def _token_file(
+    encoder: ImageEncoder,
+    stage: Stage,
+    store: ImageStore,
+    records: Sequence[Record],
+    machine: Machine,
+) -> TokenFile:
     digest_of = dict(zip([r.path for r in records], store.digests(records), strict=True))
     record_of = {digest_of[record.path]: record for record in records}
     digests = sorted(record_of)  # neither names nor the validation images matter
     batches = evaluation_batches(
-        store, job.stage, [record_of[digest] for digest in digests], machine.device, part=WHOLE
+        store, stage, [record_of[digest] for digest in digests], machine.device, part=WHOLE
     )
 
     def encode(image: Tensor) -> Tensor:
@@ -116,16 +134,16 @@ def _token_file(job: Job, encoder: ImageEncoder) -> TokenFile:
     first = next(iter(batches)).image[:1]
     _, places, dim = encode(first).shape
     shape = places, dim
-    options = job.stage.model.options["img_enc"]
+    options = stage.model.options["img_enc"]
     kind = f"{_FORMAT} {options.name} {options.options} {shape}"
     parts = [kind, state_hash(encoder), str(machine)]
     entry = store.store.open(
-        [*parts, *content_parts(digests, job.stage.image.view)],
+        [*parts, *content_parts(digests, stage.image.view)],
         "tokens",
         len(digests) * row_bytes(shape),
         write,
         f"features of {len(digests)} images of {store.root}",
     )
-    say(f"{job.name}: the encoder is frozen: its features of {len(digests)} images are kept")
+    say(f"{options.path}: is frozen: its features of {len(digests)} images are kept")
     row_of = {digest: row for row, digest in enumerate(digests)}
     return TokenFile(entry, {path: row_of[digest] for path, digest in digest_of.items()}, shape)

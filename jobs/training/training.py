@@ -144,7 +144,8 @@ def _train_locked(job: Job) -> None:
         _adapt(learner.model, batches, machine.device)
     else:
         restore(learner, optimizer, state, folder)
-    ask_encoders(job, learner.model)
+    # All training images, whatever validation and max_anomalies take: one file serves all seeds.
+    ask_encoders(learner.model, stage, job.data.store, job.data.splits["train"], machine)
     if is_main():
         lists = {"train": job.data.train, "val": job.data.val, "test": job.data.splits["test"]}
         folder.describe(job.run, about, to_meta(lists))

@@ -1,8 +1,8 @@
 """The interface of every training objective, and the teacher's outputs it may use."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -58,18 +58,22 @@ class TableTargets:
         paths: Paths of the images, one for each row.
         logits: Shape ``(N, 2)``.
         features: Shape ``(N, D)``.
+        more: ``places`` and ``kinds``, as :class:`Output` has them, if a term needs them.
     """
 
-    def __init__(self, paths: Sequence[str], logits: Tensor, features: Tensor) -> None:
+    def __init__(
+        self, paths: Sequence[str], logits: Tensor, features: Tensor, **more: Tensor
+    ) -> None:
         self.row = {path: i for i, path in enumerate(paths)}
-        self.logits, self.features = logits, features
+        self.logits, self.features, self.more = logits, features, more
         self.feature_dim = features.shape[1]
 
     def __call__(self, batch: Batch) -> Output:
-        """Logits and features of the images of the batch."""
+        """Outputs for the images of the batch."""
         rows = torch.tensor([self.row[path] for path in batch.path])
         rows = moved(rows, self.logits.device)
-        return Output(self.logits[rows], self.features[rows])
+        more: dict[str, Any] = {name: value[rows] for name, value in self.more.items()}
+        return Output(self.logits[rows], self.features[rows], **more)
 
 
 class Objective(nn.Module):
@@ -80,11 +84,17 @@ class Objective(nn.Module):
 
     Attributes:
         needs_teacher: Whether it needs a teacher.
-        needs_masks: Whether it needs masks, which show where in an image the anomaly is.
+        needs_all_masks: Whether it needs masks, which show where in an image the anomaly is, of all
+            anomalous images.
     """
 
     needs_teacher: bool = False
-    needs_masks: bool = False
+    needs_all_masks: bool = False
+
+    @classmethod
+    def needs_masks(cls, options: Mapping[str, Any]) -> bool:
+        """Whether it needs masks, of all anomalous images or of ``mask_fraction`` of them."""
+        return cls.needs_all_masks or bool(options.get("mask_weight"))
 
     @abstractmethod
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:

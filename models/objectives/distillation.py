@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from models.base import Output
 from models.objectives.base import Objective, Targets
-from models.objectives.cross_entropy import WeightedCrossEntropy
+from models.objectives.cross_entropy import MaskFraction, WeightedCrossEntropy, mask_term
+from models.objectives.guidance import map_distance, mean_where, moved_at_random, words_distance
 from utils.batch import Batch
 from utils.ranges import BelowOne, NotNegative, Positive, Range, check_ranges
 
@@ -50,9 +51,12 @@ FEATURE_LOSSES = {"mse": mse_loss, "cosine": cosine_loss}
 
 
 class Distillation(Objective):
-    r"""A weighted sum of three terms: labels, the teacher's probabilities, and its features.
+    r"""A weighted sum of terms: labels, the teacher's probabilities, its features, and guidance.
 
-    .. math:: L = w_{ce}\, CE + w_{kl}\, T^2 KL(p_t \| p_s) + w_f\, d(P f_s, f_t)
+    .. math:: L = w_{ce}\, CE + w_{kl}\, T^2 KL(p_t \| p_s) + w_f\, d(P f_s, f_t) + \ldots
+
+    The guidance says where the defect is, and what it is; each term is its mean over the images for
+    which it is known. It needs ``classif: patches``.
 
     Source:
         The three losses of the released code are ``ce .5, kl .5, T 5`` (its KL is half of this one,
@@ -69,6 +73,17 @@ class Distillation(Objective):
         feature_loss: The distance of the features: ``mse`` or ``cosine``.
         anomaly_weight: Weight of an anomalous image in the cross-entropy; a normal one has 1.
         label_smoothing: Share of each label spread over both classes, in ``[0, 1)``.
+        attention_weight: Weight of the distance of the student's map from the teacher's attention
+            to the defect's words in the caption, or from the map of a teacher that has one of its
+            own, in anomalous images; see :func:`map_distance`.
+        attention_source: ``teacher``; or ``random``: each map is moved to a random place, as a
+            control.
+        words_weight: Weight of the cross-entropy of the kinds of defect that the captions name,
+            each with a detector of its own; see :func:`words_distance`.
+        mask_weight: Weight of the share of the heat that lies outside of the mask, see
+            :func:`mask_distance`; with 0 no mask is read.
+        mask_fraction: Share of each object's anomalous training images whose masks are used, at
+            least one; drawn by ``misc.seed``: the masks of 1 % are among those of 10 %.
 
     Raises:
         ValueError: If a weight or the temperature is out of range, or there is no teacher.
@@ -89,6 +104,11 @@ class Distillation(Objective):
         feature_loss: Literal["mse", "cosine"] = "mse",
         anomaly_weight: Positive = 1.0,
         label_smoothing: BelowOne = 0.0,
+        attention_weight: NotNegative = 0.0,
+        attention_source: Literal["teacher", "random"] = "teacher",
+        words_weight: NotNegative = 0.0,
+        mask_weight: NotNegative = 0.0,
+        mask_fraction: MaskFraction = 1.0,
     ) -> None:
         super().__init__()
         if targets is None:
@@ -99,13 +119,19 @@ class Distillation(Objective):
             raise ValueError("ce_weight or kl_weight must be more than 0")
         self.targets = targets
         self.weights = {"ce": ce_weight, "kl": kl_weight, "feature": feature_weight}
+        self.guidance = {
+            "attention": (attention_weight, self._attention),
+            "words": (words_weight, self._words),
+            "mask": (mask_weight, lambda output, _target, batch: mask_term(output, batch)),
+        }
+        self.is_random = attention_source == "random"
         self.temperature = temperature
         self.cross_entropy = WeightedCrossEntropy(anomaly_weight, label_smoothing)
         self.feature_distance = FEATURE_LOSSES[feature_loss]
         self.project = nn.Linear(feature_dim, targets.feature_dim) if feature_weight else None
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Returns ``loss`` and, unweighted, its terms ``ce``, ``kl`` and ``feature``."""
+        """Returns ``loss`` and, unweighted, its terms: ``ce``, ``kl``, and others with weights."""
         target = self.targets(batch)
         terms = {
             "ce": self.cross_entropy(output.logits, batch.label),
@@ -114,4 +140,26 @@ class Distillation(Objective):
         if self.project is not None:
             terms["feature"] = self.feature_distance(self.project(output.features), target.features)
         loss = sum(self.weights[name] * term for name, term in terms.items())
+        for name, (weight, term_of) in self.guidance.items():
+            if weight:
+                terms[name] = term_of(output, target, batch)
+                loss = loss + weight * terms[name]
         return {"loss": loss, **terms}
+
+    def _attention(self, output: Output, target: Output, batch: Batch) -> Tensor:
+        """Mean over the anomalous images whose caption has words of a defect."""
+        if output.places is None or target.places is None:
+            raise ValueError("attention_weight needs places of student and teacher")
+        known = target.places.isfinite().flatten(1).all(dim=1) & (batch.label == 1)
+        maps = target.places.nan_to_num()
+        if self.is_random:
+            maps = moved_at_random(maps, list(batch.path))
+        return mean_where(map_distance(output.places, maps), known)
+
+    def _words(self, output: Output, target: Output, batch: Batch) -> Tensor:
+        """Mean over the images whose kind of defect is known, weighted as the labels are."""
+        if output.kinds is None or target.kinds is None:
+            raise ValueError("words_weight needs detectors, and the names of kinds of defect")
+        known = target.kinds.isfinite().all(dim=1)
+        weights = self.cross_entropy.weight[batch.label] * known
+        return mean_where(words_distance(output.kinds, target.kinds.nan_to_num()), weights)

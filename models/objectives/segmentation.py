@@ -69,7 +69,7 @@ class Segmentation(Objective):
         ValueError: If a weight is negative.
     """
 
-    needs_masks = True
+    needs_all_masks = True
 
     @check_ranges
     def __init__(

@@ -396,11 +396,11 @@ def test_every_column_beside_one_of_them(folder, capsys):
     assert compare_py.main([*command, "columns.later=null"]) == 0
     printed = capsys.readouterr().out
     table = pd.read_csv(folder / "out/differences.csv").set_index("method")
-    assert list(table.index) == ["Ours", "oracle"]
+    assert list(table.index) == ["Ours", "teacher", "oracle"]
     figures = pd.read_csv(folder / "out/comparison.csv").set_index(["method", "object"])
     gap = figures["auroc"]["Ours", "mean"] - figures["auroc"]["teacher", "mean"]
     assert table["auroc"]["Ours"] == pytest.approx(gap, abs=1e-3)
-    assert "Difference from teacher" in printed
+    assert "the difference from teacher" in printed
     assert compare_py.main([str(folder / "compare.yaml"), "against=techer"]) == 2
     assert capsys.readouterr().err == (
         "against: there is no column 'techer'; did you mean 'teacher'?\n"
@@ -415,6 +415,22 @@ def test_an_image_only_teacher_guides_a_student(folder):
     assert run_py.main([str(folder / "smoke.yaml"), *words]) == 0
     assert test_py.main([str(folder / "smoke.yaml"), *words]) == 0
     assert "image only" in (folder / "image_teacher/teacher/table.md").read_text()
+
+
+def test_where_the_heat_lies_is_compared_with_another_column(folder, bright, capsys):
+    extra = f"columns.bright={{options: {bright}, stage: baseline}}"
+    assert compare(folder, extra, "columns.later=null", "against=ours", "localization=true") == 0
+    scores = pd.read_csv(folder / "out/bright/scores.csv").set_index("path")
+    shows = scores["label"] == 1
+    assert scores.loc[shows, "heat_in_mask"].between(0, 1, inclusive="neither").all()
+    assert scores.loc[~shows, ["pointing", "heat_in_mask"]].isna().all(axis=None)
+    table = pd.read_csv(folder / "out/differences.csv").set_index("method")
+    mean = scores.groupby("object")["heat_in_mask"].mean().mean() * 100
+    assert table.loc["bright", "heat_in_mask_mean"] == pytest.approx(mean, abs=1e-4)
+    gap = table.loc["bright", "heat_in_mask_mean"] - table.loc["Ours", "heat_in_mask_mean"]
+    assert table.loc["bright", "heat_in_mask"] == pytest.approx(gap, abs=1e-3)
+    assert table.loc["teacher"].filter(like="heat").isna().all()  # it has no map
+    assert "heat in mask" in capsys.readouterr().out
 
 
 def test_a_test_list_of_one_label(bright, folder, capsys):

@@ -217,6 +217,18 @@ def test_an_object_that_was_never_seen(smoke, tmp_path, capsys):
     assert "candle" not in text
 
 
+def test_an_object_with_a_few_anomalies_given_back(smoke, tmp_path, capsys):
+    held = ["dataset.hold_out=[pipe_fryum]", "dataset.hold_out_anomalies=2", "engine.epochs=1"]
+    options = [str(write_smoke(tmp_path, smoke / "visa")), "teacher=null", *held]
+    options.append("student.objective=cross_entropy")
+    assert run_py.main(options) == 0
+    assert test_py.main(options) == 0
+    assert "given back normal images and 2 anomalous ones of each" in capsys.readouterr().out
+    text = (tmp_path / "run/student/table.md").read_text()
+    assert "pipe_fryum" in text
+    assert "not trained on" not in text
+
+
 @pytest.fixture
 def guided(smoke, tmp_path):
     """A folder with ``smoke.yaml``, and a ready teacher that was trained on other objects, too."""

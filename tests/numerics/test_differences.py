@@ -85,9 +85,33 @@ def test_the_table_marks_what_excludes_zero_and_leaves_out_what_has_no_scores(mo
     rng = np.random.default_rng(4)
     scores = {"A": [frame(rng, 0.0)], "B|2": [frame(rng, 4.0)], "C": [frame(rng, 0.0)], "D": []}
     table = differences(scores, "A")
-    assert list(table.index) == ["B|2", "C"]
+    assert list(table.index) == ["A", "B|2", "C"]
+    assert table.loc["A"].filter(like="_low").isna().all()
     lines = differences_markdown(table, "A", 1).splitlines()
     better = next(line for line in lines if r"B\|2" in line)
     assert better.count("**+") == 2
     assert "**" not in next(line for line in lines if line.startswith("| C"))
     assert "seeds (1)" in lines[-1]
+
+
+def test_where_the_heat_lies_is_compared_over_images_that_have_a_mask(monkeypatch):
+    monkeypatch.setattr(module, "RESAMPLES", 300)
+    rng = np.random.default_rng(5)
+    theirs = [frame(rng, 1.0) for _ in range(2)]
+    for scores in theirs:
+        has_mask = (scores["label"] == 1) & (scores.index % 8 == 0)
+        scores["pointing"] = np.where(has_mask, rng.integers(0, 2, len(scores)), np.nan)
+        scores["heat_in_mask"] = np.where(has_mask, rng.random(len(scores)), np.nan)
+    ours = [scores.assign(pointing=scores["pointing"] * 0 + 1) for scores in theirs]
+    table = differences({"A": theirs, "B": ours}, "A")
+    means = [scores.groupby("object")["pointing"].mean().mean() * 100 for scores in theirs]
+    assert table.loc["A", "pointing_mean"] == pytest.approx(np.mean(means))
+    assert table.loc["A", "pointing_spread"] == pytest.approx(np.std(means, ddof=1))
+    assert table.loc["B", "pointing"] == pytest.approx(100 - np.mean(means))
+    assert 0 < table.loc["B", "pointing_low"] < table.loc["B", "pointing"]
+    assert table.loc["B", ["heat_in_mask", "heat_in_mask_low"]].tolist() == [0, 0]
+    text = differences_markdown(table, "A", 2)
+    assert "| pointing game |" in text.splitlines()[0].replace("  ", "")
+    assert "100.0 ± 0.0, **+" in text
+    table = differences({"A": theirs, "B": [s.assign(pointing=np.nan) for s in ours]}, "A")
+    assert "nan" not in differences_markdown(table, "A", 2)

@@ -212,8 +212,8 @@ def good(tmp_path):
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_every_comparison_of_the_repository_loads_and_so_does_what_it_names(path):
     comparison = load_comparison(path)
-    for column in comparison.chosen.values():
-        comparison.run_of(column, comparison.misc.seed)
+    for name in comparison.chosen:
+        comparison.run_of(name, comparison.misc.seed)
     assert comparison.published is None or comparison.published.is_file()
     head = path.read_text().split("\ntitle")[0]
     assert head.startswith("# ")
@@ -224,12 +224,12 @@ def test_every_comparison_of_the_repository_loads_and_so_does_what_it_names(path
 
 def test_a_column_gets_the_images_and_the_seed_of_the_comparison(good):
     comparison = load_comparison(good, ["dataset.objects=[candle]", "misc.seed=5"])
-    run = comparison.run_of(comparison.chosen["ours"], 5)
+    run = comparison.run_of("ours", 5)
     assert (run.dataset.dir, run.dataset.objects) == (Path("data/visa"), ("candle",))
     assert (run.misc.seed, str(run.exp.dir)) == (5, "logs/a b")
     assert run.dataset.val_fraction == 0.2  # its own
     seeds = load_comparison(good, ["seeds=2"])
-    assert [str(seeds.run_of(seeds.chosen["ours"], s).exp.dir) for s in seeds.all_seeds] == [
+    assert [str(seeds.run_of("ours", s).exp.dir) for s in seeds.all_seeds] == [
         "logs/a b/seed_1204",
         "logs/a b/seed_1205",
     ]
@@ -237,16 +237,33 @@ def test_a_column_gets_the_images_and_the_seed_of_the_comparison(good):
 
 def test_the_command_that_trains_a_column_names_what_differs(good):
     comparison = load_comparison(good, ["dataset.objects=[candle, pcb1]", "seeds=3"])
-    assert comparison.training_command(comparison.chosen["ours"]) == (
+    assert comparison.training_command("ours") == (
         "options/demo.yaml 'exp.dir=logs/a b' dataset.dir=data/visa "
         "'dataset.objects=[candle, pcb1]' misc.seed=1204 misc.precision=auto --seeds 3"
     )
 
 
+def test_networks_in_one_folder_and_few_anomalies(good):
+    few = ["runs=logs/few", "dataset.max_anomalies=5", "dataset.hold_out=[pcb1]", "seeds=2"]
+    comparison = load_comparison(good, few)
+    run = comparison.run_of("ours", 1205)
+    assert str(run.exp.dir) == "logs/few/ours/seed_1205"
+    assert (run.dataset.max_anomalies, run.dataset.hold_out) == (5, ("pcb1",))
+    assert comparison.training_command("ours") == (
+        "options/demo.yaml dataset.dir=data/visa dataset.max_anomalies=5 'dataset.hold_out=[pcb1]' "
+        "misc.seed=1204 misc.precision=auto exp.dir=logs/few/ours --seeds 2"
+    )
+    with pytest.raises(UserError, match="dataset: hold_out_anomalies: write hold_out"):
+        load_comparison(good, ["dataset.hold_out_anomalies=5"])
+    own = 'columns.ours.overrides=["dataset.hold_out=[pcb2]"]'
+    with pytest.raises(UserError, match="write it into dataset of the comparison"):
+        load_comparison(good, [own]).run_of("ours", 1204)
+
+
 def test_a_suggested_command_spells_null_as_yaml_does(good):
     other = 'columns.ours.overrides=["dataset={name: meta, dir: data, file: a.json}"]'
     comparison = load_comparison(good, ["dataset={name: meta, dir: data}", other])
-    assert "dataset.file=null" in comparison.training_command(comparison.chosen["ours"])
+    assert "dataset.file=null" in comparison.training_command("ours")
 
 
 def test_two_kinds_of_files_are_told_apart(good, capsys):
@@ -268,7 +285,7 @@ def test_a_column_can_be_left_out(good):
 def test_a_stage_that_is_not_there(good):
     comparison = load_comparison(good, ["columns.ours.stage=baseline"])
     with pytest.raises(UserError, match=r"demo\.yaml: has no stage baseline; it has teacher and"):
-        comparison.run_of(comparison.chosen["ours"], 0)
+        comparison.run_of("ours", 0)
 
 
 @pytest.mark.parametrize(

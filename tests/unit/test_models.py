@@ -417,7 +417,7 @@ def guided(batch):
     return Batch(batch.image, batch.label, batch.object, batch.path, guide=batch)
 
 
-@pytest.mark.parametrize("name", [n for n, kind in OBJECTIVES.items() if not kind.needs_masks])
+@pytest.mark.parametrize("name", [n for n, kind in OBJECTIVES.items() if not kind.needs_masks({})])
 def test_an_objective_gives_a_finite_loss_that_reaches_the_network(name):
     student = build("student")
     targets = LiveTeacher(build("teacher"))

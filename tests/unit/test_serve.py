@@ -101,9 +101,12 @@ def test_a_full_queue_is_said(predictor, smoke, monkeypatch):
 
 
 def test_the_page_and_its_description(client):
-    page = client.get("/").text
-    assert "http://" not in page
-    assert "https://" not in page
+    for address in ("/", "/docs"):
+        page = client.get(address).text
+        assert "http://" not in page
+        assert "https://" not in page
+    for word in ("POST /predict", "GET /health", "multipart/form-data", "boolean"):
+        assert word in page
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {"/predict", "/health"}
     assert "multipart/form-data" in paths["/predict"]["post"]["requestBody"]["content"]

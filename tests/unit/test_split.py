@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from datasets.copies import group_copies
-from datasets.record import Record
+from datasets.record import Record, hold_out_defects
 from datasets.split import carve_validation, draw_split, fewer_anomalies, move_anomalies
 from options.load import load
 from tests.fixtures import job_of, write_smoke
@@ -225,3 +225,56 @@ def test_fewer_anomalies_leave_the_test_as_it_is(tmp_path, visa_root):
     assert {r.path for r in learned} < {r.path for r in [*every.data.train, *every.data.val]}
     assert few.splits == every.splits
     assert few.data.hash == every.data.hash
+
+
+def lists_of(path, *overrides):
+    """Training images, validation included, and test images, each with its object and label."""
+    job = job_of(load(path, overrides))
+    return [*job.data.train, *job.data.val], job.splits
+
+
+def test_a_held_out_object_is_given_back_a_few_anomalies(tmp_path, visa_root):
+    path, held = write_smoke(tmp_path, visa_root), "dataset.hold_out=[candle]"
+    none, splits = lists_of(path, held)
+    assert {r.object for r in none} == {"pipe_fryum"}
+    before: set[str] = set()
+    for count in (0, 1, 3):
+        learned, same = lists_of(path, held, f"dataset.hold_out_anomalies={count}")
+        assert same["test"] == splits["test"]
+        assert tally(learned) == {
+            **tally(none),
+            ("candle", 0): 6,
+            **({("candle", 1): count} if count else {}),
+        }
+        paths = {r.path for r in learned if r.label}
+        assert before <= paths
+        before = paths
+    both = ["dataset.hold_out_anomalies=3", "dataset.max_anomalies=2"]
+    few, _ = lists_of(path, held, *both)
+    assert tally(few) == {**tally(learned), ("pipe_fryum", 1): 2}
+
+
+def test_held_out_defects_are_not_trained_on_and_tested_alone():
+    texts = ["normal", "a", "b", "a,b", "b_c", "b_c,b", "anomaly"]
+    records = [record(i, label=int(i > 0), defect=text) for i, text in enumerate(texts)]
+    splits = {"train": records, "test": [*records, record(9, shown="without")]}
+
+    def left(*names):
+        found = hold_out_defects(splits, names, "here")
+        return {side: [r.defect for r in part] for side, part in found.items()}
+
+    assert left("a") == {
+        "train": ["normal", "b", "b_c", "b_c,b", "anomaly"],
+        "test": ["normal", "a"],  # neither "a,b" nor the object without this defect
+    }
+    assert left("b_c", "b")["test"] == ["normal", "b", "b_c", "b_c,b"]
+    with pytest.raises(UserError, match="here: no defect 'd'; there are a, b, b c"):
+        left("d")
+    splits["train"] = records[:2]
+    with pytest.raises(UserError, match="here: no anomalous image is left to train on; there are"):
+        left("a")
+
+
+def test_held_out_anomalies_need_a_held_out_object(tmp_path, visa_root):
+    with pytest.raises(UserError, match="hold_out_anomalies: write hold_out, the objects"):
+        load(write_smoke(tmp_path, visa_root), ["dataset.hold_out_anomalies=3"])

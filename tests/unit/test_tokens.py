@@ -1,10 +1,14 @@
 """A frozen encoder is asked once, and training from its answers is the same training."""
 
+import json
+
 import pandas as pd
 import pytest
 import torch
 
+import compare as compare_py
 import run as run_py
+import test as test_py
 from jobs.training.tokens import TokenFile, row_bytes, token_row
 from models.encoders.clip_image import ClipImageEncoder
 from tests.fixtures import write_smoke
@@ -70,10 +74,10 @@ def looks(monkeypatch):
 def test_training_from_kept_features_is_the_same_training(tmp_path, visa_root, looks):
     columns = ["loss", "val_loss", "val_aupr"]
     once = train(tmp_path, visa_root, "once", *FROZEN)[columns]
-    assert looks == [1, 20, 6]  # for the size; all; validation images by the finished network
+    assert looks == [1, 20, 1]  # for the size; all; for the size, by the finished network
     looks.clear()
     again = train(tmp_path, visa_root, "again", *FROZEN, "dataset.val_fraction=0.2")
-    assert looks == [1, 4]  # other validation images, but the same features
+    assert looks == [1, 1]  # other validation images, but the same features
     assert not again["loss"].equals(once["loss"])
     looks.clear()
     live = train(tmp_path, visa_root, "live", *FROZEN, "dataset.cache=null")[columns]
@@ -89,3 +93,30 @@ def test_an_encoder_that_learns_or_sees_changes_is_asked_each_time(
 ):
     train(tmp_path, visa_root, "live", *overrides)
     assert not list((tmp_path / "cache").glob("*.tokens"))
+
+
+@pytest.mark.slow
+def test_a_comparison_scores_students_with_one_encoder_from_its_features(
+    tmp_path, visa_root, looks
+):
+    head = "student.model.classif={name: patches, pool: max}"
+    train(tmp_path, visa_root, "one", *FROZEN, head)
+    options = [str(tmp_path / "smoke.yaml"), *FROZEN, head, f"exp.dir={tmp_path}/one"]
+    assert test_py.main(options) == 0
+    (tmp_path / "compare.yaml").write_text(
+        f"dir: {tmp_path}/out\n"
+        f"dataset: {{name: visa, dir: {visa_root}, split: 2cls_highshot, cache: {tmp_path}/cache}}"
+        "\n"
+        "misc: {seed: 7, device: cpu, precision: fp32}\n"
+        "columns:\n"
+        + "".join(
+            f"  {name}: {{options: {options[0]}, overrides: {json.dumps(options[1:])}}}\n"
+            for name in ("a", "b")
+        )
+    )
+    looks.clear()
+    assert compare_py.main([str(tmp_path / "compare.yaml"), "localization=true", "against=a"]) == 0
+    assert sorted(looks) == [1, 1, 1, 1, 12]  # both: grid and size; once: the test images
+    wanted = pd.read_csv(tmp_path / "one/student/scores.csv")["score"]
+    found = pd.read_csv(tmp_path / "out/a/scores.csv")["score"]
+    assert found.tolist() == pytest.approx(wanted.tolist(), abs=1e-3)
