@@ -115,18 +115,10 @@ def make_app(predictor: Predictor, queue: int) -> Any:
     fastapi, responses = needed("fastapi", "serve"), needed("fastapi.responses", "serve")
     needed("python_multipart", "serve")
     judge, worker = Judge(predictor), ThreadPoolExecutor(1)
-    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     # The usual documentation page loads scripts from another host; ours is below.
     app = fastapi.FastAPI(title="Inspection", docs_url=None, redoc_url=None)
+    _add_pages(app, responses.HTMLResponse)
     waiting = 0
-
-    @app.get("/", response_class=responses.HTMLResponse, include_in_schema=False)  # type: ignore[untyped-decorator]
-    async def show() -> str:
-        return page
-
-    @app.get("/docs", response_class=responses.HTMLResponse, include_in_schema=False)  # type: ignore[untyped-decorator]
-    async def docs() -> str:
-        return page_of_api(app.openapi())
 
     @app.get("/health")  # type: ignore[untyped-decorator]
     async def health() -> dict[str, Any]:
@@ -163,6 +155,19 @@ def make_app(predictor: Predictor, queue: int) -> Any:
     predict.__annotations__["request"] = fastapi.Request
     app.post("/predict", openapi_extra=_UPLOAD)(predict)
     return app
+
+
+def _add_pages(app: Any, html: Any) -> None:
+    """The pages for people."""
+    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+
+    @app.get("/", response_class=html, include_in_schema=False)  # type: ignore[untyped-decorator]
+    async def show() -> str:
+        return page
+
+    @app.get("/docs", response_class=html, include_in_schema=False)  # type: ignore[untyped-decorator]
+    async def docs() -> str:
+        return page_of_api(app.openapi())
 
 
 def page_of_api(api: Mapping[str, Any]) -> str:
