@@ -1,6 +1,7 @@
 """From a file to pixels."""
 
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -28,7 +29,9 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 # which microscopes and scanners make: the limit is kept here instead.
 MAX_PIXELS = 178_956_970
 _LARGE = 2**24  # pixels; above, one thread at a time decodes: it may take two gigabytes
+_VARIABLE = "MOST_PIXELS_OF_A_PICTURE"  # loader processes inherit it, however they are started
 _TURN = threading.RLock()
+_SCANS, _MOST_SCANS = b"\xff\xda", 100  # of a JPEG; programs write at most a dozen
 _SUBFILE, _BITS, _PLANES = 254, 258, 284  # numbers of TIFF's tags
 Image.MAX_IMAGE_PIXELS = None
 _TURNS = {  # EXIF's orientation: what makes the picture upright
@@ -59,13 +62,13 @@ def open_picture(path: Path, *, mend: str) -> Iterator[Image.Image]:
     try:
         # Without its name: Pillow would map it into memory, and mixes up the rows of turned TIFFs.
         with path.open("rb") as file, Image.open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if (count := image.width * image.height) > most_pixels():
                 raise UserError(
                     f"{path}: is too large, {image.width} x {image.height} pixels, and may be a "
-                    f"decompression bomb; {mend}"
+                    f"decompression bomb; if it is none, dataset.max_pixels={count}; else {mend}"
                 )
             _check_kind(image, path)
-            with _TURN if image.width * image.height > _LARGE else nullcontext():
+            with _TURN if count > _LARGE else nullcontext():
                 yield image
     except UnidentifiedImageError as error:
         size = path.stat().st_size
@@ -82,6 +85,16 @@ def open_picture(path: Path, *, mend: str) -> Iterator[Image.Image]:
         raise UserError(f"{path}: cannot be read as a picture ({error}); {mend}") from error
 
 
+def allow_pixels(count: int) -> None:
+    """Lets this process, and those that it starts, read pictures of up to ``count`` pixels."""
+    os.environ[_VARIABLE] = str(max(count, most_pixels()))
+
+
+def most_pixels() -> int:
+    """The number of pixels above which a picture is refused."""
+    return int(os.environ.get(_VARIABLE, MAX_PIXELS))
+
+
 def _check_kind(image: Image.Image, path: Path) -> None:
     """Raises UserError for files of which a part would be left out, or misread."""
     count = getattr(image, "n_frames", 1)
@@ -92,6 +105,10 @@ def _check_kind(image: Image.Image, path: Path) -> None:
         raise UserError(
             f"{path}: holds {count} pictures, as pages or an animation; save the one that counts "
             "as a file of its own"
+        )
+    if image.info.get("progressive") and (scans := path.read_bytes().count(_SCANS)) > _MOST_SCANS:
+        raise UserError(  # each of them goes over all pixels: a small file would take hours
+            f"{path}: is a JPEG of {scans} scans, and programs write at most a dozen; save it anew"
         )
     tags: Any = getattr(image, "tag_v2", {})
     bits, planes = tags.get(_BITS, (8,)), tags.get(_PLANES, 1)
@@ -120,8 +137,9 @@ def read_image(
 
     Args:
         path: The file.
-        at_least: Side in pixels that is enough: a JPEG may come out smaller by 2, 4 or 8, but no
-            smaller than this. All of the file is read and checked all the same.
+        at_least: Side in pixels that is enough: a JPEG may come out smaller by 2, 4 or 8, any very
+            large picture by more, but no smaller than this. All of the file is read and checked
+            all the same.
         levels: Which numbers are black and white in a gray picture of more than 8 bits, or what
             finds them in its numbers; what lies outside is cut off. ``None``: 0 and 65,535.
 
@@ -140,8 +158,20 @@ def read_image(
         shown = upright(image)
         shown.info.pop("transparency", None)  # dropped; Pillow warns of some kinds of it
         if shown.mode in DEEP:
-            return Image.fromarray(_bytes_of(np.asarray(shown), levels, path)).convert("RGB")
+            shown = Image.fromarray(_bytes_of(np.asarray(shown), levels, path))
+        if at_least is not None:
+            shown = _reduced(shown, at_least)
         return shown if shown.mode == "RGB" else shown.convert("RGB")
+
+
+def _reduced(image: Image.Image, at_least: int) -> Image.Image:
+    """A large picture at a fraction of its size: each copy of the whole takes a gigabyte."""
+    factor = min(image.size) // at_least
+    if image.width * image.height <= _LARGE or factor < 2:
+        return image
+    plain = image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
+    smaller = image.width // factor, image.height // factor
+    return plain.resize(smaller, Image.Resampling.BOX)
 
 
 def _bytes_of(

@@ -22,6 +22,7 @@ _MEND = "mend or remove the mask"
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "JPEG2000")
 _PLAIN = ("1", "L", "LA", "RGB", "RGBA", "F")  # modes whose channels are what they say
 _NUMBERS = 32  # a mask that is darker holds numbers of defects, whatever its format
+_STRIP = 1024  # rows
 _WHITE, _MOST_LEVELS = 128, 8  # a mask with more gray levels, up to white, has blurred borders
 
 
@@ -48,15 +49,31 @@ def read_mask(path: Path) -> Image.Image:
         has_transparent_color = shown.mode in ("L", "RGB") and "transparency" in shown.info
         if has_transparent_color or shown.mode not in (*_PLAIN, *SIXTEEN_BITS):
             shown = shown.convert("RGBA")
+        bands = shown.getbands()
+    if len(bands) == 1:
         values = np.asarray(shown)
-    if values.ndim == 2:
-        return Image.fromarray(_marked(values, is_lossy=is_lossy).astype(np.uint8))
-    has_alpha = values.shape[2] in (2, 4)
-    color = values[:, :, : values.shape[2] - has_alpha].max(axis=2)
+        return Image.fromarray(_marked(values, is_lossy=is_lossy).view(np.uint8))
+    color, alpha = _color_and_alpha(shown)
+    del image, shown
     marked = _marked(color, is_lossy=is_lossy)
-    if has_alpha:
-        marked = _drawn(color, marked, values[:, :, -1])
-    return Image.fromarray(marked.astype(np.uint8))
+    if bands[-1] == "A":
+        marked = _drawn(color, marked, alpha)
+    return Image.fromarray(marked.view(np.uint8))
+
+
+def _color_and_alpha(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The brightest color and the last channel of each pixel, ``(H, W)``.
+
+    Strip by strip: all channels of a large mask at once would take a gigabyte.
+    """
+    color = np.empty(image.size[::-1], np.uint8)
+    last = np.empty_like(color)
+    num_colors = len(image.getbands()) - (image.getbands()[-1] == "A")
+    for top in range(0, image.height, _STRIP):
+        strip = np.asarray(image.crop((0, top, image.width, min(top + _STRIP, image.height))))
+        color[top : top + _STRIP] = strip[:, :, :num_colors].max(axis=2)
+        last[top : top + _STRIP] = strip[:, :, -1]
+    return color, last
 
 
 def _files_of(mask: Path) -> list[Path]:

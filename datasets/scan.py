@@ -4,6 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -145,6 +146,7 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
+@lru_cache(maxsize=1024)  # a table may say it a million times
 def split_of(name: str) -> str:
     """Which part of a split a folder or an entry of a table names: train, val or test.
 

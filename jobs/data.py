@@ -10,7 +10,7 @@ from datasets.broken import find_broken
 from datasets.check.facts import collect, image_facts, range_of
 from datasets.copies import group_copies
 from datasets.fix_list import leave_out, without, write_fix_list
-from datasets.image import PixelRange
+from datasets.image import PixelRange, allow_pixels
 from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
 from datasets.record import Record, Splits, check_name, data_hash, hold_out, hold_out_defects
@@ -82,6 +82,7 @@ def read_with_broken(
             an object is called ``mean`` like the last row of each table, or has a name that no
             table can hold.
     """
+    allow_pixels(options.max_pixels)
     splits: Splits = options.reader.build(DATASETS, options.dir, store)
     broken: dict[str, str] = {}
     if options.leave_out is not None:

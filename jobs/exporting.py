@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,12 +33,14 @@ from utils.console import say
 from utils.device import Machine
 from utils.errors import NothingToShowError, UserError
 from utils.evaluation import per_object, score_images
+from utils.lock import abandoned, hold
 from utils.verdicts import EVERY, Verdicts
 
 TOLERANCE = 1e-4  # of a score; 1e-5 is usual, and another processor may round more
 INT8_POINTS = 1.0  # of AUROC, in percent; what int8 may change
 INT8_TOLERANCE = 0.1  # of a score, where the images allow no AUROC
 NUM_CALIBRATION = 100  # training images whose ranges int8 is fitted to
+_UNFINISHED = ".export_"  # what folders of files that are not finished begin with
 _QUANTIZED = ["Add", "Clip", "Conv", "Gemm", "MatMul", "Relu"]
 
 
@@ -156,7 +159,13 @@ def _unfinished(target: Path) -> Iterator[Path]:
     """A file in a folder beside ``target``, which it becomes when this ends without an error."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export_", dir=target.parent) as folder:
+        for file in abandoned(target.parent.glob(f"{_UNFINISHED}*/.lock")):
+            shutil.rmtree(file.parent, ignore_errors=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=target.parent) as folder,
+            (Path(folder) / ".lock").open("wb") as lock,
+        ):
+            hold(lock)
             yield Path(folder) / target.name
             # OpenVINO: the weights first, so that no graph is without them.
             for file in sorted(Path(folder).glob(f"{target.stem}.*")):

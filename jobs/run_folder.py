@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -16,11 +15,10 @@ from jobs.data import whole_paths
 from options.dump import dumps, first_difference
 from options.load import loads
 from options.schema import Run
-from utils.checkpoint import load_state, read_about, save_state, write_bytes
+from utils.checkpoint import PART, load_state, read_about, save_state, write_bytes
 from utils.errors import UserError
 from utils.ranks import is_main
 
-_PART = re.compile(r".+\.[0-9a-f]{8}\.part")  # of a file that was never finished
 # What reading a damaged file may raise.
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -103,7 +101,7 @@ class StageFolder:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from error
         try:
             for file in self.path.iterdir():
-                if _PART.fullmatch(file.name):  # left by a process that was killed
+                if PART.fullmatch(file.name):  # left by a process that was killed
                     file.unlink(missing_ok=True)
             yield
         finally:

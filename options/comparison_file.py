@@ -31,6 +31,8 @@ class ImageList(Selection):
         leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
         skip_broken: Whether images are left out that cannot be read, or whose masks cannot. A run
             keeps the list in ``<exp.dir>/broken_images.txt``, for later commands.
+        max_pixels: Pixels of a picture above which it is refused as a decompression bomb. While it
+            is checked, a picture takes up to 10 bytes a pixel.
         max_anomalies: Number of anomalous training images of each object; this and what follows as
             in the data set of an experiment.
         hold_out: Objects that are not trained on; only these are tested then.

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from datasets.augment import Augment
 from datasets.captions import Policy
-from datasets.image import MaskResize, PixelRange, Resize, View
+from datasets.image import MAX_PIXELS, MaskResize, PixelRange, Resize, View
 from datasets.image_text import SAMPLERS
 from datasets.readers import DATASETS
 from models.classifiers import CLASSIFIERS
@@ -51,12 +51,17 @@ class Source:
         leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
         skip_broken: Whether images are left out that cannot be read, or whose masks cannot. A run
             keeps the list in ``<exp.dir>/broken_images.txt``, for later commands.
+        max_pixels: Pixels of a picture above which it is refused as a decompression bomb. While it
+            is checked, a picture takes up to 10 bytes a pixel.
     """
 
     reader: Annotated[Component, DATASETS] = field(metadata=INLINE)
     dir: Path = field(compare=False)
     leave_out: Path | None = field(default=None, compare=False)
     skip_broken: bool = field(default=False, compare=False)
+    max_pixels: Annotated[int, Range(MAX_PIXELS, 4_000_000_000)] = field(
+        default=MAX_PIXELS, compare=False
+    )
 
     @property
     def name(self) -> str:
@@ -116,6 +121,8 @@ class Dataset(Selection):
         leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
         skip_broken: Whether images are left out that cannot be read, or whose masks cannot. A run
             keeps the list in ``<exp.dir>/broken_images.txt``, for later commands.
+        max_pixels: Pixels of a picture above which it is refused as a decompression bomb. While it
+            is checked, a picture takes up to 10 bytes a pixel.
         per_object: Whether each object has its own networks, in ``<exp.dir>/<object>``.
         hold_out: Objects that are not trained on; only these are tested then.
         hold_out_anomalies: Number of anomalous images of each of these objects that are trained on

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -14,7 +16,10 @@ from torch import Tensor, nn
 
 from utils.download import sha256_of
 from utils.errors import UserError
+from utils.lock import abandoned, hold
 
+PART = re.compile(r".+\.[0-9a-f]{8}\.part")  # of a file that is not finished
+_tidy: set[Path] = set()  # folders
 _CHECKSUM = "sha256"  # key of the metadata
 _DAMAGED = "is damaged: its checksum is wrong; copy the file again, or train again"
 
@@ -29,12 +34,14 @@ def write_bytes(content: bytes, path: Path) -> None:
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    _remove_unfinished(path.parent)
     # A random name: another process may write the same file.
     part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("wb") as raw:
+                hold(raw)
                 file = _Writer(raw)
                 try:
                     write(file)  # type: ignore[arg-type]
@@ -48,6 +55,15 @@ def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"{path}: cannot be written ({reason})") from error
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes, once for each folder, what processes that were killed have left in it."""
+    if folder not in _tidy:
+        _tidy.add(folder)
+        with suppress(OSError):  # the folder is made later, or is none
+            for file in abandoned(f for f in folder.iterdir() if PART.fullmatch(f.name)):
+                file.unlink()
 
 
 class _Writer:

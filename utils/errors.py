@@ -2,14 +2,17 @@
 
 import errno
 import io
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+_PACKAGES = ("benchmarks", "datasets", "demo", "jobs", "models", "utils")
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGINT)}
 _AGAIN = 5  # seconds, in which a command that is interrupted has usually ended
 _MOST_LINES, _MOST_SIGNS = 30, 1000  # of a message, so that its beginning stays on the screen
@@ -145,6 +148,14 @@ def _close_bars() -> None:
             bar.close()
 
 
+def _is_part_of_program(name: object) -> bool:
+    """Whether a file belongs to this program or to a library: then it is missing by mistake."""
+    file = Path(os.fsdecode(name)).absolute() if isinstance(name, str | bytes | Path) else Path()
+    own = Path(__file__).parents[1]
+    folders = [*(own / name for name in _PACKAGES), Path(sys.prefix), Path(sys.base_prefix) / "lib"]
+    return any(file.is_relative_to(folder) for folder in folders)
+
+
 def _explained(error: Exception) -> str | None:
     """One line about what the user can fix; ``None``: the error is a bug."""
     from utils.memory import out_of_memory  # which needs UserError
@@ -162,6 +173,8 @@ def _explained(error: Exception) -> str | None:
         return "this user has no name, which PyTorch needs here; set the variable USER to any name"
     if isinstance(error, OSError) and (error.filename or error.errno in _NO_ROOM):
         # Whatever is not handled where it comes up: a folder that vanished, lost permissions.
+        if error.errno == errno.ENOENT and _is_part_of_program(error.filename):
+            return None
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}cannot be used ({error.strerror}); fix this and run the same command again"
     return None

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from utils.cache_files import KINDS, description, file_name, is_own
 from utils.errors import UserError
 from utils.fact_table import FactTable
-from utils.lock import locked
+from utils.lock import abandoned, hold, locked
 
 FOLDER = Path("data/cache")
 _OTHERWISE = "name another folder with dataset.cache=FOLDER, or use none with dataset.cache=null"
@@ -185,15 +185,25 @@ class Store:
     ) -> None:
         if file.exists():
             _note(f"{file}: is damaged: made again")
+        self._remove_unfinished()
         self._make_room(nbytes)
         part = Path(f"{file}.part")
         try:
             with part.open("wb") as out:
+                hold(out)
                 write(out)
             file.with_suffix(".txt").write_text(about, encoding="utf-8", errors="replace")
             part.replace(file)
         finally:
             part.unlink(missing_ok=True)
+
+    def _remove_unfinished(self) -> None:
+        """Removes what killed processes have left; files that others write now are locked."""
+        assert self.folder is not None
+        unfinished = self.folder.glob("*.part")
+        for part in abandoned(p for p in unfinished if p.stem.count(".") == 1 and is_own(p)):
+            with suppress(OSError):
+                part.unlink()
 
     def _make_room(self, nbytes: int) -> None:
         """Removes the longest unused files until ``nbytes`` more fit into the limit.

@@ -19,7 +19,7 @@ SIDE = 32  # of a thumbnail, in pixels
 _THUMBNAIL = 2 * SIDE**2  # bytes
 # A picture is binary if this share of its pixels is this near to one of two gray levels.
 _NEARLY_ALL, _SPREAD, _APART = 0.95, 4, 64
-_FORMAT = 6  # raise it when the same content gives other facts
+_FORMAT = 7  # raise it when the same content gives other facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,8 @@ def image_facts(file: Path) -> Facts:
         small = read_image(file, at_least=4 * SIDE, levels=levels)
         with Image.open(file) as image:
             mode = image.mode
-            width, height = small.size if image.format == "TIFF" else upright_size(image)
+            is_whole = image.format == "TIFF" and sorted(small.size) == sorted(image.size)
+            width, height = small.size if is_whole else upright_size(image)
     except UserError as error:
         return Facts(error=str(error))
     except OSError as error:

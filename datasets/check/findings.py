@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -323,6 +323,7 @@ def masks_of_nothing(root: Path, records: Sequence[Record], *, is_whole: bool) -
         folder, _, name = path.rpartition("/")
         listed.setdefault(folder, set()).add(name)
     spare = normal_stems(records)
+    beside = {_stem(record.path) for record in records if not record.label}
     folders = {
         folder
         for record in records
@@ -337,6 +338,7 @@ def masks_of_nothing(root: Path, records: Sequence[Record], *, is_whole: bool) -
             if path.name not in listed[folder]
             and path.suffix in suffixes
             and mask_stem(path.name) not in spare
+            and f"{folder}/{mask_stem(path.name)}" not in beside  # empty, of KolektorSDD
         )
         if extra:
             what = "is no listed image's mask" if len(extra) == 1 else "are masks of no image"
@@ -346,6 +348,10 @@ def masks_of_nothing(root: Path, records: Sequence[Record], *, is_whole: bool) -
                 "warning",
                 f"{folder or root}: {count}{named} {what}; list the image, or remove the mask",
             )
+
+
+def _stem(path: str) -> str:
+    return str(PurePosixPath(path).with_suffix(""))
 
 
 def without_masks(images: Sequence[ListedImage]) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from datasets.check.sheets import contact_sheet, samples
 from utils.checkpoint import write_bytes
 
 _PAGE = "data_report.md"
+_LONGEST = 150  # bytes of the name of a sheet; file systems allow 255
 _FORMAT = 3  # raise it when the same data give another page
 _SHOWN = 2  # values named in a cell, the most frequent ones
 _WIDTH = 28  # characters of a value in a cell
@@ -61,6 +62,7 @@ def _counted(values: Iterable[str]) -> str:
 
 
 def _cell(value: str) -> str:
+    value = " ".join(value.split())
     short = value if len(value) <= _WIDTH else f"{value[: _WIDTH - 3]}..."
     return short.replace("|", "/")
 
@@ -110,6 +112,7 @@ def _sheet_names(objects: Iterable[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for name in sorted(objects):
         plain = re.sub(r"[^\w.-]+", "_", name).strip(".") or "object"
+        plain = plain.encode()[:_LONGEST].decode(errors="ignore")
         number = sum(file.startswith(f"{plain}.") for file in names.values())
         names[name] = f"{plain}.{number}.jpg" if number else f"{plain}.jpg"
     return names
@@ -146,5 +149,5 @@ def _defects(inspection: Inspection, name: str) -> str:
     counts = said.groupby(["label", "defect"])["split"].value_counts().unstack(fill_value=0)
     counts = counts.reindex(columns=list(inspection.splits), fill_value=0)
     frame = counts.sort_index(ascending=[False, True]).reset_index()
-    frame["defect"] = frame["defect"].str.replace("|", "/")
+    frame["defect"] = frame["defect"].map(lambda text: " ".join(text.split()).replace("|", "/"))
     return frame.to_markdown(index=False)

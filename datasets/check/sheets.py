@@ -90,7 +90,8 @@ def _outline(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _fitted(draw: ImageDraw.ImageDraw, text: str) -> str:
-    """As much of ``text`` as there is room for."""
+    """As much of ``text`` as there is room for, on one line."""
+    text = " ".join(text.split())
     while draw.textlength(text) > _CELL[0]:
         text = text.removesuffix("...")[:-1] + "..."
     return text

@@ -1,6 +1,7 @@
 """Pictures sorted into folders: ``good`` and ``bad``, and what may be around and inside of them."""
 
 import filecmp
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -200,7 +201,17 @@ def _split(
         split_seed: Likewise.
     """
     where, hint = str(root), "put the files back"
-    if "test" not in {level for level, _ in placed}:
+    levels = {level for level, _ in placed}
+    if "val" in levels and "test" not in levels:
+        folders = {f for _, r in placed for f in PurePosixPath(r.path).parts[:-1]}
+        named = {side: sorted(f for f in folders if split_of(f) == side) for side in sorted(levels)}
+        raise UserError(
+            f"{root}: has validation pictures, but no test pictures: name their folder, test=[NAME]"
+            f"; to test on the validation ones, test=[{','.join(named['val'])}]; to draw a test "
+            f"across all, train=[{','.join(itertools.chain(*named.values()))}]",
+            option="test",
+        )
+    if "test" not in levels:
         records = [record for _, record in placed]
         checked(root, {"train": records}, (), where=where, hint=hint)
         if len(names := sorted({record.object for record in records})) > 1:

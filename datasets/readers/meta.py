@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from datasets.readers.table import read_list
 from datasets.record import ANOMALY, NORMAL, Record, Splits, check_path, checked
 from datasets.scan import BAD, GOOD, say_unlisted
 from datasets.split import with_groups
@@ -42,7 +43,7 @@ def read_meta(
     """
     path = file or root / (f"meta_{split}.json" if split else "meta.json")
     try:
-        meta = json.loads(path.read_text(encoding="utf-8-sig"))
+        meta = json.loads(read_list(path).decode("utf-8-sig"))
     except OSError as error:
         inside = sorted(root.glob(f"*/{path.name}"))
         hint = f"; there is {inside[0]}: name its folder" if inside else ""

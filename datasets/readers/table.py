@@ -15,6 +15,7 @@ from utils.errors import UserError
 T = TypeVar("T")
 Row = dict[str, str]
 _DELIMITERS = (",", ";", "\t", "|", " ")
+_MOST_BYTES = 500_000_000  # of a table or list: some ten million rows
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NAMED = 8  # refused lines in a message
 
@@ -79,9 +80,27 @@ def read_rows(
     return values
 
 
+def read_list(file: Path) -> bytes:
+    """The content of a table or list.
+
+    Raises:
+        OSError: If it cannot be read.
+        UserError: If it may never end, or is larger than any that anybody writes.
+    """
+    if file.exists() and not file.is_file():
+        raise UserError(f"{file}: is a folder or a device; name a file")
+    if file.exists() and (size := file.stat().st_size) > _MOST_BYTES:
+        raise UserError(
+            f"{file}: has {size:,} bytes, and tables of up to {_MOST_BYTES:,} are read: leave out "
+            "columns, or split it"
+        )
+    with file.open("rb") as stream:  # files of /proc have no size
+        return stream.read(_MOST_BYTES + 1)
+
+
 def _text(table: Path, encoding: str | None) -> str:
     try:
-        content = table.read_bytes()
+        content = read_list(table)
     except OSError as error:
         inside = sorted(table.parent.glob(f"*/{table.name}"))
         hint = f"; there is {inside[0]}: name its folder" if inside else ""

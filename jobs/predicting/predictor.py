@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.image import View
+from datasets.image import View, allow_pixels
 from jobs.build import build_model, load_model
 from jobs.data import store_of
 from jobs.exported import EXPORTED, Exported
@@ -75,6 +75,7 @@ class Predictor:
             return cls._exported(source)
         file = _file(source)
         model, stage, run = load_model(file)
+        allow_pixels(run.dataset.max_pixels)
         about = read_about(file)
         return cls(
             _placed(model, machine := Machine.choose(device, run.misc.precision)),

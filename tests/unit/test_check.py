@@ -22,6 +22,7 @@ from datasets.check import facts, findings
 from datasets.check.duplicates import LIMIT, same_picture
 from datasets.check.facts import SIDE, Facts, image_facts, range_of
 from datasets.check.inspection import inspect
+from datasets.check.report import write_report
 from datasets.check.sheets import contact_sheet
 from datasets.fix_list import leave_out, read_fix_list, write_fix_list
 from datasets.image import read_image
@@ -29,6 +30,7 @@ from datasets.readers import DATASETS
 from datasets.readers.meta import read_meta
 from datasets.record import Record
 from jobs.checking import check_data, default_folder
+from jobs.data import read_splits
 from options.load import load
 from options.schema import Source
 from tests.fixtures import job_of, write_smoke
@@ -779,6 +781,51 @@ def test_each_choice_of_objects_has_its_report(tmp_path, monkeypatch):
     many = [folder_of("a/data", tuple(f"part {i}{end}" for i in range(30))) for end in "xy"]
     assert len({*many}) == 2
     assert max(map(len, many)) < 100
+
+
+def test_empty_masks_of_normal_pictures_are_theirs(tmp_path):
+    """As in KolektorSDD: ``kos01/Part0_label.bmp`` ..., and the same names in each folder."""
+    for i in range(4):
+        for j in range(3):
+            area = np.zeros((60, 80), np.uint8)
+            area[10:20, 10:20] = 255 * (i == j)
+            path = tmp_path / f"kos{i:02d}/Part{j}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            scene(10 * i + j, (80, 60)).save(path)
+            Image.fromarray(area).save(path.with_name(f"Part{j}_label.bmp"))
+    splits = DATASETS["folder"](tmp_path, labels="masks", object_name="part")
+    records = [*splits["train"], *splits["test"]]
+    assert sum(record.label for record in records) == 3
+    (tmp_path / "kos00/Part9_label.bmp").write_bytes(path.read_bytes())
+    found = list(findings.masks_of_nothing(tmp_path, records, is_whole=True))
+    assert [finding.text for finding in found] == [
+        "kos00: Part9_label.bmp is no listed image's mask; list the image, or remove the mask"
+    ]
+
+
+def test_names_that_are_long_and_texts_of_several_lines(tmp_path):
+    names = ["n" * 250, "é" * 250, "n" * 251]
+    for i in range(6):
+        scene(i).save(tmp_path / f"{i}.png")
+    records = [
+        Record(path=f"{i}.png", object=names[i % 3], label=i // 3, defect="a dent\n|and a scratch")
+        for i in range(6)
+    ]
+    found = inspect(tmp_path, {"train": records, "test": []}, store=NOWHERE)
+    page = write_report(found, tmp_path / "out", "Data").read_text()
+    assert "| a dent /and a scratch |" in page
+    sheets = {path.name for path in (tmp_path / "out").glob("*.jpg")}
+    assert sheets == {f"{'n' * 150}.jpg", f"{'n' * 150}.1.jpg", f"{'é' * 75}.jpg"}
+
+
+@pytest.mark.parametrize("name", ["a\ud800", "a\nb", "a\x00"])
+def test_names_that_no_file_can_hold(tmp_path, name):
+    entry = {"img_path": "0.png", "mask_path": "", "cls_name": name, "anomaly": 0}
+    scene(0).save(tmp_path / "0.png")
+    (tmp_path / "meta.json").write_text(json.dumps({"train": {name: [entry]}, "test": {}}))
+    source = Source(reader=Component("meta", {"split": "", "objects": ()}), dir=tmp_path)
+    with pytest.raises(UserError, match=re.escape(f"the name {name!r} is not UTF-8")):
+        read_splits(source)
 
 
 def test_errors_end_with_status_2(folder, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Files of weights: the same bytes for the same network, and one line for what is none."""
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,6 +10,7 @@ from torch import nn
 from utils import checkpoint
 from utils.checkpoint import load_weights, read_about, save_state, save_weights, write_bytes
 from utils.errors import UserError
+from utils.lock import hold
 
 ABOUT = {"stage": "student", "options": "misc: {seed: 7}", "epoch": 3, "teacher": None}
 
@@ -65,3 +68,17 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
 def fill_the_disk(file):
     file.write(b"half")
     raise OSError("no room")
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path, monkeypatch):
+    """Once for each folder; not what another process writes now, nor files of others."""
+    monkeypatch.setattr(checkpoint, "_tidy", set())
+    names = ["a.json.01234567.part", "b.png.89abcdef.part", "c.json.01234567.part", "film.part"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    for name in (names[0], names[1], names[3]):
+        os.utime(tmp_path / name, (1, 1))
+    with (tmp_path / names[1]).open("rb") as other:
+        assert hold(other)
+        write_bytes(b"whole", tmp_path / "a.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", *names[1:]]

@@ -68,3 +68,12 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         UserError, match=r"cannot be downloaded \(.*Not a directory.*or copy the file"
     ):
         fetch("http://127.0.0.1:9/x.bin", tmp_path / "file" / "folder" / "x.bin")
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/hostname", "ftp://host/x", "data:,x", "/etc/hostname"]
+)
+def test_only_web_addresses_are_downloaded(tmp_path, url):
+    with pytest.raises(UserError, match="only http and https addresses are downloaded"):
+        fetch(url, tmp_path / "x")
+    assert not list(tmp_path.iterdir())

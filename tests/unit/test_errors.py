@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from tqdm import tqdm
@@ -131,6 +132,15 @@ def test_what_the_machine_does_to_a_program_is_one_line(capsys, error, message):
     said = capsys.readouterr().err
     assert said.startswith(message)
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", [errors.__file__, pytest.__file__, os.__file__])
+def test_a_file_that_this_program_or_a_library_lacks_is_a_bug(file):
+    def command():
+        Path(file).with_name("missing.css").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        run_command(command)
 
 
 def test_an_os_error_without_a_file_is_a_bug():

@@ -1,6 +1,7 @@
 """Exported files: the same scores as the network, or no file."""
 
 import json
+import os
 import re
 import runpy
 import sys
@@ -19,6 +20,7 @@ from models.gradcam import heat_maps
 from models.student import Student
 from tests.fixtures import random_batch, student_options
 from utils.calibration import probabilities
+from utils.lock import hold
 from utils.registry import Component
 
 FORMATS = {"onnx": "model.onnx", "openvino": "model.xml", "torchscript": "model.pt"}
@@ -171,3 +173,16 @@ def test_damaged_and_foreign_files_are_refused(name, tmp_path):
     (tmp_path / name).write_bytes(json.dumps({"no": "model"}).encode())
     with pytest.raises(exporting.UserError, match=r"is damaged, or not of export\.py"):
         Exported.open(tmp_path / name)
+
+
+def test_what_a_killed_export_left_is_removed(tmp_path):
+    left, other = tmp_path / ".export_a", tmp_path / ".export_b"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / ".lock").write_bytes(b"")
+        os.utime(folder / ".lock", (1, 1))
+    with (other / ".lock").open("rb") as lock:
+        assert hold(lock)
+        with exporting._unfinished(tmp_path / "model.onnx") as part:
+            part.write_bytes(b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".export_b", "model.onnx"]

@@ -1,6 +1,9 @@
 """Reading pictures of every legal kind, refusing the rest, and what a network sees of them."""
 
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from datasets.check.facts import image_facts
-from datasets.image import RESIZES, View, read_image, read_view
+from datasets.image import RESIZES, View, allow_pixels, most_pixels, read_image, read_view
+from jobs.data import read_splits
+from options.load import load
 from utils.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -227,6 +232,68 @@ def test_a_decompression_bomb(tmp_path, monkeypatch):
         UserError, match=r"bomb\.png: is too large, 60 x 41 pixels, and may be a de"
     ):
         read_image(tmp_path / "bomb.png")
+
+
+def test_more_pixels_can_be_allowed(tmp_path, monkeypatch):
+    """By an option, for this process and those that it starts."""
+    monkeypatch.setattr("datasets.image.MAX_PIXELS", 60 * 40)
+    monkeypatch.setenv("MOST_PIXELS_OF_A_PICTURE", str(60 * 40))
+    Image.new("1", (60, 41)).save(tmp_path / "line.png")
+    with pytest.raises(UserError, match=r"if it is none, dataset\.max_pixels=2460; else replace"):
+        read_image(tmp_path / "line.png")
+    allow_pixels(2460)
+    assert read_image(tmp_path / "line.png").size == (60, 41)
+    source = f"dataset={{name: folder, dir: {tmp_path}, max_pixels: 1000000000}}"
+    with pytest.raises(UserError, match="0 normal pictures"):
+        read_splits(load(Path("options/folder.yaml"), [source]).dataset)
+    assert most_pixels() == 10**9
+
+
+def test_a_jpeg_of_many_scans_is_refused(tmp_path):
+    """Each scan goes over all pixels: a small file could take hours."""
+    Image.fromarray(RGB).save(tmp_path / "a.jpg", progressive=True)
+    content = (tmp_path / "a.jpg").read_bytes()
+    assert read_image(tmp_path / "a.jpg").mode == "RGB"
+    start, end = content.index(b"\xff\xda"), len(content) - 2
+    (tmp_path / "a.jpg").write_bytes(content[:start] + 20 * content[start:end] + content[end:])
+    with pytest.raises(UserError, match=r"a\.jpg: is a JPEG of \d\d\d scans, and programs"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_very_large_pictures_look_the_same_at_a_fraction_of_their_size(
+    tmp_path, monkeypatch, mode, suffix
+):
+    if (mode, suffix) == ("CMYK", "png"):
+        pytest.skip("PNG has no CMYK")
+    file = tmp_path / f"a.{suffix}"
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    noise.resize((1400, 1050), Image.Resampling.BICUBIC).convert(mode).save(file)
+    whole = image_facts(file)
+    monkeypatch.setattr("datasets.image._LARGE", 1000)
+    small = image_facts(file)
+    assert read_image(file, at_least=128).height < 300
+    assert small.size == whole.size == "1400x1050"
+    thumbnails = [np.frombuffer(facts.thumbnail, np.float16) for facts in (whole, small)]
+    assert np.abs(thumbnails[0] - thumbnails[1]).max() < 1
+
+
+@pytest.mark.slow  # ten seconds
+@pytest.mark.parametrize("look", ["image_facts", "mask_facts"])
+def test_a_very_large_picture_takes_ten_bytes_a_pixel(tmp_path, look):
+    """A bomb just under the limit of pixels takes less than two gigabytes."""
+    Image.new("RGBA", (9000, 8000), (0, 0, 0, 255)).save(tmp_path / "bomb.png")
+    code = (
+        "import resource, sys; from pathlib import Path; import scipy.ndimage\n"
+        f"from datasets.check.facts import {look} as look\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); facts = look(Path(sys.argv[1])); assert not facts.error\n"
+        "print((peak() - before) * 1024 / 72e6)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "bomb.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 10
 
 
 @pytest.mark.parametrize("resize", RESIZES)

@@ -631,6 +631,17 @@ def test_tables_of_other_programs(name, tmp_path):
     assert {r.path: r.label for r in found} == {f"{i}.png": i % 2 for i in range(8)}
 
 
+def test_tables_that_are_too_large_or_never_end(tmp_path, monkeypatch):
+    for file, said in (("/dev/zero", "is a folder or a device"), (".", "is a folder or a dev")):
+        for reader in ("csv", "meta"):
+            assert said in error(reader, tmp_path, file=Path(file))
+    monkeypatch.setattr("datasets.readers.table._MOST_BYTES", 30)
+    table(tmp_path, "1.png,1", "2.png,0")
+    assert error("csv", tmp_path) == (
+        "labels.csv: has 32 bytes, and tables of up to 30 are read: leave out columns, or split it"
+    )
+
+
 def test_all_refused_rows_are_counted(tmp_path):
     for i in range(6):
         Painter()(tmp_path / f"{i}.png", is_bad=False)
@@ -714,6 +725,19 @@ def test_folders_that_are_a_split_in_other_words(sides, tmp_path):
     splits = DATASETS["folder"](tmp_path)
     assert {r.path.rsplit("/", 2)[0] for r in splits["test"]} == {sides[1]}
     assert len(splits["train"]) == len(splits["test"]) == 8
+
+
+def test_a_validation_without_a_test_is_not_drawn_across(tmp_path):
+    for side in ("Train", "valid"):
+        paint_all(tmp_path / side, "good", "bad")
+    assert error("folder", tmp_path) == (
+        "ROOT: has validation pictures, but no test pictures: name their folder, test=[NAME]; to "
+        "test on the validation ones, test=[valid]; to draw a test across all, train=[Train,valid]"
+    )
+    tested = DATASETS["folder"](tmp_path, test=("valid",))["test"]
+    assert {record.path.partition("/")[0] for record in tested} == {"valid"}
+    drawn = DATASETS["folder"](tmp_path, train=("Train", "valid"))["test"]
+    assert {record.path.partition("/")[0] for record in drawn} == {"Train", "valid"}
 
 
 def test_a_split_inside_of_good_and_bad(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import re
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ import cache as cache_py
 from utils.cache_files import hash_of
 from utils.errors import UserError
 from utils.fact_table import FactTable
+from utils.lock import hold
 from utils.store import Store
 
 PARTS = ("weights", "sentences")
@@ -404,3 +406,19 @@ def test_a_damaged_table_is_made_again(tmp_path, damage):
 def test_hashes_have_sixteen_digits():
     assert hash_of(["a"]) == hash_of(["a"]) != hash_of(["a", ""])
     assert len(hash_of(["\ud800"])) == 16
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    folder = tmp_path / "cache"
+    kept(folder, Maker())
+    (first,) = folder.glob("*.prompts")
+    parts = [Path(f"{first}.part"), folder / "holiday.part", folder / f"{first.stem}.part"]
+    for part in parts:
+        part.write_bytes(b"half")
+        os.utime(part, (1, 1))
+    with parts[0].open("rb") as other:
+        assert hold(other)
+        kept(folder, Maker(), parts=("b",))
+    assert parts[0].exists()
+    kept(folder, Maker(), parts=("c",))
+    assert [part.exists() for part in parts] == [False, True, True]
