@@ -78,7 +78,7 @@ def on_screen(text: str) -> list[str]:
             line = rows[row].ljust(column)
             rows[row] = line[:column] + piece + line[column + len(piece) :]
             column += len(piece)
-    return [line for line in rows if line.strip()]
+    return [line.rstrip() for line in rows if line.strip()]
 
 
 class Right(NamedTuple):
