@@ -8,7 +8,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 _DPI = 100
-# The scale of Grad-CAM ends here at the earliest, so that next to no heat looks like none.
+# The scale of a student's heat ends here at the earliest, so that next to no heat looks like none.
 LEAST_HEAT = 0.5  # logits
 
 
@@ -36,7 +36,7 @@ def draw_overlay(photo: np.ndarray, heat: np.ndarray, title: str, *, is_share: b
     )
     bar = figure.colorbar(image, ax=ax, pad=0.02)
     bar.ax.set_facecolor("0.35")  # as the gray picture is
-    bar.set_label("anomaly map" if is_share else "Grad-CAM, in logits", fontsize=7)
+    bar.set_label("anomaly map" if is_share else "heat, in logits", fontsize=7)
     bar.ax.tick_params(labelsize=7)
     ax.set_title(title, fontsize=8, loc="left", parse_math=False)
     ax.set_axis_off()
