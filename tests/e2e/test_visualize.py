@@ -66,7 +66,7 @@ def test_a_teacher_without_attention(copy, tmp_path, capsys, monkeypatch):
         raise NothingToShowError("the fusion has no attention")
 
     monkeypatch.setattr("jobs.visualizing.visualizing.word_maps", nothing)
-    monkeypatch.setattr("jobs.visualizing.visualizing._draw_student", lambda *args: b"")
+    monkeypatch.setattr("jobs.visualizing.visualizing._draw_maps", lambda *args: b"")
     assert visualize_py.main([str(copy)]) == 0
     assert "run/teacher: the fusion has no attention" in capsys.readouterr().out
     assert visualize_py.main([str(copy), "--attention-out", str(tmp_path / "words.png")]) == 2

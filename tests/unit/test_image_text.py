@@ -145,7 +145,10 @@ def test_a_broken_picture_is_one_clear_error(visa_root, workers):
     batches = Batches(images(visa_root), 6, sampler=None, num_workers=workers, device=CPU)
     with pytest.raises(UserError) as caught:
         list(batches)
-    assert str(caught.value).endswith("000.JPG: is not a picture (0 bytes); replace or remove it")
+    where, _, problem = str(caught.value).partition(": ")
+    assert where.endswith("000.JPG")
+    assert problem.startswith("is not a picture (0 bytes); replace or remove it")
+    assert "dataset.skip_broken" in problem
 
 
 def test_a_network_that_reads_no_text_is_given_none(visa_root):

@@ -450,7 +450,7 @@ def change_stat(monkeypatch, **changes):
 
     def stat(path):
         true = os.stat(path)  # noqa: PTH116
-        fields = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+        fields = ("st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
         return SimpleNamespace(**{field: getattr(true, field) for field in fields} | changes)
 
     monkeypatch.setattr(digests, "os", SimpleNamespace(path=os.path, stat=stat))
