@@ -121,6 +121,7 @@ def test_bad_data(tmp_path, capsys, fault):
 
 
 @pytest.mark.parametrize("fault", OPTIONS)
+@pytest.mark.slow
 def test_bad_options(tmp_path, smoke, capsys, fault):
     override, message = OPTIONS[fault]
     options = write_smoke(tmp_path, smoke / "visa")

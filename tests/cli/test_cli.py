@@ -81,6 +81,7 @@ def scores(folder):
 @pytest.mark.parametrize(
     "number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT]
 )
+@pytest.mark.slow
 def test_a_stopped_run_is_resumed_with_the_same_result(smoke, tmp_path, capsys, number):
     options = write_smoke(tmp_path, smoke / "visa")
     state = tmp_path / "run/student/last.pt"

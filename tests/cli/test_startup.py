@@ -60,6 +60,7 @@ def test_wrong_arguments_import_no_torch(arguments):
         ["compare.py", "columns.ours.stages=student"],
     ],
 )
+@pytest.mark.slow
 def test_wrong_options_import_torch_and_nothing_else_that_is_heavy(arguments):
     modules, status = imported(*arguments)
     assert not modules & {*HEAVY}

@@ -96,6 +96,7 @@ def done(request, data, tmp_path_factory):
     return name, source, folder
 
 
+@pytest.mark.slow
 def test_the_loss_falls(done):
     log = pd.read_csv(done[2] / "run/baseline/log.csv")
     assert log["epoch"].tolist() == [1, 2, 3, 4]
@@ -310,6 +311,7 @@ def winclip_plus(tmp_path, data, *more):
     return scores_of(tmp_path / "run").tolist()
 
 
+@pytest.mark.slow
 def test_references_are_drawn_by_the_seed(data, tmp_path, capsys):
     weights = f"baseline.model.pre_trained={data}/clip.safetensors"
     common = (weights, "dataset.objects=[candle]")

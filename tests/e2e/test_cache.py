@@ -4,6 +4,7 @@ import os
 import shutil
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import check as check_py
@@ -35,6 +36,7 @@ def tree(folder):
     return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_without_a_cache_nothing_is_written_outside_the_folder_of_the_run(
     tmp_path, monkeypatch, capsys
 ):
@@ -79,6 +81,7 @@ def write_line(root, brightness):
     return root
 
 
+@pytest.mark.slow
 def test_two_lines_with_equal_names_sizes_and_times(tmp_path):
     """Trained, guided and tested on the second one's pictures, whatever was decoded before."""
     results = {}

@@ -87,6 +87,7 @@ def compare(folder, *overrides):
     return compare_py.main([str(folder / "compare.yaml"), *map(str, overrides)])
 
 
+@pytest.mark.slow
 def test_what_can_run_runs_and_what_cannot_says_why(folder, smoke, capsys):
     assert compare(folder, "published=docs/published/visa.csv") == 0
     out = capsys.readouterr().out
@@ -118,6 +119,7 @@ def test_what_can_run_runs_and_what_cannot_says_why(folder, smoke, capsys):
     }
 
 
+@pytest.mark.slow
 def test_scores_are_used_again_only_if_they_would_be_the_same(folder, capsys, monkeypatch):
     scored = []
     original = Session.scores
@@ -174,6 +176,7 @@ def test_other_pictures_are_scored_again(folder, bright, smoke):
     assert not before.equals(pd.read_csv(folder / "out/teacher/scores.csv")["score"])
 
 
+@pytest.mark.slow
 def test_scores_are_of_the_content_of_pictures_and_not_of_their_names(folder, smoke, capsys):
     """Another place and other times change nothing; another picture of the same time does."""
     shutil.copytree(smoke / "visa", folder / "visa")
@@ -263,6 +266,7 @@ def test_prevalences_that_differ_have_a_range(folder, bright, smoke):
     assert "prevalence (the AUPR of chance) 26.7 in the mean, 20.0 to 33.3 by object." in text
 
 
+@pytest.mark.slow
 def test_columns_are_trained_and_scored_for_several_seeds(folder, bright):
     student = ["teacher=null", "student.objective=cross_entropy"]
     column = "{title: Alone, options: %s, overrides: [%s]}"

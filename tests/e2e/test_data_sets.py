@@ -53,6 +53,7 @@ def tiny(folder: Path, root: Path, name: str, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.slow
 def test_the_whole_job(name, tmp_path):
     root = WRITERS[name](tmp_path / "data")
     before = sorted(root.rglob("*"))
@@ -141,6 +142,7 @@ def test_another_split_is_another_experiment(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", [True, False])
+@pytest.mark.slow
 def test_a_teacher_that_reads_labels_is_warned_of(smoke, tmp_path, capsys, text):
     write_smoke(tmp_path, smoke / "visa")
     root = write_folder(tmp_path / "data")
@@ -162,6 +164,7 @@ def per_object(smoke, tmp_path):
     return [options, "dataset.per_object=true", "engine.epochs=1"]
 
 
+@pytest.mark.slow
 def test_one_model_per_object(per_object, tmp_path, capsys):
     assert run_py.main(per_object) == 0
     assert test_py.main([*per_object, "--oracle-text"]) == 0

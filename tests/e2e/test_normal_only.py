@@ -86,6 +86,7 @@ def predictions(out):
     return rows.assign(path=[Path(path).name for path in rows["path"]]).set_index("path")
 
 
+@pytest.mark.slow
 def test_verdicts_and_maps(trained, tmp_path):
     out = ["--out", str(tmp_path), "--maps"]
     assert predict_py.main([str(trained / "run"), str(trained / "new"), *out]) == 0
@@ -102,6 +103,7 @@ def test_verdicts_and_maps(trained, tmp_path):
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino", "torchscript"])
+@pytest.mark.slow
 def test_the_exported_file_has_its_scores_and_maps(trained, tmp_path, to, capsys):
     suffix = {"onnx": "onnx", "openvino": "xml", "torchscript": "pt"}[to]
     if to != "torchscript":
@@ -118,6 +120,7 @@ def test_the_exported_file_has_its_scores_and_maps(trained, tmp_path, to, capsys
     np.testing.assert_allclose(found["map"], predictor.maps(batch).numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_with_anomalous_images_there_are_all_figures(tmp_path, capsys):
     root = write_visa(tmp_path / "visa")
     reader = ["dataset.name=visa", "dataset.split=2cls_highshot", "threshold.rule=auto"]

@@ -140,6 +140,7 @@ def tables(folder):
     }
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_table_and_another_does_not(done, tmp_path):
     write_smoke(tmp_path, done / "visa")
     assert command(run_py, tmp_path) == 0
@@ -164,6 +165,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_with_the_same_result(done, tmp_path, monkeypatch, moment):
     target, count = MOMENTS[moment]
     module, function = target.rsplit(".", 1)
@@ -262,6 +264,7 @@ def test_a_state_that_does_not_fit_is_one_clear_error(copy, capsys, override, re
 
 
 @pytest.mark.parametrize("lost", ["options.yaml", "about.json"])
+@pytest.mark.slow
 def test_the_weights_alone_know_what_they_were_made_with(copy, capsys, lost):
     (copy / "run/student" / lost).unlink()
     message = refused(test_py, capsys, copy, "student.optimizer.lr=0.5")
@@ -382,6 +385,7 @@ def test_a_damaged_checkpoint_is_one_clear_error(copy, capsys):
     ],
     ids=lambda overrides: overrides[0],
 )
+@pytest.mark.slow
 def test_variants_run(done, tmp_path, overrides):
     write_smoke(tmp_path, done / "visa")
     short = ["engine.epochs=2", *overrides]
@@ -420,6 +424,7 @@ def test_targets_computed_once_equal_live_targets(done):
         assert got.features.numpy() == pytest.approx(wanted.features.numpy(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_teacher_outputs_are_computed_once_and_again_if_anything_differs(copy, monkeypatch):
     calls = []
     look = LiveTeacher.look

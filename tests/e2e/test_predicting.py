@@ -96,6 +96,7 @@ def test_broken_files_are_rows(smoke, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("cut", [0, 3])
+@pytest.mark.slow
 def test_what_was_cut_off_ends_with_the_same_table(smoke, done, tmp_path, cut):
     photos = smoke / "visa/*/Data/Images/*/*.JPG"
     arguments = [smoke / "run", photos, "--out", tmp_path, "--batch-size", 5]
@@ -190,6 +191,7 @@ def test_pictures_that_arrive(smoke, tmp_path, monkeypatch, capsys):
     assert (rows["error"] == "").all()
 
 
+@pytest.mark.slow
 def test_a_model_of_an_earlier_version_gives_scores(tmp_path, capsys, smoke):
     photos = smoke / "visa/candle/Data/Images/Normal"
     assert predict(EARLIER, photos, "--out", tmp_path / "a") == 0

@@ -42,6 +42,7 @@ def both(copy, capsys, *overrides):
     "content", [b"", b"\xff\xfe\x00", b"{", b"[]", b"null", b"exp: [", b"a: b", b"[" * 50_000]
 )
 @pytest.mark.parametrize("name", ["options.yaml", "about.json", "log.csv"])
+@pytest.mark.slow
 def test_damaged_descriptions_are_known_from_the_weights(copy, capsys, name, content):
     (copy / "run/student" / name).write_bytes(content)
     (status, _), (tested, text) = both(copy, capsys)
@@ -49,6 +50,7 @@ def test_damaged_descriptions_are_known_from_the_weights(copy, capsys, name, con
     assert "UNFINISHED" not in text
 
 
+@pytest.mark.slow
 def test_damaged_lists_stop_a_test(copy, capsys):
     for content in (b"", b"\xff", b"[1]", b'{"train": {"a": [{}]}}', b"{}", b"[" * 50_000):
         (copy / "run/student/meta.json").write_bytes(content)
@@ -75,6 +77,7 @@ def test_missing_weights_of_a_finished_run_are_named_by_both_commands(copy, caps
 
 
 @pytest.mark.parametrize("stage", ["teacher", "student"])
+@pytest.mark.slow
 def test_a_stage_that_is_trained_again_leaves_the_same_bytes(copy, smoke, stage):
     """So a student is not refused because its teacher was trained again."""
     shutil.rmtree(copy / "run" / stage)
@@ -128,6 +131,7 @@ def test_a_state_that_may_not_be_read_is_not_called_damaged(copy, monkeypatch):
         load_state(copy / "run/student/last.pt")
 
 
+@pytest.mark.slow
 def test_one_process_trains_in_a_folder(copy, capsys):
     folder = StageFolder(copy / "run/teacher", "teacher")
     code = (

@@ -36,6 +36,7 @@ def seed_table(folder, seed):
     return pd.read_csv(folder / f"run/seed_{seed}/student/table.csv", index_col="object")
 
 
+@pytest.mark.slow
 def test_each_seed_is_the_run_of_that_seed(done, tmp_path):
     assert {path.name for path in (done / "run").glob("seed_*")} == {"seed_7", "seed_8"}
     shutil.copy(done / "smoke.yaml", tmp_path / "smoke.yaml")

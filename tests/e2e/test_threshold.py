@@ -50,6 +50,7 @@ def test_the_table_at_the_threshold_is_that_of_the_scores(smoke):
     assert not (smoke / "run/teacher/oracle_text/threshold.md").exists()
 
 
+@pytest.mark.slow
 def test_another_rule_needs_no_training(copy, capsys):
     files = [copy / "run" / stage / "best.safetensors" for stage in ("teacher", "student")]
     before = [identity(file) for file in files]
@@ -112,6 +113,7 @@ def test_rules_replace_each_other(tmp_path):
     assert load(path, ["threshold.rule=f1_max"]).student.threshold.rule == "f1_max"
 
 
+@pytest.mark.slow
 def test_under_small_changes(copy, capsys):
     assert command(test_py, copy, "--stress") == 0
     assert "Worst: " in capsys.readouterr().out

@@ -19,6 +19,7 @@ def copy(smoke, tmp_path):
     return write_smoke(tmp_path, smoke / "visa")
 
 
+@pytest.mark.slow
 def test_pictures_and_figures(copy, tmp_path, capsys):
     student, teacher = tmp_path / "run/student", tmp_path / "run/teacher"
     copies = ["--out", tmp_path / "new/fig.png", "--attention-out", tmp_path / "words.png"]
@@ -94,6 +95,7 @@ def test_what_cannot_be_shown(copy, tmp_path, capsys):
     assert "misc.seed is 8, was 7" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_model_per_object_makes_one_picture_each(smoke, tmp_path, capsys):
     options = [str(write_smoke(tmp_path, smoke / "visa")), "dataset.per_object=true"]
     options += ["teacher=null", "student.objective=cross_entropy", "engine.epochs=1"]

@@ -52,6 +52,7 @@ def test_the_difference_is_that_of_the_tables():
         assert low < value < high
 
 
+@pytest.mark.slow
 def test_the_interval_is_that_of_a_slow_bootstrap():
     rng = np.random.default_rng(2)
     ours, theirs = ([frame(rng, s, ("candle",)) for _ in range(2)] for s in (1.5, 1.0))

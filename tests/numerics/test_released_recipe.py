@@ -37,6 +37,7 @@ def losses(run, name, build):
 
 
 @pytest.mark.parametrize("name", ["teacher", "student"])
+@pytest.mark.slow
 def test_the_losses_are_those_of_the_released_way(smoke, tmp_path, monkeypatch, name):
     """Decoded each time, 77 positions, a live teacher and channels first; or none of these."""
     monkeypatch.setattr(ReleasedBatches, "num_workers", 0)

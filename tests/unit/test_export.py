@@ -73,6 +73,7 @@ def run(smoke, tmp_path):
 
 
 @pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.slow
 def test_a_file_has_the_scores_of_test_py(run, to, capsys):
     skip_without(to)
     folder, out = run
@@ -124,6 +125,7 @@ def test_a_file_that_differs_is_not_left(run, capsys, monkeypatch):
     assert file.read_bytes() == b"before"
 
 
+@pytest.mark.slow
 def test_int8_keeps_the_auroc_or_leaves_no_file(run, capsys, monkeypatch):
     skip_without("onnx")
     folder, out = run

@@ -200,6 +200,7 @@ def test_every_augmentation_changes_the_image_and_keeps_its_size(name):
     assert torch.equal(moved, change(image, 5, mask)[1])
 
 
+@pytest.mark.slow
 def test_crops_are_cut_out_of_larger_pictures(smoke):
     """The smallest crop is as large as what the network sees: nothing is blown up."""
     run = load(smoke / "smoke.yaml", ["student.augment.crop=0.25"])

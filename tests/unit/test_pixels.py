@@ -306,6 +306,7 @@ pixels.ImageStore(root, Store(folder)).pixels(records, View((16, 24), "full"))
 """
 
 
+@pytest.mark.slow
 def test_one_that_was_killed_is_made_again(visa_root, train, tmp_path):
     builder = subprocess.Popen(
         [sys.executable, "-c", SLOW, visa_root, tmp_path], stderr=subprocess.DEVNULL

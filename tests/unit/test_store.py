@@ -352,6 +352,7 @@ def test_facts_without_a_file_are_those_of_the_process():
     assert FactTable(None).get(["a"]) == {"a": b"1"}
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_makes_no_fact_wrong(tmp_path, capsys):
     """At many places of the file: a fact is right or absent; other errors are one line."""
     file = tmp_path / "facts.sqlite"

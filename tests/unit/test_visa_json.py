@@ -26,6 +26,7 @@ def visa_json(capsys):
     return call
 
 
+@pytest.mark.slow
 def test_writes_the_list_as_a_program_of_its_own(visa_root):
     arguments = ["--root", str(visa_root), "--objects", "candle"]
     command = [sys.executable, "datasets/visa_json.py", *arguments]
