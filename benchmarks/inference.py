@@ -181,7 +181,9 @@ def row(title: str, one: float, many: float, decode: float, about: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=RawText)
-    parser.add_argument("--quick", action="store_true", help="three networks, a third of the rounds")
+    parser.add_argument(
+        "--quick", action="store_true", help="three networks, a third of the rounds"
+    )
     parser.add_argument("--anomalib", metavar="PYTHON", help="interpreter that has anomalib")
     args = parser.parse_args(arguments)
     rounds = 3 if args.quick else 9

@@ -12,6 +12,11 @@ _DPI = 100
 LEAST_HEAT = 0.5  # logits
 
 
+def scale_of(heat: np.ndarray, *, is_share: bool) -> float:
+    """The heat at which the colors end; see :func:`draw_overlay`."""
+    return 1.0 if is_share else max(float(heat.max()), LEAST_HEAT)
+
+
 def draw_overlay(photo: np.ndarray, heat: np.ndarray, title: str, *, is_share: bool) -> bytes:
     """The picture in gray under its heat.
 
@@ -22,7 +27,7 @@ def draw_overlay(photo: np.ndarray, heat: np.ndarray, title: str, *, is_share: b
         is_share: Whether the heat lies in ``[0, 1]``; else it is in logits, and the scale reaches
             to the hottest pixel.
     """
-    top = 1.0 if is_share else max(float(heat.max()), LEAST_HEAT)
+    top = scale_of(heat, is_share=is_share)
     colors = colormaps["inferno"](np.linspace(0, 1, 256))
     colors[:, 3] = 0.9 * np.linspace(0, 1, 256) ** 0.5
     height, width = photo.shape[:2]

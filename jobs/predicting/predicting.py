@@ -22,7 +22,6 @@ from jobs.predicting.files import STANDARD_INPUT, find_all
 from jobs.predicting.overlays import draw_overlay
 from jobs.predicting.predictor import Predictor
 from jobs.predicting.table import Prediction, PredictionTable
-from models.student import Student
 from utils.batch import Batch
 from utils.checkpoint import write_bytes
 from utils.console import say
@@ -245,12 +244,11 @@ def _write_maps(
     height, width = predictor.image.height_width
     times = -(-FINE // width)
     view = predictor.view.at((times * height, times * width))
-    is_share = not isinstance(predictor.model, Student)  # its heat is in logits
     for path, heat in zip(batch.path, predictor.maps(batch), strict=True):
         row = rows[_shown(path)]
         photo = read_view(Path(path), view).permute(1, 2, 0).numpy()
         title = f"{PurePath(row.path).name}: {_verdict(row)}"
-        png = draw_overlay(photo, heat.numpy(), title, is_share=is_share)
+        png = draw_overlay(photo, heat.numpy(), title, is_share=predictor.has_shares)
         write_bytes(png, map_file(request.out, row.path))
 
 

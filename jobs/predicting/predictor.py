@@ -170,6 +170,11 @@ class Predictor:
         """Whether it can show where in a picture the anomaly is."""
         return self.model.has_map or isinstance(self.model, Student)
 
+    @property
+    def has_shares(self) -> bool:
+        """Whether its maps are in ``[0, 1]``; a student's heat is in logits."""
+        return not isinstance(self.model, Student)
+
     def maps(self, batch: Batch) -> Tensor:
         """As :func:`jobs.scoring.maps_of`."""
         return maps_of(self.model, batch, self.machine)

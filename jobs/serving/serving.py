@@ -17,7 +17,7 @@ from torch import Tensor
 from datasets.image import read_view
 from datasets.record import Record
 from jobs.exported import needed
-from jobs.predicting.overlays import LEAST_HEAT
+from jobs.predicting.overlays import scale_of
 from jobs.predicting.predicting import row_of
 from jobs.predicting.predictor import Predictor
 from jobs.reporting.evidence import overlay
@@ -86,7 +86,7 @@ class Judge:
         answer: dict[str, Any] = {key: getattr(row, key) for key in _ANSWER}
         answer["verdict"] = row.verdict or None
         if has_map and (heat := _heat(predictor, batch)) is not None:
-            share = (heat / max(float(heat.max()), LEAST_HEAT)).numpy()
+            share = (heat / scale_of(heat.numpy(), is_share=predictor.has_shares)).numpy()
             photo = image.permute(1, 2, 0).numpy()
             png = BytesIO()
             Image.fromarray(overlay(photo, share)).save(png, "PNG")

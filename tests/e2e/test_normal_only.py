@@ -16,6 +16,7 @@ from jobs.comparing.comparing import _trained_on
 from jobs.data import read_splits
 from jobs.exported import Exported
 from jobs.predicting.predictor import Predictor
+from jobs.serving.serving import make_app
 from options.load import load
 from tests.fixtures import random_batch, write_visa
 from tests.layouts import Painter
@@ -66,6 +67,16 @@ def test_others_are_refused_with_a_hint(trained, capsys):
     assert run_py.main(["options/student.yaml", data, f"exp.dir={trained}/other"]) == 2
     error = capsys.readouterr().err
     assert "or take options/normal_only.yaml, which learns from normal images alone" in error
+
+
+def test_a_page_shows_its_verdict_and_map(trained):
+    client = pytest.importorskip("fastapi.testclient", reason="requirements-serve.txt")
+    predictor = Predictor.load(trained / "run", "cpu")
+    page = client.TestClient(make_app(predictor, 4))
+    content = (trained / "new/0.png").read_bytes()
+    found = page.post("/predict?map=true", files={"file": content}).json()
+    assert found["verdict"] == predictor.verdicts.verdict(found["score"], "")
+    assert found["map"].startswith("data:image/png;base64,")
 
 
 def test_the_test_counts_verdicts(trained):
