@@ -38,6 +38,7 @@ from utils.verdicts import EVERY, Verdicts
 
 TOLERANCE = 1e-4  # of a score; 1e-5 is usual, and another processor may round more
 INT8_POINTS = 1.0  # of AUROC, in percent; what int8 may change
+INT8_VERDICTS = 0.1  # share of the images whose verdict it may change
 INT8_TOLERANCE = 0.1  # of a score, where the images allow no AUROC
 NUM_CALIBRATION = 100  # training images whose ranges int8 is fitted to
 _UNFINISHED = ".export_"  # what folders of files that are not finished begin with
@@ -211,17 +212,22 @@ def _checked(part: Path, model: AnomalyModel, stage: Stage, data: Data, wanted: 
     if not math.isnan(auroc[0]):  # both labels are there
         kind = f"{wanted.to}{' int8' if wanted.int8 else ''}"
         text += f"; AUROC {auroc[0]:.2f} torch, {auroc[1]:.2f} {kind}"
+    changed = 0
     if file.about["verdicts"]:
         verdicts = Verdicts.from_json(file.about["verdicts"])
         pairs = [verdicts.decide(frame)["verdict"] for frame in (before, after)]
-        text += f"; verdicts that differ: {int((pairs[0] != pairs[1]).sum())}"
+        changed = int((pairs[0] != pairs[1]).sum())
+        text += f"; verdicts that differ: {changed}"
     points = abs(auroc[0] - auroc[1])
     if wanted.int8:
         is_same = points <= INT8_POINTS if points == points else difference <= INT8_TOLERANCE
+        is_same = is_same and changed <= INT8_VERDICTS * len(records)
     else:
         is_same = difference <= TOLERANCE
     if not is_same:
-        allowed = f"{INT8_POINTS:g} point of AUROC" if wanted.int8 else f"{TOLERANCE:g}"
+        allowed = f"{TOLERANCE:g}"
+        if wanted.int8:
+            allowed = f"{INT8_POINTS:g} point of AUROC, or {INT8_VERDICTS:.0%} of the verdicts"
         raise UserError(f"{text}; more than {allowed}, so no file is written")
     return text
 

@@ -130,12 +130,17 @@ def test_int8_keeps_the_auroc_or_leaves_no_file(run, capsys, monkeypatch):
     skip_without("onnx")
     folder, out = run
     monkeypatch.setattr(exporting, "INT8_POINTS", 101.0)
+    monkeypatch.setattr(exporting, "INT8_VERDICTS", 1.0)
     file = out / "model.onnx"
     assert export_py.main([str(folder), "--to", "onnx", "--int8", "--out", str(file)]) == 0
     assert b"QuantizeLinear" in file.read_bytes()
     assert Exported.open(file).about["int8"]
-    monkeypatch.setattr(exporting, "INT8_POINTS", -1.0)
+    monkeypatch.setattr(exporting, "INT8_VERDICTS", -0.1)
     file.unlink()
+    assert export_py.main([str(folder), "--to", "onnx", "--int8", "--out", str(file)]) == 2
+    assert "of the verdicts, so no file is written" in capsys.readouterr().err
+    monkeypatch.setattr(exporting, "INT8_VERDICTS", 1.0)
+    monkeypatch.setattr(exporting, "INT8_POINTS", -1.0)
     assert export_py.main([str(folder), "--to", "onnx", "--int8", "--out", str(file)]) == 2
     assert "point of AUROC" in capsys.readouterr().err
     assert not list(out.iterdir())
