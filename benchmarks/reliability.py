@@ -54,13 +54,17 @@ def finish(arguments: Sequence[str]) -> dict[str, bytes]:
 
 def started(arguments: Sequence[str], errors: Path) -> subprocess.Popen[bytes]:
     """``run.py`` in a process group of its own, as a terminal starts it."""
+    # A program in the background ignores SIGINT, and its children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with errors.open("wb") as file:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "run.py", *arguments],
             stdout=subprocess.DEVNULL,
             stderr=file,
             start_new_session=True,
         )
+    signal.signal(signal.SIGINT, before)
+    return process
 
 
 def on_screen(text: str) -> list[str]:

@@ -52,6 +52,15 @@ def test_no_progress_bar_is_left_beside_the_last_line(hook, capsys):
     ]
 
 
+@pytest.fixture
+def heeded():
+    """SIGINT is heeded, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_is_one_line_whatever_a_library_does(hook, monkeypatch, capsys, number, status):
     def turned_into_an_error():
