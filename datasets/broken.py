@@ -21,12 +21,14 @@ def find_broken(root: Path, records: Iterable[Record], store: Store) -> dict[str
     """
     records = list(records)
     paths = [record.path for record in records]
-    masks = [record.mask for record in records if record.mask]
     facts = collect(root, paths, image_facts, store=store, title="looking for broken images")
-    of_masks = collect(root, masks, mask_facts, store=store, title="looking for broken masks")
-    reasons = {
-        record.path: facts[record.path].error
-        or (of_masks[record.mask].error if record.mask else "")
-        for record in records
-    }
-    return {path: reason for path, reason in reasons.items() if reason}
+    reasons = {path: fact.error for path, fact in facts.items() if fact.error}
+    return find_broken_masks(root, records, store) | reasons
+
+
+def find_broken_masks(root: Path, records: Iterable[Record], store: Store) -> dict[str, str]:
+    """The images whose masks cannot be read, each with the reason; as :func:`find_broken`."""
+    masks = {record.path: record.mask for record in records if record.mask}
+    paths = list(masks.values())
+    facts = collect(root, paths, mask_facts, store=store, title="looking for broken masks")
+    return {path: facts[mask].error for path, mask in masks.items() if facts[mask].error}

@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from datasets.digests import in_threads
-from datasets.mask import read_mask
+from datasets.check.facts import collect, mask_facts
 from datasets.record import Record
 from datasets.scan import SUFFIXES, folded
 from utils.console import say
 from utils.errors import UserError
+from utils.store import Store
 
 # Names of masks in the wild: 7_mask.png, 7_GT.png (KolektorSDD2), 7_label.PNG (DAGM),
 # 7_segmentation.png (ISIC), mask_7.png.
@@ -43,32 +43,29 @@ def normal_stems(records: Sequence[Record]) -> set[str]:
     return stems[0] - stems[1]
 
 
-def looks_like_a_mask(path: Path) -> bool:
+def looks_like_a_mask(path: Path) -> bool | None:
     """Whether a file has few grey levels, or is black and white but for what JPEG adds.
 
-    Masks of defects are mostly one flat color; photographs never are.
+    Masks of defects are mostly one flat color; photographs never are. ``None``: it cannot be read.
     """
     try:
         with Image.open(path) as image:
             counts = np.asarray(image.convert("L").histogram())
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
-        return False
+        return None
     flat = counts[:_NEARLY].sum() + counts[-_NEARLY:].sum()
     return bool(np.count_nonzero(counts) <= _GREY_LEVELS or flat >= _MOSTLY * counts.sum())
 
 
-def marked_masks(root: Path, masks: Iterable[str]) -> set[str]:
-    """Those of the masks that mark something; empty names do not count.
+def marked_masks(root: Path, masks: Iterable[str], store: Store) -> set[str]:
+    """Those of the masks that mark something, or cannot be read; empty names do not count.
 
     Raises:
-        UserError: If a mask cannot be read.
+        UserError: If the store cannot be used.
     """
-
-    def is_marked(path: str) -> bool:
-        return read_mask(root / path).getbbox() is not None
-
-    found = in_threads(is_marked, sorted({*masks} - {""}), "reading masks")
-    return {path for path, is_any in found if is_any}
+    paths = sorted({*masks} - {""})
+    facts = collect(root, paths, mask_facts, store=store, title="reading masks")
+    return {path for path, fact in facts.items() if fact.marked or fact.error}
 
 
 class MaskIndex:
@@ -143,10 +140,14 @@ class MaskIndex:
             folder = PurePosixPath(path).parent
             if folder.name.lower() in _FOLDERS:
                 members[folder].append(path)
+        looks = {
+            folder: [looks_like_a_mask(self.root / p) for p in files[:: len(files) // _SAMPLE + 1]]
+            for folder, files in members.items()
+        }
         return {
             path: len(folder.parts) - 1
             for folder, files in members.items()
-            if all(looks_like_a_mask(self.root / p) for p in files[:: len(files) // _SAMPLE + 1])
+            if any(looks[folder]) and False not in looks[folder]
             for path in files
         }
 
@@ -154,26 +155,35 @@ class MaskIndex:
         """Masks that lie in one folder with their pictures, each with its picture.
 
         ``7_mask.png`` is a mask of ``7.jpg`` by its name; ``7_label.png`` and ``7.png`` are if they
-        look like masks: they may be other photographs.
+        look like masks: they may be other photographs. One that cannot be read is a mask if others
+        of such a name are, in that folder.
         """
         members: dict[tuple[str, str], list[str]] = defaultdict(list)
         for path in paths:
             pure = PurePosixPath(path)
             members[str(pure.parent), folded(pure.stem)].append(path)
-        found = {}
+        found, unread = {}, {}
+
+        def is_mask(path: str, picture: str) -> bool:
+            looks = looks_like_a_mask(self.root / path)
+            if looks is None:
+                unread[path] = picture
+            return bool(looks)
+
         for (folder, _), files in members.items():
             named = members.get((folder, folded(mask_stem(files[0]))), [])
-            for path in files if named is not files else ():
+            for path in files if named and named is not files else ():
                 is_named = PurePosixPath(path).stem.lower().endswith("_mask")
-                if named and (is_named or looks_like_a_mask(self.root / path)):
+                if is_named or is_mask(path, named[0]):
                     found[path] = named[0]
             if len(files) == 2:
                 pair = sorted(files, key=lambda path: path.lower().endswith(_LOSSY))
-                if looks_like_a_mask(self.root / pair[0]):
+                if is_mask(*pair):
                     found[pair[0]] = pair[1]
-                elif looks_like_a_mask(self.root / pair[1]):
+                elif is_mask(*pair[::-1]):
                     found[pair[1]] = pair[0]
-        return found
+        kinds = {_naming(mask, picture) for mask, picture in found.items()}
+        return found | {m: picture for m, picture in unread.items() if _naming(m, picture) in kinds}
 
     def find(self, path: str) -> str:
         """The mask of the picture ``path``; empty if there is none.
@@ -217,6 +227,12 @@ class MaskIndex:
                 f"{self.root}: {len(unused)} of {len(self.masks)} masks are no picture's, the "
                 f"first is {unused[0]}; name a mask as its picture, 7.png or 7_mask.png for 7.jpg"
             )
+
+
+def _naming(mask: str, picture: str) -> tuple[str, str]:
+    """The folder of a mask, and how it is named: ``_GT.png`` of ``7_GT.png`` and ``7.png``."""
+    path = PurePosixPath(mask)
+    return str(path.parent), path.name.replace(PurePosixPath(picture).stem, "", 1)
 
 
 def _depth(path: str, folders: Collection[str]) -> int | None:

@@ -13,7 +13,7 @@ from datasets.check.report import is_report_of_another, table, write_report
 from datasets.fix_list import leave_out, read_fix_list, without, write_fix_list
 from datasets.record import Splits
 from jobs.build import needs_masks
-from jobs.data import Data, read_splits, store_of
+from jobs.data import Data, read_with_any_mask, store_of
 from options.schema import Run, Source
 from utils.cache_files import hash_of
 from utils.console import say
@@ -60,7 +60,7 @@ def check(run: Run, *, out: Path | None = None, fix_list: Path | None = None) ->
 def _report(run: Run, options: Source, folder: Path) -> Inspection:
     """Reports on one data set."""
     whole = replace(options, leave_out=None, skip_broken=False)
-    splits = everything = read_splits(whole, store_of(run))
+    splits = everything = read_with_any_mask(whole, store_of(run))[0]
     if options.leave_out is not None:
         splits = leave_out(splits, options.leave_out)
     broken: dict[str, str] = {}

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datasets.broken import find_broken
+from datasets.broken import find_broken, find_broken_masks
 from datasets.check.facts import collect, image_facts, range_of
 from datasets.copies import group_copies
 from datasets.fix_list import leave_out, without, write_fix_list
-from datasets.image import PixelRange, allow_pixels
+from datasets.image import SKIP_BROKEN, PixelRange, allow_pixels
 from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
 from datasets.record import Record, Splits, check_name, data_hash, hold_out, hold_out_defects
@@ -65,6 +65,23 @@ def read_splits(options: Source, store: Store = NOWHERE, folder: Path | None = N
 
 
 def read_with_broken(
+    options: Source, store: Store, folder: Path | None = None
+) -> tuple[Splits, dict[str, str]]:
+    """As :func:`read_with_any_mask`, once it is known that the labels are right.
+
+    Raises:
+        UserError: As there, or if a mask cannot be read that says whether a picture is anomalous.
+    """
+    splits, broken = read_with_any_mask(options, store, folder)
+    if options.reader.options.get("labels") == "masks":
+        reasons = find_broken_masks(options.dir, itertools.chain(*splits.values()), store)
+        if reasons:
+            more = f" ({len(reasons)} such masks)" if len(reasons) > 1 else ""
+            raise UserError(f"{next(iter(reasons.values()))}{more}, {SKIP_BROKEN}")
+    return splits, broken
+
+
+def read_with_any_mask(
     options: Source, store: Store, folder: Path | None = None
 ) -> tuple[Splits, dict[str, str]]:
     """A data set's own splits, without the objects and defects that are held out of the training.

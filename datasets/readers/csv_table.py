@@ -93,7 +93,7 @@ def read_csv(
     splits = checked(root, listed, () if undecided else objects, where=str(table), hint=hint)
     say_unlisted(root, listed, str(table))
     if labels == "masks":
-        splits = _by_masks(root, splits)
+        splits = _by_masks(root, splits, store)
     if not any(record.group for records in splits.values() for record in records):
         splits = with_groups(splits, group, str(root))
     if not undecided:
@@ -135,9 +135,10 @@ def _record(
     )
 
 
-def _by_masks(root: Path, splits: Splits) -> Splits:
+def _by_masks(root: Path, splits: Splits, store: Store) -> Splits:
     """The splits with labels that say whether the mask marks something."""
-    marked = marked_masks(root, (r.mask for records in splits.values() for r in records))
+    masks = (record.mask for records in splits.values() for record in records)
+    marked = marked_masks(root, masks, store)
 
     def labeled(record: Record) -> Record:
         if record.mask not in marked:

@@ -104,7 +104,7 @@ def read_folder(
     if labels == "masks":
         places = {path: layout.without_labels(place) for path, place in places.items()}
         named = {path: index.find(path) for path in places}
-        marked = marked_masks(root, named.values())
+        marked = marked_masks(root, named.values(), store)
         found = {path: mask for path, mask in named.items() if mask in marked}
         places = {p: replace(place, label=int(p in found)) for p, place in places.items()}
     else:

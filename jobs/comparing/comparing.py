@@ -145,7 +145,8 @@ def _scores(
         return earlier, network
     start = time.perf_counter()
     policy = network.stage.captions.policy if column.text == "oracle" else "object"
-    if isinstance(network.model, Student) and network.model.has_map:
+    # Grad-CAM needs the network itself.
+    if isinstance(network.model, Student) and (network.model.has_map or not with_maps):
         # Columns with the same frozen encoder, and their seeds, share its features.
         stage, store = network.stage, image_store(session.run, session.splits)
         stage = replace(stage, augment=Augment())

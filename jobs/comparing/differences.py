@@ -56,6 +56,7 @@ _FIGURES: Mapping[str, tuple[str, str, _Figure]] = {
     "auroc": ("score", "AUROC", weighted_auroc),
     "aupr": ("score", "AUPR", weighted_aupr),
     "pointing": ("pointing", "pointing game", weighted_mean),
+    "pointing_near": ("pointing_near", "within 15 px", weighted_mean),
     "heat_in_mask": ("heat_in_mask", "heat in mask", weighted_mean),
 }
 _SUFFIXES = ("_mean", "_spread", "", "_low", "_high")

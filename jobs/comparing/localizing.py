@@ -8,7 +8,7 @@ from jobs.session import Network, Session
 from jobs.visualizing.localization import locate
 from utils.errors import NothingToShowError
 
-FIGURES = ("pointing", "heat_in_mask")
+FIGURES = ("pointing", "pointing_near", "heat_in_mask")
 
 
 def located(session: Session, network: Network, scores: pd.DataFrame) -> pd.DataFrame:

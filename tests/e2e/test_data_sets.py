@@ -19,7 +19,7 @@ from jobs.data import read_splits
 from jobs.training.teacher import guide_file
 from options.load import load
 from tests.fixtures import session_of, write_smoke, write_visa
-from tests.layouts import LAYOUTS, SORTED, Painter, write_folder
+from tests.layouts import LAYOUTS, SORTED, Painter, write_folder, write_table
 from utils.checkpoint import read_about, save_weights
 from utils.errors import UserError
 
@@ -107,6 +107,46 @@ def test_broken_pictures_and_masks_are_left_out_and_stay_so(tmp_path, capsys):
     (root / tested).write_bytes(b"")
     assert test_py.main(command) == 2
     assert f"{root / tested}: is not a picture (0 bytes)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["folder", "csv"])
+def test_a_broken_mask_is_no_label(name, tmp_path, capsys):
+    """Where masks are the labels, it stops every command, or its picture is left out."""
+    root, paint = tmp_path / "plates", Painter()
+    pictures = [root / f"{side}/{i}.jpg" for side in ("train", "test") for i in range(8)]
+    masks = [path.with_suffix(".png") for path in pictures]
+    for i, (path, mask) in enumerate(zip(pictures, masks, strict=True)):
+        paint(path, is_bad=i % 2 == 0, mask=mask)
+    rows = [
+        [path, mask, path.parent.name, path.stem]
+        for path, mask in zip(pictures, masks, strict=True)
+    ]
+    write_table(root / "labels.csv", ["image_path", "mask_path", "split", "patient"], rows)
+    for path in (masks[8], masks[9], pictures[10]):  # of the test
+        path.write_bytes(path.read_bytes()[:-30])
+    command = [*tiny(tmp_path, root, name), "dataset.labels=masks", "dataset.object_name=plate"]
+    for program in (run_py, test_py):
+        assert program.main(command) == 2
+        error = capsys.readouterr().err
+        assert f"{masks[8]}: cannot be read as a picture" in error
+        assert "(2 such masks), or leave out what cannot be read: dataset.skip_broken=t" in error
+    assert check.main([*command, f"--out={tmp_path}/report"]) == 2
+    said = capsys.readouterr()
+    assert "16 images checked: 3 errors" in said.err
+    assert all(str(path) in said.out for path in (masks[8], masks[9], pictures[10]))
+
+    command += ["dataset.skip_broken=true"]
+    splits = read_splits(load(Path(command[0]), command[1:]).dataset)
+    assert [(record.path, record.label) for record in splits["test"]] == [
+        (f"test/{i}.jpg", int(i % 2 == 0)) for i in range(3, 8)
+    ]
+    assert "3 images that cannot be read are left out\n" in capsys.readouterr().out
+    masks[8].write_bytes(masks[0].read_bytes())
+    listed = tmp_path / "run/broken_images.txt"  # of a run that left out others
+    listed.parent.mkdir(exist_ok=True)
+    listed.write_text("test/0.jpg\ntest/2.jpg\n")
+    with pytest.raises(UserError, match=r"test/1\.png: cannot be read"):
+        read_splits(load(Path(command[0]), command[1:]).dataset, folder=listed.parent)
 
 
 def test_a_persons_own_pictures(tmp_path, capsys):

@@ -148,8 +148,9 @@ def problems(count, first=0):
                 yield f"seed {seed}, {path}, {arguments}: {wrong}"
 
 
-def test_nothing_that_is_written_crashes_the_reader():
-    assert list(problems(COUNT)) == []
+@pytest.mark.parametrize("first", range(0, COUNT, 100))
+def test_nothing_that_is_written_crashes_the_reader(first):
+    assert list(problems(100, first)) == []
 
 
 @pytest.mark.parametrize(

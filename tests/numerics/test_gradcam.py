@@ -20,6 +20,7 @@ from jobs.visualizing.localization import (
     locate,
     pointing,
     typical,
+    widened,
 )
 from models.encoders import IMAGE_ENCODERS
 from models.encoders.tower import ImageEncoder, as_tokens
@@ -254,6 +255,21 @@ def test_share_and_pointing_by_hand():
     assert heat_in_mask(0 * even, MASK) == pointing(0 * even, MASK) == 0
 
 
+def test_a_widened_mask_by_hand():
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[20, 30:32] = True
+    near = widened(mask)
+    for row, column in ((20, 15), (20, 46), (5, 30), (35, 31), (29, 18), (32, 40)):
+        assert near[row, column]  # 12 and 9 pixels away are 15
+    for row, column in ((20, 14), (20, 47), (4, 30), (36, 31), (30, 18), (29, 17)):
+        assert not near[row, column]
+    heat = np.zeros(mask.shape)
+    heat[29, 18] = 1
+    assert (pointing(heat, mask), pointing(heat, near)) == (0, 1)
+    heat[29, 17] = 2
+    assert locate(heat, mask, 1)["pointing_near"] == 0
+
+
 def test_the_center_by_hand():
     center = center_heat(2, 4)  # middles of pixels at -1, 1 and -1.5, -0.5, 0.5, 1.5 deviations
     wanted = [math.exp(-(1 + x * x) / 2) for x in (-1.5, -0.5, 0.5, 1.5)]
@@ -272,7 +288,7 @@ def test_figures_per_object():
     assert list(table.index) == ["a", "b", "mean"]
     assert table["n"].tolist() == [2, 0, 2]
     assert table.loc["a", "heat_in_mask"] == pytest.approx(37.5)
-    assert table.loc["a", "pointing"] == 50
+    assert table.loc["a", "pointing"] == table.loc["a", "pointing_near"] == 50
     assert table.loc["a", "mask_area"] == pytest.approx(100 / 3)
     assert table.loc["a", "peak_anomalous"] == pytest.approx(8 / 3)
     assert table.loc["a", "peak_normal"] == 0.5

@@ -864,6 +864,28 @@ def test_labels_from_masks_of_kinds(tmp_path):
     }
 
 
+def test_masks_that_cannot_be_read_are_masks_all_the_same(tmp_path):
+    """As the files named like them; else their pictures would be normal, and they pictures."""
+    paint, cut = Painter(), {}
+    for folder, name in (("a", "{}.png"), ("b", "{}_GT.png"), ("c", "GT_{}.png"), ("gt", "{}.png")):
+        for i in range(4):
+            picture = tmp_path / (f"{i}.jpg" if folder == "gt" else f"{folder}/{i}.jpg")
+            mask = tmp_path / folder / name.format(i)
+            paint(picture, is_bad=i < 2, mask=mask)
+            if i == 1:
+                cut[picture.relative_to(tmp_path).as_posix()] = mask
+    for mask in cut.values():
+        mask.write_bytes(mask.read_bytes()[:-30])
+    for i in (7, 8, 9):  # two photographs
+        paint(tmp_path / f"d/{i}.jpg", is_bad=False)
+        paint(tmp_path / f"d/{i}.png", is_bad=False)
+    (tmp_path / "d/8.png").write_bytes((tmp_path / "d/8.png").read_bytes()[:-30])
+    splits = DATASETS["folder"](tmp_path, labels="masks", object_name="plate")
+    masks = {r.path: tmp_path / r.mask for r in everything(splits) if r.label}
+    assert {path: masks.get(path) for path in cut} == cut
+    assert len(everything(splits)) == 22
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_groups_by_a_pattern_and_by_a_folder(name, roots, capsys):
     records = everything(read(name, roots[name], group=r"([0-9])[^0-9]*$"))
