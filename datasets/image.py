@@ -4,9 +4,9 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -31,7 +31,13 @@ MAX_PIXELS = 178_956_970
 _LARGE = 2**24  # pixels; above, one thread at a time decodes: it may take two gigabytes
 _VARIABLE = "MOST_PIXELS_OF_A_PICTURE"  # loader processes inherit it, however they are started
 _TURN = threading.RLock()
-_SCANS, _MOST_SCANS = b"\xff\xda", 100  # of a JPEG; programs write at most a dozen
+_SCANS, _MOST_SCANS = b"\xff\xda", 40  # of a JPEG; programs write at most a dozen
+_MOST_PAGES = 100  # of a TIFF that are looked at; a million in a small file would take minutes
+# Pillow's slow decoders, most of them in Python, and as how many pixels one of theirs counts.
+_SLOW = {
+    **dict.fromkeys(("BLP1", "BLP2", "SGI16", "bmp_rle", "jpeg2k"), 3),
+    **dict.fromkeys(("dds_rgb", "ppm", "ppm_plain", "qoi", "xpm"), 8),
+}
 _SUBFILE, _BITS, _PLANES = 254, 258, 284  # numbers of TIFF's tags
 Image.MAX_IMAGE_PIXELS = None
 _TURNS = {  # EXIF's orientation: what makes the picture upright
@@ -62,10 +68,13 @@ def open_picture(path: Path, *, mend: str) -> Iterator[Image.Image]:
     try:
         # Without its name: Pillow would map it into memory, and mixes up the rows of turned TIFFs.
         with path.open("rb") as file, Image.open(file) as image:
-            if (count := image.width * image.height) > most_pixels():
+            count = image.width * image.height
+            if (cost := count * _slowness(image)) > most_pixels():
+                slow = " of a kind that is slow to read" if cost > count else ""
                 raise UserError(
-                    f"{path}: is too large, {image.width} x {image.height} pixels, and may be a "
-                    f"decompression bomb; if it is none, dataset.max_pixels={count}; else {mend}"
+                    f"{path}: is too large, {image.width} x {image.height} pixels{slow}, and may "
+                    "be a decompression bomb; if it is none, "
+                    f"dataset.max_pixels={cost}; else {mend}"
                 )
             _check_kind(image, path)
             with _TURN if count > _LARGE else nullcontext():
@@ -97,10 +106,10 @@ def most_pixels() -> int:
 
 def _check_kind(image: Image.Image, path: Path) -> None:
     """Raises UserError for files of which a part would be left out, or misread."""
-    count = getattr(image, "n_frames", 1)
-    if count > 1 and image.format == "TIFF":  # smaller versions of the first page do not count
-        count = sum(not _is_reduced(image, page) for page in range(count))
-        image.seek(0)
+    if image.format == "EPS":
+        raise UserError(f"{path}: is PostScript, a program; save the picture as PNG")
+    # Smaller versions of the first page of a TIFF do not count.
+    count = _num_pages(image) if image.format == "TIFF" else getattr(image, "n_frames", 1)
     if count > 1 and image.format != "MPO":  # of a telephone: the first one is the picture
         raise UserError(
             f"{path}: holds {count} pictures, as pages or an animation; save the one that counts "
@@ -119,10 +128,20 @@ def _check_kind(image: Image.Image, path: Path) -> None:
         )
 
 
-def _is_reduced(image: Image.Image, page: int) -> bool:
-    image.seek(page)
-    tags: Any = image
-    return bool(tags.tag_v2.get(_SUBFILE, 0) & 1)
+def _slowness(image: Image.Image) -> int:
+    tiles: Any = getattr(image, "tile", ())
+    return max((_SLOW.get(tile[0], 1) for tile in tiles), default=1)
+
+
+def _num_pages(image: Image.Image) -> int:
+    """How many of the first pages of a TIFF are pictures of their own."""
+    count, tiff = 0, cast("Any", image)
+    with suppress(EOFError):
+        for page in range(_MOST_PAGES):
+            tiff.seek(page)
+            count += not tiff.tag_v2.get(_SUBFILE, 0) & 1
+    tiff.seek(0)
+    return count
 
 
 def read_image(

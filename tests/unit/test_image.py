@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from torchvision.transforms import v2
 
 from datasets.check.facts import image_facts
@@ -249,14 +249,52 @@ def test_more_pixels_can_be_allowed(tmp_path, monkeypatch):
     assert most_pixels() == 10**9
 
 
+@pytest.mark.parametrize(
+    ("name", "cost"), [("a.bmp", 1), ("a.jp2", 3), ("a.sgi", 3), ("a.qoi", 8), ("a.ppm", 8)]
+)
+def test_a_pixel_that_is_slow_to_read_counts_as_several(tmp_path, monkeypatch, name, cost):
+    """JPEG 2000, and what Pillow reads in Python; numbers in words, in the last one."""
+    Image.fromarray(RGB).save(tmp_path / name, **({"bpc": 2} if name == "a.sgi" else {}))
+    if name == "a.ppm":
+        (tmp_path / name).write_text(f"P3 60 40 255 {'7 ' * 60 * 40 * 3}")
+    monkeypatch.setattr("datasets.image.MAX_PIXELS", cost * 60 * 40)
+    assert read_image(tmp_path / name).size == (60, 40)
+    monkeypatch.setattr("datasets.image.MAX_PIXELS", cost * 60 * 40 - 1)
+    slow = "" if cost == 1 else " of a kind that is slow to read"
+    with pytest.raises(UserError, match=f"60 x 40 pixels{slow}, and .*max_pixels={cost * 2400};"):
+        read_image(tmp_path / name)
+
+
+def test_a_picture_that_is_a_program_is_refused(tmp_path):
+    """Pillow would give PostScript to Ghostscript, which runs it, for ever if it likes."""
+    lines = ["%!PS-Adobe-3.0 EPSF-3.0", "%%BoundingBox: 0 0 9 9", "%%EndComments", "{} loop"]
+    (tmp_path / "a.png").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"a\.png: is PostScript, a program; save the picture as"):
+        read_image(tmp_path / "a.png")
+
+
+def test_no_more_than_a_hundred_pages_are_looked_at(tmp_path, monkeypatch):
+    """A small file could hold a million smaller versions of its picture."""
+    pages, seen = [Image.fromarray(GREY) for _ in range(120)], []
+    for page in pages[1:]:
+        page.encoderinfo = {"tiffinfo": {254: 1}}
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    seek = TiffImagePlugin.TiffImageFile.seek
+    monkeypatch.setattr(
+        TiffImagePlugin.TiffImageFile, "seek", lambda tiff, i: [seen.append(i), seek(tiff, i)]
+    )
+    assert read_image(tmp_path / "a.tif").size == (60, 40)
+    assert max(seen) == 99
+
+
 def test_a_jpeg_of_many_scans_is_refused(tmp_path):
     """Each scan goes over all pixels: a small file could take hours."""
     Image.fromarray(RGB).save(tmp_path / "a.jpg", progressive=True)
     content = (tmp_path / "a.jpg").read_bytes()
     assert read_image(tmp_path / "a.jpg").mode == "RGB"
     start, end = content.index(b"\xff\xda"), len(content) - 2
-    (tmp_path / "a.jpg").write_bytes(content[:start] + 20 * content[start:end] + content[end:])
-    with pytest.raises(UserError, match=r"a\.jpg: is a JPEG of \d\d\d scans, and programs"):
+    (tmp_path / "a.jpg").write_bytes(content[:start] + 5 * content[start:end] + content[end:])
+    with pytest.raises(UserError, match=r"a\.jpg: is a JPEG of 50 scans, and programs"):
         read_image(tmp_path / "a.jpg")
 
 
