@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -31,13 +32,18 @@ MAX_PIXELS = 178_956_970
 _LARGE = 2**24  # pixels; above, one thread at a time decodes: it may take two gigabytes
 _VARIABLE = "MOST_PIXELS_OF_A_PICTURE"  # loader processes inherit it, however they are started
 _TURN = threading.RLock()
-_SCANS, _MOST_SCANS = b"\xff\xda", 40  # of a JPEG; programs write at most a dozen
-_MOST_PAGES = 100  # of a TIFF that are looked at; a million in a small file would take minutes
-# Pillow's slow decoders, most of them in Python, and as how many pixels one of theirs counts.
-_SLOW = {
-    **dict.fromkeys(("BLP1", "BLP2", "SGI16", "bmp_rle", "jpeg2k"), 3),
-    **dict.fromkeys(("dds_rgb", "ppm", "ppm_plain", "qoi", "xpm"), 8),
-}
+# What is read, whatever a file is called. Pillow knows more: EPS starts Ghostscript, an ICO may
+# hold a picture of another size than it says, and some decoders are slow.
+FORMATS = (
+    *("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP"),  # JPEG with MPO
+    *("AVIF", "GIF", "JPEG2000", "PCX", "SGI", "TGA"),
+)
+# Codecs and formats of which a pixel takes, for each channel, so many times as long as one of the
+# others: Python decodes PNM whose white is not 255, PNM written as text, and run lengths in BMP.
+_SLOW = {"ppm": 4, "ppm_plain": 3, "bmp_rle": 3, "jpeg2k": 1, "AVIF": 1}
+_SCAN, _MOST_SCANS = b"\xda", 30  # of a JPEG; programs write at most a dozen
+_SEGMENT = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # begins so; between them are the pixels
+_MOST_PAGES = 100  # of a TIFF that are looked at: a small file could hold a million
 _SUBFILE, _BITS, _PLANES = 254, 258, 284  # numbers of TIFF's tags
 Image.MAX_IMAGE_PIXELS = None
 _TURNS = {  # EXIF's orientation: what makes the picture upright
@@ -67,14 +73,14 @@ def open_picture(path: Path, *, mend: str) -> Iterator[Image.Image]:
     """
     try:
         # Without its name: Pillow would map it into memory, and mixes up the rows of turned TIFFs.
-        with path.open("rb") as file, Image.open(file) as image:
-            count = image.width * image.height
-            if (cost := count * _slowness(image)) > most_pixels():
-                slow = " of a kind that is slow to read" if cost > count else ""
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            count, times = image.width * image.height, _slowness(image)
+            if count * times > most_pixels():
+                slow = f" of a kind that takes up to {times} times as long" if times > 1 else ""
                 raise UserError(
                     f"{path}: is too large, {image.width} x {image.height} pixels{slow}, and may "
-                    "be a decompression bomb; if it is none, "
-                    f"dataset.max_pixels={cost}; else {mend}"
+                    "be a decompression bomb; if it is none, dataset.max_pixels="
+                    f"{count * times}; else {mend}"
                 )
             _check_kind(image, path)
             with _TURN if count > _LARGE else nullcontext():
@@ -104,10 +110,28 @@ def most_pixels() -> int:
     return int(os.environ.get(_VARIABLE, MAX_PIXELS))
 
 
+def _slowness(image: ImageFile.ImageFile) -> int:
+    """How many times as long as of other kinds a pixel may take to decode."""
+    kinds = {image.format, *(tile[0] for tile in image.tile)}
+    return max(1, len(image.getbands()) * max(_SLOW.get(str(kind), 0) for kind in kinds))
+
+
+def _num_scans(content: bytes) -> int:
+    """The scans of a JPEG itself, without those of a thumbnail or of what lies behind it.
+
+    0 if there cannot be too many.
+    """
+    if content.count(b"\xff" + _SCAN) <= _MOST_SCANS:  # a look at each segment takes longer
+        return 0
+    at, count = 2, 0
+    while (segment := _SEGMENT.search(content, at)) and segment[1] != b"\xd9":
+        count += segment[1] == _SCAN
+        at = segment.end() + int.from_bytes(content[segment.end() : segment.end() + 2], "big")
+    return count
+
+
 def _check_kind(image: Image.Image, path: Path) -> None:
     """Raises UserError for files of which a part would be left out, or misread."""
-    if image.format == "EPS":
-        raise UserError(f"{path}: is PostScript, a program; save the picture as PNG")
     # Smaller versions of the first page of a TIFF do not count.
     count = _num_pages(image) if image.format == "TIFF" else getattr(image, "n_frames", 1)
     if count > 1 and image.format != "MPO":  # of a telephone: the first one is the picture
@@ -115,7 +139,7 @@ def _check_kind(image: Image.Image, path: Path) -> None:
             f"{path}: holds {count} pictures, as pages or an animation; save the one that counts "
             "as a file of its own"
         )
-    if image.info.get("progressive") and (scans := path.read_bytes().count(_SCANS)) > _MOST_SCANS:
+    if image.info.get("progressive") and (scans := _num_scans(path.read_bytes())) > _MOST_SCANS:
         raise UserError(  # each of them goes over all pixels: a small file would take hours
             f"{path}: is a JPEG of {scans} scans, and programs write at most a dozen; save it anew"
         )
@@ -126,11 +150,6 @@ def _check_kind(image: Image.Image, path: Path) -> None:
             f"{path}: is a TIFF with {max(bits)} bits and one plane for each color, which cannot "
             "be read; save it with interleaved colors"
         )
-
-
-def _slowness(image: Image.Image) -> int:
-    tiles: Any = getattr(image, "tile", ())
-    return max((_SLOW.get(tile[0], 1) for tile in tiles), default=1)
 
 
 def _num_pages(image: Image.Image) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from datasets.check.facts import collect, mask_facts
+from datasets.image import open_picture
 from datasets.record import Record
 from datasets.scan import SUFFIXES, folded
 from utils.console import say
@@ -49,9 +49,9 @@ def looks_like_a_mask(path: Path) -> bool | None:
     Masks of defects are mostly one flat color; photographs never are. ``None``: it cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(path, mend="") as image:
             counts = np.asarray(image.convert("L").histogram())
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+    except UserError:
         return None
     flat = counts[:_NEARLY].sum() + counts[-_NEARLY:].sum()
     return bool(np.count_nonzero(counts) <= _GREY_LEVELS or flat >= _MOSTLY * counts.sum())

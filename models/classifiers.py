@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from utils.errors import UserError
@@ -81,6 +82,38 @@ class Answer(NamedTuple):
     kinds: Tensor
 
 
+class WholeImage(nn.Module):
+    """A logit from mean and standard deviation, over all places, of each feature.
+
+    Batch normalization gives them all the same scale: some features vary a hundred times as much
+    as others, and a layer that is trained in a few hundred steps would see nothing of the rest.
+
+    Source:
+        Statistics pooling, Snyder et al. 2018, https://doi.org/10.1109/ICASSP.2018.8461375, sec. 2;
+        Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167, without scale and shift.
+
+    Args:
+        feature_dim: Number of features of a place.
+        dropout: Probability of dropping one of the 2 * ``feature_dim`` numbers, in ``[0, 1)``.
+    """
+
+    def __init__(self, feature_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2 * feature_dim, eps=1e-8, affine=False)
+        self.last = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * feature_dim, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, N, feature_dim)`` to logits ``(B,)``."""
+        features = features.float()
+        both = torch.cat([features.mean(dim=1), features.std(dim=1, correction=0)], dim=1)
+        if len(both) == 1:  # a single image has no variance
+            both = F.batch_norm(both, self.norm.running_mean, self.norm.running_var, eps=1e-8)
+        else:
+            both = self.norm(both)
+        logits: Tensor = self.last(both)
+        return logits.squeeze(1)
+
+
 class PatchesClassifier(Classifier):
     r"""Detectors that look at every place, and whose answers are pooled over the image.
 
@@ -100,9 +133,10 @@ class PatchesClassifier(Classifier):
         detectors: K, kinds of anomaly that can be told apart.
         pool: How the places' logits become one.
         top: Number of places of ``top_k``.
-        mean_dropout: With a number, the logit is that of the pool and, added to it, one from the
-            mean of all places, which in training is left out with this probability: it sees what
-            no place shows, and must not keep the detectors from learning. ``null``: the pool only.
+        whole_dropout: With a number, the logit is that of the pool and, added to it, one from the
+            whole image, :class:`WholeImage`, which in training is left out with this probability:
+            it sees what no place shows, and must not keep the detectors from learning. ``null``:
+            the pool only.
         dropout: Probability of dropping a feature, in ``[0, 1)``.
     """
 
@@ -116,7 +150,7 @@ class PatchesClassifier(Classifier):
         detectors: Size = 8,
         pool: Literal["mean", "max", "top_k", "logsumexp", "attention"] = "logsumexp",
         top: Count = 8,
-        mean_dropout: Probability | None = None,
+        whole_dropout: Probability | None = None,
         dropout: BelowOne = 0.2,
     ) -> None:
         super().__init__()
@@ -128,8 +162,8 @@ class PatchesClassifier(Classifier):
         if pool == "attention":
             hidden = nn.Linear(feature_dim, 128)
             self.attention = nn.Sequential(hidden, nn.Tanh(), nn.Linear(128, 1, bias=False))
-        self.mean_dropout = mean_dropout or 0.0
-        self.mean = None if mean_dropout is None else nn.Linear(feature_dim, 1)
+        self.whole_dropout = whole_dropout or 0.0
+        self.whole = None if whole_dropout is None else WholeImage(feature_dim, dropout)
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, N, feature_dim)`` to logits ``(B, 2)``."""
@@ -142,17 +176,18 @@ class PatchesClassifier(Classifier):
     def answer(self, features: Tensor) -> Answer:
         """What it says of ``(B, N, feature_dim)``; in training all with the same features left."""
         # Dropout takes the same features from all places of an image.
-        features = self.norm(features) * self.dropout(torch.ones_like(features[:, :1]))
+        normed = self.norm(features)
+        features = normed * self.dropout(torch.ones_like(features[:, :1]))
         kinds = self.detectors(features).float()  # (B, N, K)
         places = kinds.logsumexp(dim=-1)
         weights = None
         if self.attention is not None:
             weights = self.attention(features).float().softmax(dim=1)  # (B, N, 1)
         logit = self._pooled(places.unsqueeze(-1), weights).squeeze(-1)
-        if self.mean is not None:
-            whole = self.mean(features.mean(dim=1)).float()[:, 0]
+        if self.whole is not None:
+            whole = self.whole(normed)
             if self.training:
-                whole = whole * (torch.rand_like(whole) >= self.mean_dropout)
+                whole = whole * (torch.rand_like(whole) >= self.whole_dropout)
             logit = logit + whole
         logits = torch.stack([torch.zeros_like(logit), logit], dim=1)
         if weights is not None:

@@ -52,6 +52,7 @@ FORMER: Sequence[Former] = (
     ),
     Former("*.model.per_prompt_norm", _OWN_CODE, same_if=({"per_prompt_norm": "true"},)),
     Former("*.model.underscore", _OWN_CODE, same_if=({"name": "vand", "underscore": "true"},)),
+    Former("*.classif.mean_dropout", "write whole_dropout: 0.5, and train it again"),
     Former("*.model.prompt_cache", "leave it out: dataset.cache is the folder"),
     Former("*.train", "write none", "head", {"train": "none"}),
     Former("*.model.prompts", "write mala_lab", "22", {"prompts": "mala_lab"}),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.digests import Files, in_threads
-from datasets.image import Levels, own_levels, read_image, upright_size
+from datasets.image import FORMATS, Levels, own_levels, read_image, upright_size
 from datasets.mask import read_mask
 from utils.errors import UserError
 from utils.store import Store
@@ -73,7 +73,7 @@ def image_facts(file: Path) -> Facts:
 
     try:
         small = read_image(file, at_least=4 * SIDE, levels=levels)
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             mode = image.mode
             is_whole = image.format == "TIFF" and sorted(small.size) == sorted(image.size)
             width, height = small.size if is_whole else upright_size(image)

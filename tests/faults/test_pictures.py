@@ -16,7 +16,7 @@ KINDS = [
     *((kind, mode) for kind in ("PNG", "TIFF") for mode in ("1", "L", "P", "RGB", "RGBA", "I;16")),
     *(("JPEG", mode) for mode in ("L", "RGB", "CMYK")),
     *((kind, mode) for kind in ("BMP", "PPM", "TGA") for mode in ("L", "RGB")),
-    *(("GIF", "P"), ("ICO", "RGBA"), ("PCX", "L"), ("JPEG2000", "RGB"), ("SGI", "RGB")),
+    *(("GIF", "P"), ("PCX", "L"), ("JPEG2000", "RGB"), ("SGI", "RGB")),
     *((kind, "RGB") for kind in ("WEBP", "AVIF") if features.check(kind.lower())),
 ]
 

@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from models.classifiers import PatchesClassifier
+from models.classifiers import PatchesClassifier, WholeImage
 from models.deployed import DeployedStudent
 from models.gradcam import heat_maps
 from models.methods import METHODS
@@ -56,13 +57,30 @@ def test_attention_by_hand():
     assert found.places(PLACES)[0].tolist() == pytest.approx([3 * p for p in parts], abs=1e-3)
 
 
-def test_the_logit_of_the_mean_is_added_and_left_out_in_training():
-    found = head("max", mean_dropout=1.0, dropout=0.0)
-    found.mean.weight.data = torch.tensor([[3.0, 0, 0, 0]])
-    found.mean.bias.data = torch.tensor([0.5])
-    assert found(PLACES)[0, 1].item() == pytest.approx(LOGITS[2] + 3 / 3 + 0.5, abs=1e-4)
+def test_the_logit_of_the_whole_image_is_added_and_left_out_in_training():
+    found = head("max", whole_dropout=1.0, dropout=0.0)
+    whole = found.whole
+    whole.norm.running_mean[0], whole.norm.running_var[0] = 0.5, 4.0
+    last = whole.last[1]
+    last.weight.data.zero_()
+    last.weight.data[0, 0], last.weight.data[0, 4] = 3.0, 2.0  # mean, deviation of the first
+    last.bias.data = torch.tensor([0.5])
+    mean, deviation = 1 / 3, math.sqrt(8 / 9)  # of 1, -1, 1
+    logit = 3 * (mean - 0.5) / 2 + 2 * deviation + 0.5
+    assert found(PLACES)[0, 1].item() == pytest.approx(LOGITS[2] + logit, abs=1e-4)
     assert found.places(PLACES)[0].tolist() == pytest.approx(LOGITS, abs=1e-4)
     assert found.train()(PLACES)[0, 1].item() == pytest.approx(LOGITS[2], abs=1e-4)
+
+
+def test_the_whole_image_is_standardized_over_the_batch():
+    torch.manual_seed(0)
+    whole = WholeImage(3, 0.0).train()
+    features = torch.randn(5, 7, 3) * torch.tensor([1e-2, 1, 100])
+    both = np.concatenate([features.numpy().mean(1), features.numpy().std(1)], axis=1)
+    standardized = (both - both.mean(0)) / both.std(0)
+    wanted = standardized @ whole.last[1].weight.detach().numpy()[0] + whole.last[1].bias.item()
+    np.testing.assert_allclose(whole(features).detach().numpy(), wanted, rtol=1e-3, atol=1e-3)
+    assert whole(features[:1]).isfinite().all()  # a batch of one, in training
 
 
 @pytest.mark.parametrize(("tower", "arch"), [("timm", "test_vit"), ("torchvision", "resnet18")])

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, TiffImagePlugin
+from PIL import Image, TiffImagePlugin, features
 from torchvision.transforms import v2
 
 from datasets.check.facts import image_facts
 from datasets.image import RESIZES, View, allow_pixels, most_pixels, read_image, read_view
+from datasets.mask import read_mask
+from datasets.mask_files import looks_like_a_mask
 from jobs.data import read_splits
 from options.load import load
 from utils.errors import UserError
@@ -249,40 +251,15 @@ def test_more_pixels_can_be_allowed(tmp_path, monkeypatch):
     assert most_pixels() == 10**9
 
 
-@pytest.mark.parametrize(
-    ("name", "cost"), [("a.bmp", 1), ("a.jp2", 3), ("a.sgi", 3), ("a.qoi", 8), ("a.ppm", 8)]
-)
-def test_a_pixel_that_is_slow_to_read_counts_as_several(tmp_path, monkeypatch, name, cost):
-    """JPEG 2000, and what Pillow reads in Python; numbers in words, in the last one."""
-    Image.fromarray(RGB).save(tmp_path / name, **({"bpc": 2} if name == "a.sgi" else {}))
-    if name == "a.ppm":
-        (tmp_path / name).write_text(f"P3 60 40 255 {'7 ' * 60 * 40 * 3}")
-    monkeypatch.setattr("datasets.image.MAX_PIXELS", cost * 60 * 40)
-    assert read_image(tmp_path / name).size == (60, 40)
-    monkeypatch.setattr("datasets.image.MAX_PIXELS", cost * 60 * 40 - 1)
-    slow = "" if cost == 1 else " of a kind that is slow to read"
-    with pytest.raises(UserError, match=f"60 x 40 pixels{slow}, and .*max_pixels={cost * 2400};"):
-        read_image(tmp_path / name)
-
-
-def test_a_picture_that_is_a_program_is_refused(tmp_path):
-    """Pillow would give PostScript to Ghostscript, which runs it, for ever if it likes."""
-    lines = ["%!PS-Adobe-3.0 EPSF-3.0", "%%BoundingBox: 0 0 9 9", "%%EndComments", "{} loop"]
-    (tmp_path / "a.png").write_text("\n".join(lines))
-    with pytest.raises(UserError, match=r"a\.png: is PostScript, a program; save the picture as"):
-        read_image(tmp_path / "a.png")
-
-
 def test_no_more_than_a_hundred_pages_are_looked_at(tmp_path, monkeypatch):
     """A small file could hold a million smaller versions of its picture."""
     pages, seen = [Image.fromarray(GREY) for _ in range(120)], []
     for page in pages[1:]:
         page.encoderinfo = {"tiffinfo": {254: 1}}
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    seek = TiffImagePlugin.TiffImageFile.seek
-    monkeypatch.setattr(
-        TiffImagePlugin.TiffImageFile, "seek", lambda tiff, i: [seen.append(i), seek(tiff, i)]
-    )
+    kind = TiffImagePlugin.TiffImageFile
+    seek = kind.seek
+    monkeypatch.setattr(kind, "seek", lambda tiff, page: [seen.append(page), seek(tiff, page)])
     assert read_image(tmp_path / "a.tif").size == (60, 40)
     assert max(seen) == 99
 
@@ -293,9 +270,54 @@ def test_a_jpeg_of_many_scans_is_refused(tmp_path):
     content = (tmp_path / "a.jpg").read_bytes()
     assert read_image(tmp_path / "a.jpg").mode == "RGB"
     start, end = content.index(b"\xff\xda"), len(content) - 2
-    (tmp_path / "a.jpg").write_bytes(content[:start] + 5 * content[start:end] + content[end:])
-    with pytest.raises(UserError, match=r"a\.jpg: is a JPEG of 50 scans, and programs"):
+    (tmp_path / "a.jpg").write_bytes(content[:start] + 20 * content[start:end] + content[end:])
+    with pytest.raises(UserError, match=r"a\.jpg: is a JPEG of \d\d\d scans, and programs"):
         read_image(tmp_path / "a.jpg")
+    others = 40 * b"\xff\xda"  # in a segment for a color profile, and in a film behind the picture
+    profile = b"\xff\xe2" + (len(others) + 2).to_bytes(2, "big") + others
+    (tmp_path / "a.jpg").write_bytes(content[:2] + profile + content[2:] + others)
+    assert read_image(tmp_path / "a.jpg").mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "times"),
+    [
+        ("a.ppm", b"P6 20 10 255\n" + bytes(600), 1),
+        ("a.ppm", b"P6 20 10 254\n" + bytes(600), 12),
+        ("a.pgm", b"P5 20 10 4095\n" + bytes(400), 4),
+        ("a.pgm", b"P5 20 10 65535\n" + bytes(400), 1),
+        ("a.png", b"P3 20 10 255" + b" 7" * 600, 9),
+        ("JPEG2000", "RGB", 3),
+        ("AVIF", "RGBA", 4),
+        ("TIFF", "RGB", 1),
+    ],
+)
+def test_slow_kinds_of_pictures_may_have_fewer_pixels(tmp_path, monkeypatch, name, content, times):
+    file = tmp_path / name
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif features.check("jpg_2000" if name == "JPEG2000" else "avif"):
+        Image.new(content, (20, 10)).save(file, name)
+    else:
+        pytest.skip(f"Pillow has no {name} here")
+    monkeypatch.setenv("MOST_PIXELS_OF_A_PICTURE", str(200 * times))
+    assert read_image(file).size == (20, 10)
+    monkeypatch.setenv("MOST_PIXELS_OF_A_PICTURE", str(200 * times - 1))
+    slow = f" of a kind that takes up to {times} times as long" if times > 1 else ""
+    with pytest.raises(UserError, match=f"20 x 10 pixels{slow}, and may") as caught:
+        read_image(file)
+    assert f"dataset.max_pixels={200 * times};" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "DDS"])
+def test_other_files_are_no_pictures_whatever_they_are_called(tmp_path, monkeypatch, kind):
+    """Pillow would start Ghostscript, believe the size that an icon names, or take minutes."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", None)
+    Image.fromarray(RGB).save(tmp_path / "a.png", kind)
+    for look in (read_image, read_mask):
+        with pytest.raises(UserError, match=r"a\.png: is not a picture \("):
+            look(tmp_path / "a.png")
+    assert looks_like_a_mask(tmp_path / "a.png") is None
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK"])
