@@ -168,7 +168,7 @@ def check_files(root: Path, records: Iterable[Record], hint: str) -> None:
 
 def _plain_files(root: Path, folders: Iterable[str]) -> set[str]:
     """The files in some folders that are no links: one question for each folder, not each file."""
-    found = set()
+    found: set[str] = set()
     for folder in folders:
         start = f"{folder}/" if folder else ""
         # A folder that is missing or cannot be read has no files that are known to be there.
