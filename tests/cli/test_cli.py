@@ -28,6 +28,7 @@ def test_help_names_the_default_file(capsys):
     assert "options/KDstudent.yaml" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bad_options_say_where_and_show_no_traceback(tmp_path):
     (tmp_path / "bad.yaml").write_text("sede: 3\nexp: {dir: x}\n")
     done = cli("run.py", tmp_path / "bad.yaml", "engine.epocs=3")

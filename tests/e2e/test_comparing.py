@@ -66,8 +66,8 @@ class Bright(AnomalyModel):
 
 @pytest.fixture
 def folder(smoke, tmp_path):
-    """The finished smoke run, with a comparison beside it."""
-    shutil.copytree(smoke / "run", tmp_path / "run")
+    """The finished smoke run, with a comparison beside it; no test here changes a file in place."""
+    shutil.copytree(smoke / "run", tmp_path / "run", copy_function=os.link)
     write_smoke(tmp_path, smoke / "visa")
     (tmp_path / "compare.yaml").write_text(COMPARISON.format(folder=tmp_path, root=smoke / "visa"))
     return tmp_path

@@ -117,6 +117,7 @@ def test_balanced_draws_both_labels_equally_often():
     assert labels[drawn].float().mean().item() == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker")  # on a single core
 def test_worker_processes_change_nothing(visa_root):
     augmentation = Augmentation(Augment(horizontal_flip=0.5, brightness=0.3), (16, 24))
     data = images(visa_root, augmentation=augmentation, captions=Captions("sentence", 0.5, 0))

@@ -24,6 +24,9 @@ VALIDATORS = {
     path.parent.name == "comparison": Draft7Validator(json.loads(path.read_text()))
     for path in (SCHEMA, COMPARISON)
 }
+# The same as yaml.SafeDumper and yaml.SafeLoader, in C where PyYAML has it.
+Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Options about which there are rules together with others: those are the reader's.
 TOGETHER = (
     *("teacher", "student", "baseline", "auxiliary", "objective", "optimizer", "schedule"),
@@ -64,7 +67,7 @@ def reader_accepts(path, data, tmp_path):
         names = [names] if isinstance(names, str) else names
         data = {**data, "__include__": [str(path.parent.resolve() / name) for name in names]}
     file = tmp_path / path.name
-    file.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+    file.write_text(yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True))
     try:
         (load_comparison if is_comparison(path) else load)(file)
     except UserError:
@@ -76,7 +79,7 @@ def written_out(path):
     """A file as data, with all that it includes and, of experiments, all defaults."""
     if is_comparison(path):
         return yaml.load(path.read_text(), CoreLoader)
-    return yaml.safe_load(dumps(load(path)))
+    return yaml.load(dumps(load(path)), Loader)
 
 
 @pytest.mark.parametrize("path", pages(), ids=str)
