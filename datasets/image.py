@@ -5,9 +5,9 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ FORMATS = (
 _SLOW = {"ppm": 4, "ppm_plain": 3, "bmp_rle": 3, "jpeg2k": 1, "AVIF": 1}
 _SCAN, _MOST_SCANS = b"\xda", 30  # of a JPEG; programs write at most a dozen
 _SEGMENT = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # begins so; between them are the pixels
+_MOST_PAGES = 100  # of a TIFF that are looked at: a small file could hold a million
 _SUBFILE, _BITS, _PLANES = 254, 258, 284  # numbers of TIFF's tags
 Image.MAX_IMAGE_PIXELS = None
 _TURNS = {  # EXIF's orientation: what makes the picture upright
@@ -131,10 +132,8 @@ def _num_scans(content: bytes) -> int:
 
 def _check_kind(image: Image.Image, path: Path) -> None:
     """Raises UserError for files of which a part would be left out, or misread."""
-    count = getattr(image, "n_frames", 1)
-    if count > 1 and image.format == "TIFF":  # smaller versions of the first page do not count
-        count = sum(not _is_reduced(image, page) for page in range(count))
-        image.seek(0)
+    # Smaller versions of the first page of a TIFF do not count.
+    count = _num_pages(image) if image.format == "TIFF" else getattr(image, "n_frames", 1)
     if count > 1 and image.format != "MPO":  # of a telephone: the first one is the picture
         raise UserError(
             f"{path}: holds {count} pictures, as pages or an animation; save the one that counts "
@@ -153,10 +152,15 @@ def _check_kind(image: Image.Image, path: Path) -> None:
         )
 
 
-def _is_reduced(image: Image.Image, page: int) -> bool:
-    image.seek(page)
-    tags: Any = image
-    return bool(tags.tag_v2.get(_SUBFILE, 0) & 1)
+def _num_pages(image: Image.Image) -> int:
+    """How many of the first pages of a TIFF are pictures of their own."""
+    count, tiff = 0, cast("Any", image)
+    with suppress(EOFError):
+        for page in range(_MOST_PAGES):
+            tiff.seek(page)
+            count += not tiff.tag_v2.get(_SUBFILE, 0) & 1
+    tiff.seek(0)
+    return count
 
 
 def read_image(

@@ -207,6 +207,22 @@ class MaskIndex:
             return fits[0]
         return ""
 
+    def find_all(self, paths: Iterable[str]) -> dict[str, str]:
+        """The mask of each picture, where masks are the labels.
+
+        Raises:
+            UserError: As :meth:`find`, or if there are masks and no picture has one: all would be
+                normal.
+        """
+        named = {path: self.find(path) for path in paths}
+        if self.masks and not any(named.values()):
+            raise UserError(
+                f"{self.root}: none of {len(self.masks)} masks is named as its picture, the first "
+                f"is {next(iter(self.masks.values()))}; name it 7.png or 7_mask.png for 7.jpg",
+                option="labels",
+            )
+        return named
+
     def _fits(self, path: str) -> Iterator[list[str]]:
         """Masks that a picture's name and folders fit, those that agree in most folders first."""
         *folders, name = PurePosixPath(path).parts

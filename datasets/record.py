@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -138,27 +139,42 @@ def check_files(root: Path, records: Iterable[Record], hint: str) -> None:
     Raises:
         UserError: Saying how many are missing and which is the first; ``hint`` says what to do.
     """
-    wanted = sorted(
-        {p for record in records for p in (record.path, *_mask_files(root, record.mask)) if p}
-    )
+    records = list(records)
+    listed = {path for record in records for path in (record.path, record.mask) if path}
+    folders = {path.rpartition("/")[0] for path in listed}
+    plain = _plain_files(root, folders)  # the others need a closer look, each by itself
+    masks = {record.mask for record in records if record.mask} - plain
+    inner = {path for mask in masks for path in _mask_files(root, mask)}
+    wanted = sorted(listed - masks | inner)
     # os.path: pathlib takes three times as long, which counts with 100,000 files.
-    missing = [path for path in wanted if not os.path.isfile(f"{root}/{path}")]  # noqa: PTH113
+    missing = [p for p in wanted if p not in plain and not os.path.isfile(f"{root}/{p}")]  # noqa: PTH113
     if missing:
         raise UserError(
             f"{root}: {len(missing)} of {len(wanted)} files are missing, the first is "
             f"{missing[0]}; {hint}"
         )
     inside = root.resolve()
-    folders = {path.rpartition("/")[0] for path in wanted}
+    folders |= {path.rpartition("/")[0] for path in inner}
     is_inside = {folder: (root / folder).resolve().is_relative_to(inside) for folder in folders}
     for path in wanted:
-        is_link = os.path.islink(f"{root}/{path}")  # noqa: PTH114
+        is_link = path not in plain and os.path.islink(f"{root}/{path}")  # noqa: PTH114
         if not is_inside[path.rpartition("/")[0]] or (
             is_link and not (root / path).resolve().is_relative_to(inside)
         ):
             raise UserError(
                 f"{root / path}: is a link that leads out of {root}; put the file there"
             )
+
+
+def _plain_files(root: Path, folders: Iterable[str]) -> set[str]:
+    """The files in some folders that are no links: one question for each folder, not each file."""
+    found: set[str] = set()
+    for folder in folders:
+        start = f"{folder}/" if folder else ""
+        # A folder that is missing or cannot be read has no files that are known to be there.
+        with suppress(OSError), os.scandir(root / folder) as entries:
+            found |= {f"{start}{e.name}" for e in entries if e.is_file(follow_symlinks=False)}
+    return found
 
 
 def _mask_files(root: Path, mask: str) -> list[str]:
@@ -171,12 +187,11 @@ def _mask_files(root: Path, mask: str) -> list[str]:
 
 def _as_on_disk(root: Path, record: Record) -> Record:
     """The record with accents as its files' names have them: macOS writes them as two signs."""
-    paths = (record.path, record.mask)
-    if all(path.isascii() for path in paths):
+    if record.path.isascii() and record.mask.isascii():
         return record
     found = [
         next((p for form in _FORMS if os.path.exists(f"{root}/{(p := form(path))}")), path)  # noqa: PTH110
-        for path in paths
+        for path in (record.path, record.mask)
     ]
     return replace(record, path=found[0], mask=found[1])
 

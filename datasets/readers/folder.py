@@ -103,7 +103,7 @@ def read_folder(
     places = {path: layout.place(path) for path in of_one_sensor(index.pictures)}
     if labels == "masks":
         places = {path: layout.without_labels(place) for path, place in places.items()}
-        named = {path: index.find(path) for path in places}
+        named = index.find_all(places)
         marked = marked_masks(root, named.values(), store)
         found = {path: mask for path, mask in named.items() if mask in marked}
         places = {p: replace(place, label=int(p in found)) for p, place in places.items()}

@@ -61,9 +61,9 @@ def read_rows(
             f"{','.join(names) or 'nothing'}"
         )
     kept = {name: i for i, name in enumerate(names) if name in (*columns, *optional)}
-    values, refused, count = [], [], 0
+    values, refused, count, file = [], [], 0, str(table)
     for count, (line, row) in enumerate(rows, start=1):  # noqa: B007 - it is used below
-        where = f"{table}:{line}"
+        where = f"{file}:{line}"
         try:
             if len(row) < len(names) or any(row[len(names) :]):
                 raise UserError(f"{where}: expected {len(names)} columns")

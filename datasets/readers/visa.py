@@ -124,11 +124,11 @@ def _read_annotations(root: Path, objects: Sequence[str]) -> dict[str, str]:
 
 
 def _with_defect(record: Record, defects: dict[str, str], root: Path) -> Record:
-    table = root / record.object / "image_anno.csv"
     defect = defects.get(record.path, "")
+    if defect and (defect == "normal") == (record.label == 0):
+        return replace(record, defect=defect)
+    table = root / record.object / "image_anno.csv"
     if not defect:
         raise UserError(f"{table}: says nothing about {record.path}")
-    if (defect == "normal") != (record.label == 0):
-        said = "normal" if record.label == 0 else "anomaly"
-        raise UserError(f"{table}: {record.path} is {defect!r}, but the split file says {said}")
-    return replace(record, defect=defect)
+    said = "normal" if record.label == 0 else "anomaly"
+    raise UserError(f"{table}: {record.path} is {defect!r}, but the split file says {said}")

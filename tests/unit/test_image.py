@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, features
+from PIL import Image, TiffImagePlugin, features
 from torchvision.transforms import v2
 
 from datasets.check.facts import image_facts
@@ -249,6 +249,19 @@ def test_more_pixels_can_be_allowed(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="0 normal pictures"):
         read_splits(load(Path("options/folder.yaml"), [source]).dataset)
     assert most_pixels() == 10**9
+
+
+def test_no_more_than_a_hundred_pages_are_looked_at(tmp_path, monkeypatch):
+    """A small file could hold a million smaller versions of its picture."""
+    pages, seen = [Image.fromarray(GREY) for _ in range(120)], []
+    for page in pages[1:]:
+        page.encoderinfo = {"tiffinfo": {254: 1}}
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    kind = TiffImagePlugin.TiffImageFile
+    seek = kind.seek
+    monkeypatch.setattr(kind, "seek", lambda tiff, page: [seen.append(page), seek(tiff, page)])
+    assert read_image(tmp_path / "a.tif").size == (60, 40)
+    assert max(seen) == 99
 
 
 def test_a_jpeg_of_many_scans_is_refused(tmp_path):

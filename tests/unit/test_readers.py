@@ -851,6 +851,14 @@ def test_labels_from_masks(tmp_path):
     assert {r.path: r.label for r in listed} == labels
 
 
+def test_labels_from_masks_that_belong_to_no_picture(tmp_path):
+    for i in range(4):
+        Painter()(tmp_path / f"x{i}.png", is_bad=i > 1, mask=tmp_path / f"masks/{i}.png")
+    assert error("folder", tmp_path, labels="masks").startswith(
+        "ROOT: none of 4 masks is named as its picture, the first is masks/0.png; name it"
+    )
+
+
 def test_labels_from_masks_of_kinds(tmp_path):
     paint = Painter()
     for kind, has_defect in (("MT_Free", False), ("MT_Crack", True)):

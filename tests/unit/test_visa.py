@@ -232,6 +232,17 @@ def test_annotations_that_are_wrong(visa_root):
     assert "image_anno.csv: cannot be read" in error(visa_root)
 
 
+def test_files_of_a_table_are_found_by_folders(visa_root, monkeypatch):
+    """Asking for each of a million files takes longer than reading the table."""
+    right = visa.read_visa(visa_root, split="2cls_highshot")
+    files = {path for path in visa_root.rglob("*") if path.suffix == ".JPG"}
+    asked = []
+    monkeypatch.setattr("os.path.isfile", lambda path: bool(asked.append(path)))
+    monkeypatch.setattr("os.path.islink", lambda path: bool(asked.append(path)))
+    assert visa.read_visa(visa_root, split="2cls_highshot") == right
+    assert files.isdisjoint(map(Path, asked))
+
+
 def test_a_link_that_leads_out(visa_root, tmp_path):
     image = visa_root / "candle/Data/Images/Normal/000.JPG"
     image.rename(tmp_path / "secret.JPG")
