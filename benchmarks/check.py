@@ -56,7 +56,7 @@ def write(root: Path, count: int) -> None:
                 "anomaly": int(i % 10 == 0),
             }
         )
-    (root / "meta.json").write_text(json.dumps(meta))
+    (root / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
 def measure(folder: Path) -> dict[str, float]:

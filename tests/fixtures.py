@@ -145,5 +145,5 @@ student:
 def write_smoke(folder: Path, root: Path) -> Path:
     """An options file that trains a tiny teacher and student on ``root`` in seconds."""
     path = folder / "smoke.yaml"
-    path.write_text(SMOKE.format(folder=folder, root=root))
+    path.write_text(SMOKE.format(folder=folder, root=root), encoding="utf-8")
     return path

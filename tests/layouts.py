@@ -61,13 +61,13 @@ def write_mvtec(root: Path) -> Path:
                 mask = root / name / f"ground_truth/{defect}/{i:03d}_mask.png"
                 image = root / name / f"test/{defect}/{i:03d}.png"
                 paint(image, is_bad=True, mode=mode, mask=mask)
-        (root / name / "license.txt").write_text("CC BY-NC-SA 4.0")
+        (root / name / "license.txt").write_text("CC BY-NC-SA 4.0", encoding="utf-8")
     for i in range(4):
         paint(root / f"01/train/ok/{i:04d}.bmp", is_bad=False)
         paint(root / f"01/test/ok/{i:04d}.bmp", is_bad=False)
         mask = root / f"01/ground_truth/ko/{i:04d}.png"
         paint(root / f"01/test/ko/{i:04d}.bmp", is_bad=True, mask=mask)
-    (root / "readme.txt").write_text("")
+    (root / "readme.txt").write_text("", encoding="utf-8")
     return root
 
 
@@ -133,7 +133,7 @@ def write_meta(root: Path) -> Path:
         }
         split = ("train", "test")[int(path.stem) % 2]
         meta[split].setdefault(name, []).append({"file": file, **entry})
-    (root / "meta.json").write_text(json.dumps(meta))
+    (root / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     return root
 
 
@@ -144,7 +144,7 @@ def write_headct(root: Path) -> Path:
         mode = "RGBA" if i % 5 == 0 else "RGB"
         paint(root / f"head_ct/{i:03d}.png", is_bad=i < 10, mode=mode)
     lines = ["id, hemorrhage", *(f"{i},{int(i < 10)}" for i in range(20))]
-    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
 
 

@@ -71,7 +71,8 @@ DATA = {
     ),
     "no anomalous image": (
         lambda root: (root / TABLE).write_text(
-            (root / TABLE).read_text().replace("train,a", "test,a")
+            (root / TABLE).read_text(encoding="utf-8").replace("train,a", "test,a"),
+            encoding="utf-8",
         ),
         "hold no anomalous image",
     ),
@@ -149,7 +150,7 @@ def test_cuda_that_is_not_there(tmp_path, smoke, capsys):
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, smoke, capsys):
-    (tmp_path / "run").write_text("a file stands in the way")
+    (tmp_path / "run").write_text("a file stands in the way", encoding="utf-8")
     message = fails(capsys, write_smoke(tmp_path, smoke / "visa"))
     assert re.search(r"run/teacher: cannot be written \(Not a directory\)", message)
 

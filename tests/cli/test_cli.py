@@ -30,7 +30,7 @@ def test_help_names_the_default_file(capsys):
 
 @pytest.mark.slow
 def test_bad_options_say_where_and_show_no_traceback(tmp_path):
-    (tmp_path / "bad.yaml").write_text("sede: 3\nexp: {dir: x}\n")
+    (tmp_path / "bad.yaml").write_text("sede: 3\nexp: {dir: x}\n", encoding="utf-8")
     done = cli("run.py", tmp_path / "bad.yaml", "engine.epocs=3")
     assert done.returncode == 2
     assert f"{tmp_path}/bad.yaml:1: unknown option 'sede'" in done.stderr
@@ -76,7 +76,10 @@ def start_and_stop(options, number, when):
 
 
 def scores(folder):
-    return [(folder / f"run/{stage}/scores.csv").read_text() for stage in ("teacher", "student")]
+    return [
+        (folder / f"run/{stage}/scores.csv").read_text(encoding="utf-8")
+        for stage in ("teacher", "student")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def test_a_comparison_says_in_footnotes_what_it_lacks(smoke, tmp_path, capsys, m
     """One column runs, one is not trained, one has no weights and no network to fetch them from."""
     write_smoke(tmp_path, smoke / "visa")
     comparison = tmp_path / "compare.yaml"
-    comparison.write_text(COMPARISON.format(folder=tmp_path, root=smoke / "visa"))
+    comparison.write_text(COMPARISON.format(folder=tmp_path, root=smoke / "visa"), encoding="utf-8")
     monkeypatch.setattr("models.encoders.clip.CACHE", tmp_path / ".cache/clip")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     assert compare_py.main([str(comparison)]) == 0
@@ -142,7 +145,7 @@ def test_a_comparison_says_in_footnotes_what_it_lacks(smoke, tmp_path, capsys, m
 )
 def test_a_comparison_that_is_wrong(smoke, tmp_path, capsys, text, said):
     comparison = tmp_path / "compare.yaml"
-    comparison.write_text(COMPARISON.format(folder=tmp_path, root=smoke / "visa"))
+    comparison.write_text(COMPARISON.format(folder=tmp_path, root=smoke / "visa"), encoding="utf-8")
     assert compare_py.main([str(comparison), text]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -103,7 +103,7 @@ sys.exit(run.main(sys.argv[1:]))
 @pytest.mark.slow
 def test_one_process_resumes_a_run_of_two(smoke, one, tmp_path):
     write_smoke(tmp_path, smoke / "visa")
-    (tmp_path / "cut.py").write_text(CUT)
+    (tmp_path / "cut.py").write_text(CUT, encoding="utf-8")
     status, said = torchrun(tmp_path / "cut.py", tmp_path, *EXACT)
     assert status != 0
     assert "student: stopped after epoch 2 of 7; run the same command again to resume" in said
@@ -121,7 +121,7 @@ DIES = CUT.replace(
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_job_with_its_error(smoke, tmp_path):
     write_smoke(tmp_path, smoke / "visa")
-    (tmp_path / "dies.py").write_text("import os\n" + DIES)
+    (tmp_path / "dies.py").write_text("import os\n" + DIES, encoding="utf-8")
     status, said = torchrun(tmp_path / "dies.py", tmp_path, *EXACT)
     assert status != 0
     assert "rank      : 1" in said

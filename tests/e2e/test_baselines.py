@@ -80,7 +80,7 @@ def write(folder, data, name, weights, text=""):
     text += TRAINING.format(**case)
     auxiliary = f"  auxiliary: {{name: visa, dir: {data}/other, split: 1cls}}\n"
     text = text.replace("  val_fraction: 0\n", "  val_fraction: 0\n" + auxiliary)
-    (folder / "options.yaml").write_text(text)
+    (folder / "options.yaml").write_text(text, encoding="utf-8")
     return folder / "options.yaml"
 
 
@@ -153,7 +153,7 @@ def test_a_checkpoint_gives_the_scores_and_maps_of_the_training(done):
 
 
 def test_the_tested_images_are_not_the_trained_ones(done, data):
-    lists = json.loads((done[2] / "run/baseline/meta.json").read_text())
+    lists = json.loads((done[2] / "run/baseline/meta.json").read_text(encoding="utf-8"))
     assert set(lists["train"]) == {"bolt", "nut"}
     assert not any(lists["val"].values())
     scores = pd.read_csv(done[2] / "run/baseline/scores.csv")
@@ -193,8 +193,8 @@ def test_anomalies_without_masks_are_refused(data, tmp_path, capsys, name):
     options = write(tmp_path, data, name, "random")
     shutil.copytree(data / "other", tmp_path / "other")
     for table in (tmp_path / "other").rglob("*.csv"):
-        text = table.read_text().replace("bolt/Data/Masks/Anomaly/009.png", "")
-        table.write_text(text)
+        text = table.read_text(encoding="utf-8").replace("bolt/Data/Masks/Anomaly/009.png", "")
+        table.write_text(text, encoding="utf-8")
     message = refused(run_py, capsys, options, f"dataset.auxiliary.dir={tmp_path}/other")
     assert (
         "1 anomalous images have no mask, the first is bolt/Data/Images/Anomaly/009.JPG" in message
@@ -356,8 +356,10 @@ def test_an_object_that_is_tested_and_has_no_references(data, tmp_path, capsys):
     root = tmp_path / "visa"
     shutil.copytree(data / "visa", root)
     table = root / "split_csv/1cls.csv"
-    lines = table.read_text().splitlines()
-    table.write_text("\n".join(line for line in lines if "pipe_fryum,train,normal" not in line))
+    lines = table.read_text(encoding="utf-8").splitlines()
+    table.write_text(
+        "\n".join(line for line in lines if "pipe_fryum,train,normal" not in line), encoding="utf-8"
+    )
     source = write(tmp_path, data, "vand", "random")
     overrides = [*UNTRAINED["winclip"], *released("winclip", tmp_path), f"dataset.dir={root}"]
     message = refused(test_py, capsys, source, *overrides)

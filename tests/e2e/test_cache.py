@@ -28,7 +28,7 @@ columns:
 
 def comparison(folder, root, cache):
     path = folder / "comparison.yaml"
-    path.write_text(COMPARISON.format(folder=folder, root=root, cache=cache))
+    path.write_text(COMPARISON.format(folder=folder, root=root, cache=cache), encoding="utf-8")
     return str(path)
 
 
@@ -96,6 +96,7 @@ def test_two_lines_with_equal_names_sizes_and_times(tmp_path):
         assert run_py.main(arguments) == 0
         assert test_py.main(arguments) == 0
         results[name] = [
-            (tmp_path / name / stage / "scores.csv").read_text() for stage in ("teacher", "student")
+            (tmp_path / name / stage / "scores.csv").read_text(encoding="utf-8")
+            for stage in ("teacher", "student")
         ]
     assert results["second"] == results["alone"] != results["first"]

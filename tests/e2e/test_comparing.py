@@ -69,7 +69,9 @@ def folder(smoke, tmp_path):
     """The finished smoke run, with a comparison beside it; no test here changes a file in place."""
     shutil.copytree(smoke / "run", tmp_path / "run", copy_function=os.link)
     write_smoke(tmp_path, smoke / "visa")
-    (tmp_path / "compare.yaml").write_text(COMPARISON.format(folder=tmp_path, root=smoke / "visa"))
+    (tmp_path / "compare.yaml").write_text(
+        COMPARISON.format(folder=tmp_path, root=smoke / "visa"), encoding="utf-8"
+    )
     return tmp_path
 
 
@@ -77,9 +79,11 @@ def folder(smoke, tmp_path):
 def bright(folder, monkeypatch):
     """A method with maps that needs no training, and its options file."""
     monkeypatch.setitem(METHODS, "bright", Bright)
-    text = (folder / "smoke.yaml").read_text().split("optimizer:")[0]
+    text = (folder / "smoke.yaml").read_text(encoding="utf-8").split("optimizer:")[0]
     path = folder / "bright.yaml"
-    path.write_text(f"{text}engine: {{eval_batch_size: 5}}\nbaseline: {{model: bright}}\n")
+    path.write_text(
+        f"{text}engine: {{eval_batch_size: 5}}\nbaseline: {{model: bright}}\n", encoding="utf-8"
+    )
     return path
 
 
@@ -91,13 +95,13 @@ def compare(folder, *overrides):
 def test_what_can_run_runs_and_what_cannot_says_why(folder, smoke, capsys):
     assert compare(folder, "published=docs/published/visa.csv") == 0
     out = capsys.readouterr().out
-    text = (folder / "out/comparison.md").read_text()
+    text = (folder / "out/comparison.md").read_text(encoding="utf-8")
     assert text in out
     for name, stage in (("ours", "student"), ("teacher", "teacher")):
-        wanted = (smoke / "run" / stage / "scores.csv").read_text()
-        assert (folder / "out" / name / "scores.csv").read_text() == wanted
-    oracle = (smoke / "run/teacher/oracle_text/scores.csv").read_text()
-    assert (folder / "out/oracle/scores.csv").read_text() == oracle
+        wanted = (smoke / "run" / stage / "scores.csv").read_text(encoding="utf-8")
+        assert (folder / "out" / name / "scores.csv").read_text(encoding="utf-8") == wanted
+    oracle = (smoke / "run/teacher/oracle_text/scores.csv").read_text(encoding="utf-8")
+    assert (folder / "out/oracle/scores.csv").read_text(encoding="utf-8") == oracle
     mean = per_object(pd.read_csv(folder / "out/ours/scores.csv")).loc["mean"]
     rows = pd.read_csv(folder / "out/comparison.csv").set_index(["method", "object"])
     assert rows.loc[("Ours", "mean"), "aupr"] == pytest.approx(mean["aupr"], abs=1e-4)
@@ -126,14 +130,14 @@ def test_scores_are_used_again_only_if_they_would_be_the_same(folder, capsys, mo
     monkeypatch.setattr(Session, "scores", lambda *a, **k: scored.append(1) or original(*a, **k))
     only = ["columns.oracle=null", "columns.later=null"]
     assert compare(folder, *only) == 0
-    first = (folder / "out/comparison.csv").read_text()
+    first = (folder / "out/comparison.csv").read_text(encoding="utf-8")
     assert len(scored) == 2
     assert compare(folder, *only) == 0
     assert len(scored) == 2
     assert (
         f"ours: the scores in {folder}/out/ours are used again" in capsys.readouterr().out.lower()
     )
-    assert (folder / "out/comparison.csv").read_text() == first
+    assert (folder / "out/comparison.csv").read_text(encoding="utf-8") == first
     assert compare(folder, *only, "columns.teacher.text=oracle") == 0
     assert len(scored) == 3
     weights = folder / "run/student/best.safetensors"
@@ -161,7 +165,7 @@ def test_an_upper_bound_is_never_in_bold(folder):
     assert compare(folder, "columns.ours=null", "columns.later=null", again) == 0
     means = pd.read_csv(folder / "out/comparison.csv").query("object == 'mean'")["aupr"]
     assert means.iloc[1] > means.iloc[0]
-    assert "**" not in (folder / "out/comparison.md").read_text()
+    assert "**" not in (folder / "out/comparison.md").read_text(encoding="utf-8")
 
 
 def test_other_pictures_are_scored_again(folder, bright, smoke):
@@ -227,7 +231,7 @@ def test_a_bug_in_one_column_does_not_stop_the_others_and_is_not_hidden(
     monkeypatch.setattr(Bright, "score", lambda self, batch: batch.nothing)
     with pytest.raises(AttributeError, match="nothing"):
         compare(folder, f"columns.a={{options: {bright}, stage: baseline}}")
-    text = (folder / "out/comparison.md").read_text()
+    text = (folder / "out/comparison.md").read_text(encoding="utf-8")
     assert "a: failed (AttributeError" in text
     assert "Ours" in text
     assert (folder / "out/teacher/scores.csv").exists()
@@ -237,7 +241,7 @@ def test_nothing_to_show_is_an_error(folder, capsys):
     left_out = [f"columns.{name}=null" for name in ("ours", "teacher", "oracle")]
     assert compare(folder, *left_out) == 2
     assert "no column could be scored; the footnotes say why" in capsys.readouterr().err
-    text = (folder / "out/comparison.md").read_text()
+    text = (folder / "out/comparison.md").read_text(encoding="utf-8")
     assert "nothing is trained yet" in text
     assert [row.split("|")[1].strip() for row in text.splitlines()[3:6]] == [
         "candle",
@@ -248,21 +252,22 @@ def test_nothing_to_show_is_an_error(folder, capsys):
 
 def test_a_network_that_was_trained_on_other_images_is_refused(folder, capsys):
     assert compare(folder, "dataset.split=1cls", "columns.later=null") == 2
-    said = (folder / "out/comparison.md").read_text()
+    said = (folder / "out/comparison.md").read_text(encoding="utf-8")
     assert "dataset.split is 1cls, was 2cls_highshot" in said
 
 
 def test_prevalences_that_differ_have_a_range(folder, bright, smoke):
     shutil.copytree(smoke / "visa", folder / "visa")
     table = folder / "visa/split_csv/2cls_highshot.csv"
-    lines = table.read_text().splitlines()
+    lines = table.read_text(encoding="utf-8").splitlines()
     table.write_text(
-        "\n".join(line for line in lines if "candle/Data/Images/Anomaly/005" not in line)
+        "\n".join(line for line in lines if "candle/Data/Images/Anomaly/005" not in line),
+        encoding="utf-8",
     )
     others = [f"columns.{name}=null" for name in ("teacher", "oracle", "later")]
     column = f"columns.ours={{options: {bright}, stage: baseline}}"
     assert compare(folder, f"dataset.dir={folder}/visa", *others, column) == 0
-    text = (folder / "out/comparison.md").read_text()
+    text = (folder / "out/comparison.md").read_text(encoding="utf-8")
     assert "prevalence (the AUPR of chance) 26.7 in the mean, 20.0 to 33.3 by object." in text
 
 
@@ -285,7 +290,7 @@ def test_columns_are_trained_and_scored_for_several_seeds(folder, bright):
     assert found["auroc"] == pytest.approx(sum(means) / 2, abs=1e-4)
     assert found["auroc_spread"] == pytest.approx(abs(means[0] - means[1]) / 2**0.5, abs=1e-4)
     assert (found["seeds"], rows.loc[("b", "mean"), "seeds"]) == (2, 1)  # b draws nothing
-    text = (folder / "out/comparison.md").read_text()
+    text = (folder / "out/comparison.md").read_text(encoding="utf-8")
     assert f"python run.py {folder}/smoke.yaml --seeds 2" in text  # of the student with a teacher
     assert f"{folder}/run/seed_7/student: was made with other options" in text
     assert "Mean ± standard deviation over the seeds 7, 8" in text
@@ -297,17 +302,17 @@ def test_maps_are_made_when_asked_for_and_only_then(folder, bright, capsys):
     assert Bright.maps == 2  # batches: the report shows maps of the hardest images
     Bright.maps = 0
     assert "AUPRO" not in capsys.readouterr().out
-    scores = (folder / "run/baseline/scores.csv").read_text()
+    scores = (folder / "run/baseline/scores.csv").read_text(encoding="utf-8")
     assert test_py.main([str(bright), "--maps"]) == 0
     assert Bright.maps == 5
-    assert (folder / "run/baseline/scores.csv").read_text() == scores
-    text = (folder / "run/baseline/table.md").read_text()
+    assert (folder / "run/baseline/scores.csv").read_text(encoding="utf-8") == scores
+    text = (folder / "run/baseline/table.md").read_text(encoding="utf-8")
     assert "pixel AUROC |   AUPRO |" in text
     assert "images with a mask: candle 2, pipe_fryum 2." in text
     assert " 4 regions as they were drawn, 4 at this size." in text
     table = pd.read_csv(folder / "run/baseline/table.csv", index_col=0)
     assert table.loc["mean", ["pixel_auroc", "aupro"]].min() > 90  # the squares are bright
-    rows = json.loads((folder / "run/baseline/table.json").read_text())["objects"]
+    rows = json.loads((folder / "run/baseline/table.json").read_text(encoding="utf-8"))["objects"]
     assert rows[0]["masks"] == 2
 
 
@@ -338,16 +343,25 @@ def test_maps_without_masks(folder, bright, smoke, capsys):
     shutil.copytree(smoke / "visa", folder / "visa")
     for name in ("candle", "pipe_fryum"):
         split = folder / "visa/split_csv/2cls_highshot.csv"
-        split.write_text(split.read_text().replace(f"{name}/Data/Masks/Anomaly/005.png", ""))
+        split.write_text(
+            split.read_text(encoding="utf-8").replace(f"{name}/Data/Masks/Anomaly/005.png", ""),
+            encoding="utf-8",
+        )
     where = f"dataset.dir={folder}/visa"
     assert test_py.main([str(bright), "--maps", where]) == 0
-    text = (folder / "run/baseline/table.md").read_text()
+    text = (folder / "run/baseline/table.md").read_text(encoding="utf-8")
     assert "candle 1, pipe_fryum 1; 2 anomalous images without a mask are left out" in text
-    split.write_text(split.read_text().replace("candle/Data/Masks/Anomaly/004.png", ""))
+    split.write_text(
+        split.read_text(encoding="utf-8").replace("candle/Data/Masks/Anomaly/004.png", ""),
+        encoding="utf-8",
+    )
     assert test_py.main([str(bright), "--maps", where]) == 0
-    text = (folder / "run/baseline/table.md").read_text()
+    text = (folder / "run/baseline/table.md").read_text(encoding="utf-8")
     assert [cell.strip() for cell in text.splitlines()[2].split("|")[-3:-1]] == ["-", "-"]
-    split.write_text(split.read_text().replace("pipe_fryum/Data/Masks/Anomaly/004.png", ""))
+    split.write_text(
+        split.read_text(encoding="utf-8").replace("pipe_fryum/Data/Masks/Anomaly/004.png", ""),
+        encoding="utf-8",
+    )
     capsys.readouterr()
     assert test_py.main([str(bright), "--maps", where]) == 0
     assert "no test image has a mask; --maps adds nothing" in capsys.readouterr().out
@@ -356,7 +370,9 @@ def test_maps_without_masks(folder, bright, smoke, capsys):
 def test_without_test_images_there_is_nothing_to_compare(folder, smoke, capsys):
     shutil.copytree(smoke / "visa", folder / "visa")
     table = folder / "visa/split_csv/2cls_highshot.csv"
-    table.write_text(table.read_text().replace(",test,", ",train,"))
+    table.write_text(
+        table.read_text(encoding="utf-8").replace(",test,", ",train,"), encoding="utf-8"
+    )
     assert compare(folder, f"dataset.dir={folder}/visa") == 2
     assert f"{folder}/visa: no test images; see dataset.split" in capsys.readouterr().err
 
@@ -386,8 +402,10 @@ def test_a_baseline_is_not_tested_on_what_it_learned_from(smoke, tmp_path, capsy
     assert test_py.main([*options, "dataset.objects=[]"]) == 2
     assert "dataset.auxiliary: holds images that are to be tested" in capsys.readouterr().err
     # The same pictures, seen from the folder above theirs.
-    text = (tmp_path / "vand/meta_visa.json").read_text()
-    (tmp_path / "list.json").write_text(text.replace('_path": "pipe', '_path": "visa/pipe'))
+    text = (tmp_path / "vand/meta_visa.json").read_text(encoding="utf-8")
+    (tmp_path / "list.json").write_text(
+        text.replace('_path": "pipe', '_path": "visa/pipe'), encoding="utf-8"
+    )
     auxiliary = f"dataset.auxiliary={{name: meta, dir: {smoke}, file: {tmp_path}/list.json}}"
     options[3] = auxiliary
     for program in (run_py, test_py):
@@ -418,7 +436,7 @@ def test_an_image_only_teacher_guides_a_student(folder):
     words += ["teacher.engine.epochs=1", "student.engine.epochs=1"]
     assert run_py.main([str(folder / "smoke.yaml"), *words]) == 0
     assert test_py.main([str(folder / "smoke.yaml"), *words]) == 0
-    assert "image only" in (folder / "image_teacher/teacher/table.md").read_text()
+    assert "image only" in (folder / "image_teacher/teacher/table.md").read_text(encoding="utf-8")
 
 
 def test_where_the_heat_lies_is_compared_with_another_column(folder, bright, capsys):
@@ -443,7 +461,7 @@ def test_a_test_list_of_one_label(bright, folder, capsys):
     for i, name in enumerate(("nut", "nut", "nut", "bolt", "bolt", "bolt")):
         Painter()(folder / f"data/{i}.png", is_bad=True, mask=folder / f"data/m{i}.png")
         rows.append(f"{i}.png,1,test,{name},m{i}.png")
-    (folder / "data/labels.csv").write_text("\n".join(rows))
+    (folder / "data/labels.csv").write_text("\n".join(rows), encoding="utf-8")
     source = f"dataset={{name: csv, dir: {folder}/data, cache: {folder}/cache}}"
     assert test_py.main([str(bright), source, f"exp.dir={folder}/one", "--maps"]) == 0
     table = pd.read_csv(folder / "one/baseline/table.csv", index_col="object")
@@ -462,6 +480,6 @@ def test_a_test_list_of_one_label(bright, folder, capsys):
     rows += [f"{i}.png,{i % 2},test,ring," for i in range(6, 10)]
     for i in range(6, 10):
         Painter()(folder / f"data/{i}.png", is_bad=bool(i % 2))
-    (folder / "data/labels.csv").write_text("\n".join(rows))
+    (folder / "data/labels.csv").write_text("\n".join(rows), encoding="utf-8")
     assert compare(folder, source, columns) == 0
     assert "8 anomalous; prevalence (the AUPR of chance) 50.0. " in capsys.readouterr().out

@@ -65,7 +65,7 @@ def test_the_whole_job(name, tmp_path):
     splits = read_splits(load(Path(command[0]), command[1:]).dataset)
     scores = pd.read_csv(tmp_path / "run/student/scores.csv")
     assert sorted(scores["path"]) == sorted(record.path for record in splits["test"])
-    assert data_hash(splits) in (tmp_path / "run/student/table.md").read_text()
+    assert data_hash(splits) in (tmp_path / "run/student/table.md").read_text(encoding="utf-8")
     reader = "folder" if name in SORTED else name
     kept = DATASETS["meta"](root, file=tmp_path / f"run/meta_{reader}.json")
     assert data_hash(kept) == data_hash(splits)
@@ -144,7 +144,7 @@ def test_a_broken_mask_is_no_label(name, tmp_path, capsys):
     masks[8].write_bytes(masks[0].read_bytes())
     listed = tmp_path / "run/broken_images.txt"  # of a run that left out others
     listed.parent.mkdir(exist_ok=True)
-    listed.write_text("test/0.jpg\ntest/2.jpg\n")
+    listed.write_text("test/0.jpg\ntest/2.jpg\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"test/1\.png: cannot be read"):
         read_splits(load(Path(command[0]), command[1:]).dataset, folder=listed.parent)
 
@@ -165,9 +165,9 @@ def test_a_list_of_another_run_is_left_as_it_is(tmp_path, capsys):
     root = write_folder(tmp_path / "data")
     file = tmp_path / "run/meta_folder.json"
     file.parent.mkdir()
-    file.write_text("mine")
+    file.write_text("mine", encoding="utf-8")
     assert run_py.main(tiny(tmp_path, root, "folder")) == 0
-    assert file.read_text() == "mine"
+    assert file.read_text(encoding="utf-8") == "mine"
     assert "meta_folder.json: holds another list and is left" in capsys.readouterr().out
 
 
@@ -214,11 +214,13 @@ def test_one_model_per_object(per_object, tmp_path, capsys):
     for stage in ("student", "teacher", "teacher/oracle_text"):
         table = pd.read_csv(run / stage / "table.csv", index_col="object")
         assert list(table.index) == ["candle", "pipe_fryum", "mean"]
-        assert "one model per object: 12 images" in (run / stage / "table.md").read_text()
+        assert "one model per object: 12 images" in (run / stage / "table.md").read_text(
+            encoding="utf-8"
+        )
         for name in ("candle", "pipe_fryum"):
             part = pd.read_csv(run / name / stage / "table.csv", index_col="object")
             assert part.loc[name].equals(table.loc[name])
-    lists = json.loads((run / "candle/student/meta.json").read_text())
+    lists = json.loads((run / "candle/student/meta.json").read_text(encoding="utf-8"))
     assert {name for objects in lists.values() for name in objects} == {"candle"}
 
 
@@ -249,13 +251,13 @@ def test_an_object_that_was_never_seen(smoke, tmp_path, capsys):
     assert run_py.main([*options, "engine.epochs=1"]) == 0
     assert test_py.main([*options, "engine.epochs=1"]) == 0
     assert "held out pipe_fryum" in capsys.readouterr().out
-    lists = json.loads((tmp_path / "run/student/meta.json").read_text())
+    lists = json.loads((tmp_path / "run/student/meta.json").read_text(encoding="utf-8"))
     assert {split: list(objects) for split, objects in lists.items()} == {
         "train": ["candle"],
         "val": ["candle"],
         "test": ["pipe_fryum"],
     }
-    text = (tmp_path / "run/student/table.md").read_text()
+    text = (tmp_path / "run/student/table.md").read_text(encoding="utf-8")
     assert "tested on objects that it was not trained on: 6 images" in text
     assert "candle" not in text
 
@@ -267,7 +269,7 @@ def test_an_object_with_a_few_anomalies_given_back(smoke, tmp_path, capsys):
     assert run_py.main(options) == 0
     assert test_py.main(options) == 0
     assert "given back normal images and 2 anomalous ones of each" in capsys.readouterr().out
-    text = (tmp_path / "run/student/table.md").read_text()
+    text = (tmp_path / "run/student/table.md").read_text(encoding="utf-8")
     assert "pipe_fryum" in text
     assert "not trained on" not in text
 
@@ -333,7 +335,9 @@ def test_an_object_without_test_images_is_passed_over(smoke, tmp_path, capsys):
 def test_a_data_set_without_test_images(tmp_path, capsys, program):
     root = write_visa(tmp_path / "visa")
     table = root / "split_csv/2cls_highshot.csv"
-    table.write_text(table.read_text().replace(",test,", ",train,"))
+    table.write_text(
+        table.read_text(encoding="utf-8").replace(",test,", ",train,"), encoding="utf-8"
+    )
     assert program.main([str(write_smoke(tmp_path, root))]) == 2
     assert f"{root}: no test images; see dataset.split" in capsys.readouterr().err
 

@@ -19,7 +19,7 @@ def test_the_range_is_found_once_and_stored_with_the_model(tmp_path, capsys):
     options = [str(write_smoke(tmp_path, root)), "teacher=null", "student.objective=cross_entropy"]
     assert run_py.main([*options, "image.range=data", "engine.epochs=1"]) == 0
     assert "keep few of their gray levels" not in capsys.readouterr().err
-    stored = yaml.safe_load((tmp_path / "run/student/options.yaml").read_text())
+    stored = yaml.safe_load((tmp_path / "run/student/options.yaml").read_text(encoding="utf-8"))
     low, high = stored["student"]["image"]["range"]
     assert 32_500 < low < 33_300
     assert 33_800 < high < 34_600
@@ -35,8 +35,8 @@ def test_the_range_is_found_once_and_stored_with_the_model(tmp_path, capsys):
 def test_without_training_images_no_range_is_found(tmp_path, capsys):
     root = write_visa(tmp_path / "visa")
     table = root / "split_csv/2cls_highshot.csv"
-    lines = table.read_text().splitlines()
-    table.write_text("\n".join(line for line in lines if ",train," not in line))
+    lines = table.read_text(encoding="utf-8").splitlines()
+    table.write_text("\n".join(line for line in lines if ",train," not in line), encoding="utf-8")
     arguments = ["options/baselines/demo_clip.yaml", f"dataset.dir={root}", "misc.device=cpu"]
     assert test_py.main([*arguments, "image.range=data", f"dataset.cache={tmp_path}/c"]) == 2
     assert "image.range=data is found on training images" in capsys.readouterr().err

@@ -14,7 +14,7 @@ TITLES = ("CLIP", "WinCLIP", "VAND", "AnomalyCLIP")
 
 def printed():
     """AUROC and AUPR of each method and object as README prints them, by (title, object)."""
-    page = Path("README.md").read_text()
+    page = Path("README.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("|")]
     header = next(row for row in rows if "AnomalyCLIP" in "".join(row))
     figures = {}

@@ -44,7 +44,7 @@ def folder(tmp_path):
     write_visa(tmp_path / "visa")
     write_visa(tmp_path / "auxiliary", objects=("cashew", "pcb1"))
     shutil.copytree(RUN, tmp_path / "run")
-    (tmp_path / "options.yaml").write_text(OPTIONS.format(folder=tmp_path))
+    (tmp_path / "options.yaml").write_text(OPTIONS.format(folder=tmp_path), encoding="utf-8")
     return tmp_path
 
 

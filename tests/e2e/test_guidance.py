@@ -26,10 +26,11 @@ GUIDED = (
 def path(smoke, tmp_path):
     """The smoke run's options with its trained teacher."""
     path = write_smoke(tmp_path, smoke / "visa")
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     before, _, rest = text.partition("teacher:\n")
     path.write_text(
-        f"{before}teacher: {smoke}/run/teacher\nstudent:{rest.partition('student:')[2]}"
+        f"{before}teacher: {smoke}/run/teacher\nstudent:{rest.partition('student:')[2]}",
+        encoding="utf-8",
     )
     return path
 

@@ -149,7 +149,9 @@ def test_with_anomalous_images_there_are_all_figures(tmp_path, capsys):
     places = pd.read_csv(tmp_path / "run/student/maps.csv", index_col="object").loc["mean"]
     assert places["pointing"] > 50
     assert places["peak_normal"] < places["peak_anomalous"] <= 1
-    assert "Anomaly maps of patchcore" in (tmp_path / "run/student/maps.md").read_text()
+    assert "Anomaly maps of patchcore" in (tmp_path / "run/student/maps.md").read_text(
+        encoding="utf-8"
+    )
     run = load(Path(command[0]), command[1:])
     splits = read_splits(run.dataset)
     assert _trained_on(run, "student", splits) == "these objects (normal images only)"

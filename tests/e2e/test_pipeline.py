@@ -90,7 +90,7 @@ def test_scores_and_tables_agree(done):
     table = pd.read_csv(done / "run/student/table.csv", index_col="object")
     assert list(table.index) == ["candle", "pipe_fryum", "mean"]
     assert table.loc["mean", "n"] == 12
-    document = json.loads((done / "run/student/table.json").read_text())
+    document = json.loads((done / "run/student/table.json").read_text(encoding="utf-8"))
     assert [row["object"] for row in document["objects"]] == list(table.index)
     assert document["objects"][0]["auroc"] == pytest.approx(table.loc["candle", "auroc"], abs=1e-3)
     about = document["about"]
@@ -98,14 +98,18 @@ def test_scores_and_tables_agree(done):
     assert about["split"] == "visa 2cls_highshot test"
     assert about["command"] == f"python test.py --oracle-text {done}/smoke.yaml"
     assert re.fullmatch(r"[0-9a-f]{12}", about["data"])
-    text = (done / "run/student/table.md").read_text()
+    text = (done / "run/student/table.md").read_text(encoding="utf-8")
     assert "student, image only: 12 images, 4 anomalous. Mean over 2 of 2 objects" in text
-    assert "told the object's name only" in (done / "run/teacher/table.md").read_text()
-    assert "upper bound, not a detector" in (done / "run/teacher/oracle_text/table.md").read_text()
+    assert "told the object's name only" in (done / "run/teacher/table.md").read_text(
+        encoding="utf-8"
+    )
+    assert "upper bound, not a detector" in (done / "run/teacher/oracle_text/table.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_lists_are_kept_and_test_is_never_learned_from(done):
-    meta = json.loads((done / "run/student/meta.json").read_text())
+    meta = json.loads((done / "run/student/meta.json").read_text(encoding="utf-8"))
     lists = {
         split: {entry["img_path"] for entries in objects.values() for entry in entries}
         for split, objects in meta.items()
@@ -134,7 +138,7 @@ def test_a_checkpoint_rebuilds_its_network_and_holds_no_teacher(done):
 
 def tables(folder):
     return {
-        path.relative_to(folder).as_posix(): path.read_text()
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
         for stage in ("teacher", "student")
         for path in (folder / "run" / stage / "table.csv", folder / "run" / stage / "scores.csv")
     }
@@ -222,7 +226,9 @@ def test_the_students_options_do_not_touch_the_teacher(copy, capsys):
 def test_other_images_are_refused(copy, capsys):
     root = copy / "visa"
     table = root / "split_csv/2cls_highshot.csv"
-    table.write_text("\n".join(table.read_text().splitlines()[:-1]))
+    table.write_text(
+        "\n".join(table.read_text(encoding="utf-8").splitlines()[:-1]), encoding="utf-8"
+    )
     message = refused(run_py, capsys, copy, f"dataset.dir={root}")
     assert "was made with another list of images than that of" in message
 
@@ -244,7 +250,7 @@ def test_any_options_takes_those_of_the_present_command_and_says_so(copy):
     options = ["student=null", *changed]
     assert command(run_py, copy, *options, "exp.resume=any_options") == 0
     assert pd.read_csv(copy / "run/teacher/log.csv")["lr"].iloc[3] == pytest.approx(1e-9)
-    assert "lr: 1.0e-09" in (copy / "run/teacher/options.yaml").read_text()
+    assert "lr: 1.0e-09" in (copy / "run/teacher/options.yaml").read_text(encoding="utf-8")
     assert command(run_py, copy, *options) == 0  # they are its options now
 
 
@@ -256,11 +262,11 @@ def test_any_options_takes_those_of_the_present_command_and_says_so(copy):
     ],
 )
 def test_a_state_that_does_not_fit_is_one_clear_error(copy, capsys, override, reason):
-    before = (copy / "run/teacher/options.yaml").read_text()
+    before = (copy / "run/teacher/options.yaml").read_text(encoding="utf-8")
     options = ["student=null", "engine.epochs=4", "exp.resume=any_options", override]
     message = refused(run_py, capsys, copy, *options)
     assert re.search(rf"last.pt: does not fit these options \(.*{reason}.*; choose", message)
-    assert (copy / "run/teacher/options.yaml").read_text() == before
+    assert (copy / "run/teacher/options.yaml").read_text(encoding="utf-8") == before
 
 
 @pytest.mark.parametrize("lost", ["options.yaml", "about.json"])
@@ -282,7 +288,9 @@ def test_a_trained_teacher_can_be_named(done, tmp_path, capsys):
     assert not (tmp_path / "run/teacher").exists()
     assert command(test_py, tmp_path, f"teacher={done}/run/teacher") == 0
     scores = "run/student/scores.csv"
-    assert (tmp_path / scores).read_text() == (done / scores).read_text()
+    assert (tmp_path / scores).read_text(encoding="utf-8") == (done / scores).read_text(
+        encoding="utf-8"
+    )
     message = refused(run_py, capsys, tmp_path, f"teacher={tmp_path}/none", f"exp.dir={tmp_path}/b")
     assert "none/best.safetensors is missing; name the folder of a trained teacher" in message
 
@@ -295,7 +303,9 @@ def test_testing_before_training(done, tmp_path, capsys):
 
 def test_an_unfinished_training_says_so(copy, capsys):
     log = copy / "run/student/log.csv"
-    log.write_text("\n".join(log.read_text().splitlines()[:3]) + "\n")
+    log.write_text(
+        "\n".join(log.read_text(encoding="utf-8").splitlines()[:3]) + "\n", encoding="utf-8"
+    )
     assert command(test_py, copy) == 0
     assert "student, UNFINISHED (2 of 3 epochs), image only" in capsys.readouterr().out
 
@@ -325,14 +335,16 @@ def test_no_caption_is_read_where_the_student_is_tested(copy, monkeypatch):
         monkeypatch.setitem(captions.POLICIES, policy, read)
     annotations = (copy / "visa").rglob("image_anno.csv")
     for table in annotations:  # what they say cannot matter either
-        table.write_text(table.read_text().replace("burnt", "perfect"))
+        table.write_text(
+            table.read_text(encoding="utf-8").replace("burnt", "perfect"), encoding="utf-8"
+        )
     folder = ["dataset.dir=" + str(copy / "visa"), "exp.resume=any_options"]
-    before = (copy / "run/student/scores.csv").read_text()
+    before = (copy / "run/student/scores.csv").read_text(encoding="utf-8")
     (copy / "run/student/scores.csv").unlink()
     with pytest.raises(pytest.fail.Exception, match="a caption was read"):
         command(test_py, copy, *folder)  # the teacher does read one
     assert command(test_py, copy, *folder, f"teacher={copy}/run/teacher") == 0
-    assert (copy / "run/student/scores.csv").read_text() == before
+    assert (copy / "run/student/scores.csv").read_text(encoding="utf-8") == before
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(done, tmp_path, capsys):

@@ -39,7 +39,7 @@ def break_files(folder, source):
     content = source.read_bytes()
     (folder / "cut off.jpg").write_bytes(content[: len(content) // 2])
     (folder / "empty.png").write_bytes(b"")
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no picture", encoding="utf-8")
     Image.new("L", (1, 1)).save(folder / "bomb.png")
     header = bytearray((folder / "bomb.png").read_bytes())
     header[16:24] = (60_000).to_bytes(4, "big") * 2
@@ -78,7 +78,7 @@ def test_broken_files_are_rows(smoke, tmp_path, capsys):
     shutil.copy(source / "000.JPG", files[-1])
     with pytest.MonkeyPatch.context() as patch:
         names = b"".join(os.fsencode(file) + b"\n" for file in files[:-1])
-        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(names)))
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(names), encoding="utf-8"))
         arguments = [smoke / "run", "-", files[-1], "--out", tmp_path / "out"]
         assert predict(*arguments, "--batch-size", 4) == 3
     rows = table_of(tmp_path / "out")
@@ -133,10 +133,10 @@ def test_a_table_of_something_else_is_left_unchanged(smoke, done, tmp_path, caps
         assert predict(*arguments) == 2
         assert "holds predictions of another model or threshold" in capsys.readouterr().err
     assert (tmp_path / "predictions.csv").read_bytes() == before
-    (tmp_path / "predictions.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "predictions.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     assert predict(smoke / "run", *common) == 2
     assert "is no table of predictions" in capsys.readouterr().err
-    assert (tmp_path / "predictions.csv").read_text() == "a,b\n1,2\n"
+    assert (tmp_path / "predictions.csv").read_text(encoding="utf-8") == "a,b\n1,2\n"
 
 
 def test_json_for_other_programs(smoke, tmp_path, capsys):
@@ -255,7 +255,7 @@ def test_an_exported_file_gives_the_same_verdicts(smoke, done, tmp_path, capsys)
 def test_where_labels_are_missed_the_command_is_named(smoke, tmp_path, capsys):
     shutil.copytree(smoke / "visa/candle/Data/Images/Normal", tmp_path / "pictures")
     table = tmp_path / "pictures/labels.csv"
-    table.write_text("image_path,label,split\n000.JPG,,test\n")
+    table.write_text("image_path,label,split\n000.JPG,,test\n", encoding="utf-8")
     for name in ("folder", "csv"):
         arguments = [f"options/{name}.yaml", f"dataset.dir={tmp_path}/pictures"]
         assert test_py.main(arguments) == 2

@@ -66,7 +66,9 @@ def test_weights_that_were_copied_alone_are_enough(copy, smoke, capsys):
     assert test_py.main([str(copy / "smoke.yaml")]) == 0
     assert "UNFINISHED" not in capsys.readouterr().out
     scores = "run/student/scores.csv"
-    assert (copy / scores).read_text() == (smoke / scores).read_text()
+    assert (copy / scores).read_text(encoding="utf-8") == (smoke / scores).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_missing_weights_of_a_finished_run_are_named_by_both_commands(copy, capsys):
@@ -163,7 +165,7 @@ def own_folder(tmp_path, root, *overrides):
 
 
 def trained_on(tmp_path):
-    lists = json.loads((tmp_path / "run/student/meta.json").read_text())
+    lists = json.loads((tmp_path / "run/student/meta.json").read_text(encoding="utf-8"))
     return {
         entry["img_path"]
         for split in ("train", "val")

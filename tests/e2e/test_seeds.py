@@ -43,9 +43,9 @@ def test_each_seed_is_the_run_of_that_seed(done, tmp_path):
     alone = ("misc.seed=8", f"exp.dir={tmp_path}/alone")
     assert command(run_py, tmp_path, *alone) == 0
     assert command(test_py, tmp_path, *alone) == 0
-    found = (done / "run/seed_8/student/scores.csv").read_text()
-    assert found == (tmp_path / "alone/student/scores.csv").read_text()
-    assert found != (done / "run/seed_7/student/scores.csv").read_text()
+    found = (done / "run/seed_8/student/scores.csv").read_text(encoding="utf-8")
+    assert found == (tmp_path / "alone/student/scores.csv").read_text(encoding="utf-8")
+    assert found != (done / "run/seed_7/student/scores.csv").read_text(encoding="utf-8")
 
 
 def test_what_is_finished_is_not_trained_again(done, capsys):
@@ -67,13 +67,13 @@ def test_the_table_is_the_mean_and_the_spread(done):
 
 
 def test_the_caption_says_what_and_how_often(done):
-    text = (done / "run/student_seeds.md").read_text()
+    text = (done / "run/student_seeds.md").read_text(encoding="utf-8")
     assert "student, image only: 12 images, 4 anomalous. Mean over 2 of 2 objects." in text
     assert "split visa 2cls_highshot test, seed 7 to 8, command python test.py" in text
     assert "smoke.yaml teacher=null" in text
     assert "--seeds 2" in text
     assert text.endswith("Mean ± standard deviation (n - 1) over 2 seeds.\n")
-    document = json.loads((done / "run/student_seeds.json").read_text())
+    document = json.loads((done / "run/student_seeds.json").read_text(encoding="utf-8"))
     assert [entry["seed"] for entry in document["seeds"]] == [7, 8]
     assert document["seeds"][1]["objects"][0]["object"] == "candle"
 

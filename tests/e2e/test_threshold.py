@@ -44,7 +44,7 @@ def test_the_table_at_the_threshold_is_that_of_the_scores(smoke):
     assert table.loc["all", "tp"] == (taken & (scores["label"] == 1)).sum()
     assert table.loc["all", "fp"] == (taken & (scores["label"] == 0)).sum()
     assert table.loc["all", ["tp", "fp", "fn", "tn"]].sum() == 12
-    text = (folder / "threshold.md").read_text()
+    text = (folder / "threshold.md").read_text(encoding="utf-8")
     assert "student, image only: threshold" in text
     assert "95 % Wilson intervals" in text
     assert not (smoke / "run/teacher/oracle_text/threshold.md").exists()
@@ -106,7 +106,10 @@ def test_without_validation_images_there_is_a_note(smoke, tmp_path, capsys):
 
 def test_rules_replace_each_other(tmp_path):
     path = write_smoke(tmp_path, tmp_path)
-    path.write_text(path.read_text() + "threshold: {rule: {max_misses: 0.1}}\n")
+    path.write_text(
+        path.read_text(encoding="utf-8") + "threshold: {rule: {max_misses: 0.1}}\n",
+        encoding="utf-8",
+    )
     assert load(path).student.threshold.rule.chosen == ("max_misses", 0.1)
     other = load(path, ["threshold.rule.max_false_alarms=0.2"]).student.threshold
     assert other.rule.chosen == ("max_false_alarms", 0.2)

@@ -38,7 +38,7 @@ def test_pictures_and_figures(copy, tmp_path, capsys):
     assert table["n"].tolist() == [2, 2, 4]
     assert table["heat_in_mask"].between(0, 100).all()
     assert 0 < table.loc["mean", "mask_area"] < 10
-    text = (student / "gradcam.md").read_text()
+    text = (student / "gradcam.md").read_text(encoding="utf-8")
     assert text in said
     assert "seed 7" in text
     assert "words up to the object's name" in said
@@ -48,8 +48,11 @@ def test_without_masks_there_are_dashes(smoke, tmp_path, capsys):
     root = tmp_path / "visa"
     shutil.copytree(smoke / "visa", root)
     for table in (root / "split_csv").iterdir():
-        lines = [line.rsplit(",", 1)[0] + "," for line in table.read_text().splitlines()[1:]]
-        table.write_text("\n".join(["object,split,label,image,mask", *lines]))
+        lines = [
+            line.rsplit(",", 1)[0] + ","
+            for line in table.read_text(encoding="utf-8").splitlines()[1:]
+        ]
+        table.write_text("\n".join(["object,split,label,image,mask", *lines]), encoding="utf-8")
     shutil.copytree(smoke / "run", tmp_path / "run")
     options = [str(write_smoke(tmp_path, root)), "exp.resume=any_options"]
     alone = ["teacher=null", "student.objective=cross_entropy", "dataset.objects=[candle]"]

@@ -103,7 +103,9 @@ def faulty(seed, folder):
     draw = random.Random(seed)
     path = draw.choice(FILES)
     includes = "__include__: "
-    text = path.read_text().replace(includes, f"{includes}{os.path.relpath(path.parent, folder)}/")
+    text = path.read_text(encoding="utf-8").replace(
+        includes, f"{includes}{os.path.relpath(path.parent, folder)}/"
+    )
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     for _ in range(draw.randint(1, 4)):
         draw.choice(CHANGES)(draw, lines)
@@ -172,7 +174,9 @@ def test_what_may_not_be_included(tmp_path, name, message):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "large.yaml").write_bytes(b"a: b\n" * 30_000)
     file = tmp_path / "x.yaml"
-    file.write_text(f"__include__: {name!r}" if "\0" not in name else '__include__: "a\\0b"')
+    file.write_text(
+        f"__include__: {name!r}" if "\0" not in name else '__include__: "a\\0b"', encoding="utf-8"
+    )
     with pytest.raises(UserError) as caught:
         load(file)
     assert message in str(caught.value)
@@ -180,8 +184,10 @@ def test_what_may_not_be_included(tmp_path, name, message):
 
 def test_files_that_include_each_other_many_times(tmp_path):
     for i in range(30):
-        (tmp_path / f"{i}.yaml").write_text(f"__include__: [{i + 1}.yaml, {i + 1}.yaml]")
-    (tmp_path / "30.yaml").write_text("a: b")
+        (tmp_path / f"{i}.yaml").write_text(
+            f"__include__: [{i + 1}.yaml, {i + 1}.yaml]", encoding="utf-8"
+        )
+    (tmp_path / "30.yaml").write_text("a: b", encoding="utf-8")
     with pytest.raises(UserError, match=r"0\.yaml: includes more than 100 files"):
         load(tmp_path / "0.yaml")
 
@@ -210,7 +216,7 @@ def test_files_that_include_each_other_many_times(tmp_path):
 )
 def test_limits(tmp_path, text, message):
     file = tmp_path / "x.yaml"
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as caught:
         load(file)
     assert message in str(caught.value)

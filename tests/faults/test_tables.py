@@ -42,7 +42,8 @@ def root(tmp_path_factory):
         for path, _, name, *_ in rows
     ]
     (root / "meta.json").write_text(
-        json.dumps({"train": {"candle": entries[:3]}, "test": {"candle": entries[3:]}}, indent=1)
+        json.dumps({"train": {"candle": entries[:3]}, "test": {"candle": entries[3:]}}, indent=1),
+        encoding="utf-8",
     )
     return root
 

@@ -85,9 +85,11 @@ def write_files(folder):
     write_visa(folder / "visa")
     write_visa(folder / "auxiliary", objects=("cashew", "pcb1"))
     write_smoke(folder, folder / "visa")
-    (folder / "student.yaml").write_text(STUDENT)
+    (folder / "student.yaml").write_text(STUDENT, encoding="utf-8")
     for name, options in METHODS.items():
-        (folder / f"{name}.yaml").write_text(BASELINE.format(name=name, options=options))
+        (folder / f"{name}.yaml").write_text(
+            BASELINE.format(name=name, options=options), encoding="utf-8"
+        )
     return sorted(folder.glob("*.yaml"))
 
 

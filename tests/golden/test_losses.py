@@ -24,8 +24,8 @@ def test_losses_of_the_smoke_run(smoke, request):
     found = losses(smoke)
     if request.config.getoption("--golden"):
         content = {"seed": 7, "torch": torch.__version__.split("+")[0], **found}
-        FILE.write_text(json.dumps(content, indent=1) + "\n")
-    golden = json.loads(FILE.read_text())
+        FILE.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    golden = json.loads(FILE.read_text(encoding="utf-8"))
     is_same_torch = golden["torch"] == torch.__version__.split("+")[0]
     for stage, values in found.items():
         # Another PyTorch draws the same random numbers but may sum in another order.

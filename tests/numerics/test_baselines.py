@@ -64,7 +64,7 @@ def deep_arch(tmp_path_factory):
         },
     }
     file = tmp_path_factory.mktemp("arch") / "test-deep-ViT.json"
-    file.write_text(json.dumps(config))
+    file.write_text(json.dumps(config), encoding="utf-8")
     open_clip.add_model_config(file)
 
 

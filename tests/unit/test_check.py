@@ -88,7 +88,7 @@ class Folder:
         Image.fromarray(area).save(self.root / name)
 
     def write(self):
-        (self.root / "meta.json").write_text(json.dumps(self.meta))
+        (self.root / "meta.json").write_text(json.dumps(self.meta), encoding="utf-8")
         return self.root
 
 
@@ -118,7 +118,7 @@ def truncated(folder):
 
 
 def no_picture(folder):
-    (folder.root / "images/train_3.jpg").write_text("see attachment")
+    (folder.root / "images/train_3.jpg").write_text("see attachment", encoding="utf-8")
 
 
 def bomb(folder):
@@ -328,8 +328,8 @@ def test_masks_of_objects_that_were_not_asked_for(folder):
     folder.write()
     assert lines(folder.root, is_whole=False) == []
     (folder.root / "masks").rename(folder.root / "nut")
-    content = (folder.root / "meta.json").read_text().replace("masks/", "nut/")
-    (folder.root / "meta.json").write_text(content)
+    content = (folder.root / "meta.json").read_text(encoding="utf-8").replace("masks/", "nut/")
+    (folder.root / "meta.json").write_text(content, encoding="utf-8")
     (found,) = lines(folder.root, is_whole=False)
     assert found.startswith("warning: nut: stray.png is no listed image's mask")
 
@@ -650,8 +650,10 @@ def test_the_command(folder, tmp_path, capsys, monkeypatch):
     assert said.count("copy.png") == 1
     assert said.endswith("25 images checked: 1 warning\n")
     page = tmp_path / "data/report/bolts/data_report.md"
-    assert "* warning: images/copy.png" in page.read_text()
-    assert "1: `images/copy.png`, 2: `images/test_" in page.read_text()  # what the sheet shows
+    assert "* warning: images/copy.png" in page.read_text(encoding="utf-8")
+    assert "1: `images/copy.png`, 2: `images/test_" in page.read_text(
+        encoding="utf-8"
+    )  # what the sheet shows
     assert not list(tmp_path.glob("**/*.sqlite"))
 
     with Image.open(page.with_name("nut.jpg")) as sheet:
@@ -689,7 +691,9 @@ def test_nothing_is_wrong_once_the_list_is_left_out(folder, tmp_path, capsys):
     (pictures / "train_4.jpg").write_bytes(b"GIF")
     root, first, out = folder.write(), tmp_path / "first.txt", f"--out={tmp_path}/out"
     assert run_check(root, f"--fix-list={first}", out) == 2
-    named = {line for line in first.read_text().splitlines() if not line.startswith("# ")}
+    named = {
+        line for line in first.read_text(encoding="utf-8").splitlines() if not line.startswith("# ")
+    }
     assert named == {f"images/train_{i}.jpg" for i in (3, 4, 5, 6, 8, 9)} | {"images/twin.jpg"}
     assert f"7 images to leave out, and why: dataset.leave_out={first}" in capsys.readouterr().out
 
@@ -701,7 +705,7 @@ def test_nothing_is_wrong_once_the_list_is_left_out(folder, tmp_path, capsys):
 
     (pictures / "train_7.jpg").write_bytes(b"")  # what comes later is added
     assert run_check(root, *again, f"--fix-list={first}") == 2
-    assert first.read_text().count("images/train_7.jpg\n") == 1
+    assert first.read_text(encoding="utf-8").count("images/train_7.jpg\n") == 1
     assert run_check(root, f"--fix-list={first}", out) == 2
     assert "exists already; name another file, or remove it" in capsys.readouterr().err
     assert run_check(root, *again) == 0
@@ -770,7 +774,7 @@ def test_each_choice_of_objects_has_its_report(tmp_path, monkeypatch):
         name = default_folder(Source(reader=reader, dir=tmp_path / root))
         page = tmp_path / name / "data_report.md"
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(f"Images in `{tmp_path / root}`")
+        page.write_text(f"Images in `{tmp_path / root}`", encoding="utf-8")
         return name.name
 
     assert folder_of("a/data") == "data"
@@ -812,7 +816,7 @@ def test_names_that_are_long_and_texts_of_several_lines(tmp_path):
         for i in range(6)
     ]
     found = inspect(tmp_path, {"train": records, "test": []}, store=NOWHERE)
-    page = write_report(found, tmp_path / "out", "Data").read_text()
+    page = write_report(found, tmp_path / "out", "Data").read_text(encoding="utf-8")
     assert "| a dent /and a scratch |" in page
     sheets = {path.name for path in (tmp_path / "out").glob("*.jpg")}
     assert sheets == {f"{'n' * 150}.jpg", f"{'n' * 150}.1.jpg", f"{'é' * 75}.jpg"}
@@ -822,7 +826,9 @@ def test_names_that_are_long_and_texts_of_several_lines(tmp_path):
 def test_names_that_no_file_can_hold(tmp_path, name):
     entry = {"img_path": "0.png", "mask_path": "", "cls_name": name, "anomaly": 0}
     scene(0).save(tmp_path / "0.png")
-    (tmp_path / "meta.json").write_text(json.dumps({"train": {name: [entry]}, "test": {}}))
+    (tmp_path / "meta.json").write_text(
+        json.dumps({"train": {name: [entry]}, "test": {}}), encoding="utf-8"
+    )
     source = Source(reader=Component("meta", {"split": "", "objects": ()}), dir=tmp_path)
     with pytest.raises(UserError, match=re.escape(f"the name {name!r} is not UTF-8")):
         read_splits(source)

@@ -167,7 +167,8 @@ def test_names_are_text_whatever_they_look_like(tmp_path):
     path = tmp_path / "figures.csv"
     path.write_text(
         "title,trained_on,split,object,n,anomalies,auroc,aupr\n"
-        "007,,1,01,4,2,50,60\n007,,1,NA,4,2,,\n"
+        "007,,1,01,4,2,50,60\n007,,1,NA,4,2,,\n",
+        encoding="utf-8",
     )
     (method,) = read_published(path)
     assert (method.title, method.group, method.facts["trained on"]) == ("007", "1", "")
@@ -176,8 +177,10 @@ def test_names_are_text_whatever_they_look_like(tmp_path):
 
 
 def test_scores_that_are_used_again_keep_their_names(tmp_path):
-    (tmp_path / "about.json").write_text("{}")
-    (tmp_path / "scores.csv").write_text("path,object,label,score\n1,01,0,0.1\n2,NA,1,0.5\n")
+    (tmp_path / "about.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "scores.csv").write_text(
+        "path,object,label,score\n1,01,0,0.1\n2,NA,1,0.5\n", encoding="utf-8"
+    )
     found = comparing._earlier(tmp_path, {})
     assert found["path"].tolist() == ["1", "2"]
     assert found["object"].tolist() == ["01", "NA"]
@@ -188,7 +191,7 @@ def test_a_published_table_that_is_none(tmp_path):
     path = tmp_path / "x.csv"
     with pytest.raises(UserError, match=r"x\.csv: cannot be read as a table"):
         read_published(path)
-    path.write_text("title,split\nA,b\n")
+    path.write_text("title,split\nA,b\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"x\.csv: no column 'trained_on'; expected title,"):
         read_published(path)
 
@@ -205,7 +208,7 @@ columns:
 @pytest.fixture
 def good(tmp_path):
     path = tmp_path / "good.yaml"
-    path.write_text(GOOD)
+    path.write_text(GOOD, encoding="utf-8")
     return path
 
 
@@ -215,7 +218,7 @@ def test_every_comparison_of_the_repository_loads_and_so_does_what_it_names(path
     for name in comparison.chosen:
         comparison.run_of(name, comparison.misc.seed)
     assert comparison.published is None or comparison.published.is_file()
-    head = path.read_text().split("\ntitle")[0]
+    head = path.read_text(encoding="utf-8").split("\ntitle")[0]
     assert head.startswith("# ")
     assert f"python compare.py {path}" in head
     assert "# Needs:" in head
@@ -322,7 +325,7 @@ def test_a_stage_that_is_not_there(good):
 )
 def test_mistakes_have_a_file_and_a_line(good, old, new, said):
     assert old in GOOD
-    good.write_text(GOOD.replace(old, new))
+    good.write_text(GOOD.replace(old, new), encoding="utf-8")
     with pytest.raises(UserError) as caught:
         load_comparison(good)
     assert f"{good}:{said}" in str(caught.value)

@@ -40,7 +40,7 @@ def test_what_a_baseline_learned_is_in_the_repository(name):
     file = options.baseline.model.options["released"]
     assert not options.baseline.needs_training
     assert file.stat().st_size < 150_000
-    assert sha256_of(file) in Path("docs/demo_clip.md").read_text()
+    assert sha256_of(file) in Path("docs/demo_clip.md").read_text(encoding="utf-8")
     weights = build_model(options, "baseline").state_dict()
     assert all(torch.equal(weights[key], value) for key, value in load_file(file).items())
 

@@ -23,13 +23,13 @@ PAGES = [README, *sorted(Path("docs").glob("*.md"))]
 
 
 def test_options_page_is_up_to_date():
-    assert Path("docs/options.md").read_text() == document()
+    assert Path("docs/options.md").read_text(encoding="utf-8") == document()
 
 
 @pytest.fixture
 def examples(monkeypatch):
     """The parts of docs/adding.md, in their tables."""
-    page = Path("docs/adding.md").read_text()
+    page = Path("docs/adding.md").read_text(encoding="utf-8")
     namespace = {}
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(compile(code, "adding.md", "exec"), namespace)
@@ -61,12 +61,12 @@ def test_the_encoder_and_the_reader_of_the_page_train_a_student(tmp_path):
     command = ["options/demo.yaml", *words, "dataset.cache=null"]
     assert run_py.main(command) == 0
     assert test_py.main(command) == 0
-    assert "part" in (tmp_path / "run/student/table.md").read_text()
+    assert "part" in (tmp_path / "run/student/table.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_links_lead_somewhere(page):
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
@@ -74,13 +74,13 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_options_files_that_are_named_exist(page):
-    for name in re.findall(r"options/[\w/]+\.yaml", page.read_text()):
+    for name in re.findall(r"options/[\w/]+\.yaml", page.read_text(encoding="utf-8")):
         assert Path(name).is_file(), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_commands_name_options_that_exist(page):
-    text = page.read_text().replace("\\\n", " ")
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = re.findall(r"(?:python|=8) (run|test|compare|check|visualize)\.py([^`\n#]*)", text)
     for program, line in lines:
         words = [word for word in line.split() if not word.startswith(("-", "FILE", "a.b"))]
@@ -93,7 +93,7 @@ def test_commands_name_options_that_exist(page):
 
 
 def test_the_tree_in_the_readme_is_the_tree():
-    block = re.search(r"```\n(run\.py.*?)```", README.read_text(), re.DOTALL)[1]
+    block = re.search(r"```\n(run\.py.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[1]
     for line in block.splitlines():
         name = line.split("#")[0].strip()
         if name and "*" not in name:
@@ -102,6 +102,8 @@ def test_the_tree_in_the_readme_is_the_tree():
 
 
 def test_make_targets_that_are_named_exist():
-    targets = set(re.findall(r"^(\w+):", Path("Makefile").read_text(), re.MULTILINE))
+    targets = set(
+        re.findall(r"^(\w+):", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     for page in PAGES:
-        assert set(re.findall(r"`?make (\w+)`", page.read_text())) <= targets
+        assert set(re.findall(r"`?make (\w+)`", page.read_text(encoding="utf-8"))) <= targets

@@ -63,7 +63,7 @@ def test_two_at_once_fetch_it_once(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(
         UserError, match=r"cannot be downloaded \(.*Not a directory.*or copy the file"
     ):

@@ -146,7 +146,7 @@ def test_what_the_machine_does_to_a_program_is_one_line(capsys, error, message):
 @pytest.mark.parametrize("file", [errors.__file__, pytest.__file__, os.__file__])
 def test_a_file_that_this_program_or_a_library_lacks_is_a_bug(file):
     def command():
-        Path(file).with_name("missing.css").read_text()
+        Path(file).with_name("missing.css").read_text(encoding="utf-8")
 
     with pytest.raises(FileNotFoundError):
         run_command(command)

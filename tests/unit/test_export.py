@@ -97,9 +97,9 @@ def test_the_program_of_the_page_runs_as_it_is_printed(run, capsys, monkeypatch)
     folder, out = run
     assert export_py.main([str(folder), "--to", "onnx", "--out", str(out / "model.onnx")]) == 0
     capsys.readouterr()
-    page = Path("docs/deploy.md").read_text()
+    page = Path("docs/deploy.md").read_text(encoding="utf-8")
     program = re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1)
-    (out / "inspect_pictures.py").write_text(program)
+    (out / "inspect_pictures.py").write_text(program, encoding="utf-8")
     scores = pd.read_csv(folder / "student" / "scores.csv").head(5)
     pictures = [str(folder.parent / "visa" / path) for path in scores["path"]]
     monkeypatch.setattr(sys, "argv", ["inspect_pictures.py", str(out / "model.onnx"), *pictures])

@@ -44,7 +44,7 @@ def entries(monkeypatch):
 
 def test_a_file_with_former_options_is_refused(tmp_path, entries):
     file = tmp_path / "old.yaml"
-    file.write_text(TEXT)
+    file.write_text(TEXT, encoding="utf-8")
     with pytest.raises(UserError) as caught:
         load(file, ["student.captions.policy=words", "misc.precision=fp4"])
     assert str(caught.value).replace(str(tmp_path), "").splitlines() == [
@@ -78,11 +78,11 @@ def test_stored_options_that_nothing_replaces_are_refused(entries):
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_options_stored_by_c1b69ef_load(path):
-    assert loads(path.read_text(), path.name).stages
+    assert loads(path.read_text(encoding="utf-8"), path.name).stages
 
 
 def test_a_stored_optimizer_need_not_exist_unless_it_is_used():
-    text = Path("tests/data/options_c1b69ef/demo.yaml").read_text()
+    text = Path("tests/data/options_c1b69ef/demo.yaml").read_text(encoding="utf-8")
     text = text.replace("name: AdamW", "name: NAdam")
     run = loads(text, "best.safetensors")
     assert run.student.optimizer.name == "NAdam"
@@ -92,7 +92,9 @@ def test_a_stored_optimizer_need_not_exist_unless_it_is_used():
 
 @pytest.mark.parametrize("name", ["brainmri", "br35h", "covid19"])
 def test_former_readers_become_what_the_options_file_says_now(name):
-    stored = loads(Path(f"tests/data/options_c1b69ef/{name}.yaml").read_text(), name).dataset
+    stored = loads(
+        Path(f"tests/data/options_c1b69ef/{name}.yaml").read_text(encoding="utf-8"), name
+    ).dataset
     assert stored.reader == load(Path(f"options/{name}.yaml")).dataset.reader
 
 
@@ -106,7 +108,7 @@ def test_former_readers_become_what_the_options_file_says_now(name):
     ],
 )
 def test_stored_runs_that_computed_something_else_are_refused(old, new, message):
-    text = Path("tests/data/options_c1b69ef/vand.yaml").read_text()
+    text = Path("tests/data/options_c1b69ef/vand.yaml").read_text(encoding="utf-8")
     assert old in text
     with pytest.raises(UserError, match=f"{message}: this option is gone; leave it out"):
         loads(text.replace(old, new), "vand")

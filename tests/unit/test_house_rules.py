@@ -63,7 +63,7 @@ SECTIONS = (
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_layers(path):
     allowed = MAY_IMPORT[path.parts[0]]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
         for name in names:
@@ -100,7 +100,7 @@ BASES = {e.__name__: [b.__name__ for b in getattr(e, "__mro__", ())] for e in EN
 
 @pytest.mark.parametrize("path", SOURCE, ids=str)
 def test_functions_are_small(path):
-    assert list(too_large(path.read_text())) == []
+    assert list(too_large(path.read_text(encoding="utf-8"))) == []
 
 
 def test_the_rule_sees_large_functions():
@@ -125,7 +125,7 @@ def or_of_a_constant(source):
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_no_comparison_or_constant(path):
-    assert or_of_a_constant(path.read_text()) == []
+    assert or_of_a_constant(path.read_text(encoding="utf-8")) == []
 
 
 def test_the_rule_sees_the_mistake():

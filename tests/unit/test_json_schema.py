@@ -21,7 +21,7 @@ FILES = sorted(Path("options").rglob("*.yaml"))
 ABSTRACT = Path("options/abstract.yaml")  # only there to be included: the reader refuses it
 SCHEMA, COMPARISON = Path("options/schema.json"), Path("options/comparison/schema.json")
 VALIDATORS = {
-    path.parent.name == "comparison": Draft7Validator(json.loads(path.read_text()))
+    path.parent.name == "comparison": Draft7Validator(json.loads(path.read_text(encoding="utf-8")))
     for path in (SCHEMA, COMPARISON)
 }
 # The same as yaml.SafeDumper and yaml.SafeLoader, in C where PyYAML has it.
@@ -67,7 +67,9 @@ def reader_accepts(path, data, tmp_path):
         names = [names] if isinstance(names, str) else names
         data = {**data, "__include__": [str(path.parent.resolve() / name) for name in names]}
     file = tmp_path / path.name
-    file.write_text(yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True))
+    file.write_text(
+        yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
     try:
         (load_comparison if is_comparison(path) else load)(file)
     except UserError:
@@ -78,13 +80,13 @@ def reader_accepts(path, data, tmp_path):
 def written_out(path):
     """A file as data, with all that it includes and, of experiments, all defaults."""
     if is_comparison(path):
-        return yaml.load(path.read_text(), CoreLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), CoreLoader)
     return yaml.load(dumps(load(path)), Loader)
 
 
 @pytest.mark.parametrize("path", pages(), ids=str)
 def test_the_written_pages_are_up_to_date(path):
-    assert path.read_text() == pages()[path]
+    assert path.read_text(encoding="utf-8") == pages()[path]
 
 
 @pytest.mark.parametrize("validator", VALIDATORS.values())
@@ -94,7 +96,7 @@ def test_the_schemas_are_schemas(validator):
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_editors_accept_every_file_of_the_repository(path):
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert editor_accepts(path, yaml.load(text, CoreLoader))
     first = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", text.splitlines()[0])
     schema = COMPARISON if is_comparison(path) else SCHEMA
@@ -167,7 +169,7 @@ def is_of_unknown_encoder(place):
 @functools.cache
 def contents(path, form):
     if form == "as it is":
-        return yaml.load(path.read_text(), CoreLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), CoreLoader)
     return written_out(path)
 
 

@@ -441,6 +441,6 @@ def test_a_mask_is_tiled_as_its_picture():
 
 
 def test_visa_is_two_tiles_as_the_options_say():
-    assert "[240, 480]" in Path("options/baselines/winclip.yaml").read_text()
+    assert "[240, 480]" in Path("options/baselines/winclip.yaml").read_text(encoding="utf-8")
     View((240, 480), "tiles")(Image.new("RGB", (1500, 1000)))
     View((240, 480), "tiles")(Image.new("RGB", (1284, 1168)))

@@ -13,15 +13,15 @@ from utils.errors import UserError
 @pytest.fixture
 def root(visa_root):
     meta = to_meta(visa.read_visa(visa_root, split="2cls_highshot"))
-    (visa_root / "meta.json").write_text(json.dumps(meta))
+    (visa_root / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     return visa_root
 
 
 def change(root, edit):
     file = root / "meta.json"
-    meta = json.loads(file.read_text())
+    meta = json.loads(file.read_text(encoding="utf-8"))
     edit(meta)
-    file.write_text(json.dumps(meta))
+    file.write_text(json.dumps(meta), encoding="utf-8")
 
 
 def test_the_same_records_as_the_reader_that_wrote_it(root):
@@ -57,6 +57,6 @@ def test_lists_that_are_wrong(root, edit, message):
 def test_files_that_are_wrong(root):
     with pytest.raises(UserError, match=r"meta_x\.json: cannot be read"):
         read_meta(root, split="x")
-    (root / "meta.json").write_text("{")
+    (root / "meta.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="is not JSON"):
         read_meta(root, split="")

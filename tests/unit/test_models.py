@@ -506,7 +506,7 @@ def test_every_parameter_of_a_tower_of_timm_learns(tmp_path):
     tower = {"timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "linear"}
     text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
     config = {"embed_dim": 16, "vision_cfg": {**tower, "image_size": 64}, "text_cfg": text}
-    (tmp_path / "test-timm.json").write_text(json.dumps(config))
+    (tmp_path / "test-timm.json").write_text(json.dumps(config), encoding="utf-8")
     open_clip.add_model_config(tmp_path)
     encoder = IMAGE_ENCODERS["clip"](SIZE, False, True, arch="test-timm", pre_trained="random")
     encoder(random_batch(2, *SIZE).image).sum().backward()

@@ -40,7 +40,7 @@ FILES = sorted(
 @pytest.fixture
 def good(tmp_path):
     path = tmp_path / "good.yaml"
-    path.write_text(GOOD)
+    path.write_text(GOOD, encoding="utf-8")
     return path
 
 
@@ -58,7 +58,7 @@ def test_every_file_of_the_repository_loads(path):
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_every_file_says_what_it_is_and_how_to_run_it(path):
-    head = path.read_text().split("__include__")[0]
+    head = path.read_text(encoding="utf-8").split("__include__")[0]
     assert head.startswith("# ")
     is_trained = any(stage.needs_training for stage in load(path).stages.values())
     program = "run.py" if is_trained else "test.py"
@@ -99,7 +99,10 @@ def test_a_shared_section_on_the_command_line_goes_over_a_stage_of_the_file(good
 
 def test_a_named_block_replaces_and_others_mix(tmp_path, good):
     path = tmp_path / "child.yaml"
-    path.write_text("__include__: good.yaml\noptimizer: {name: SGD}\nteacher: {image: {size: 64}}")
+    path.write_text(
+        "__include__: good.yaml\noptimizer: {name: SGD}\nteacher: {image: {size: 64}}",
+        encoding="utf-8",
+    )
     run = load(path)
     assert run.teacher.optimizer.name == "SGD"
     assert run.teacher.optimizer.options["lr"] == 1e-3  # SGD's own
@@ -132,9 +135,9 @@ def test_the_order_of_overrides_does_not_matter(good):
 
 
 def test_a_list_of_includes_is_read_in_order(tmp_path, good):
-    (tmp_path / "over.yaml").write_text("misc: {seed: 5}\nexp: {dir: a}")
+    (tmp_path / "over.yaml").write_text("misc: {seed: 5}\nexp: {dir: a}", encoding="utf-8")
     path = tmp_path / "child.yaml"
-    path.write_text("__include__: [good.yaml, over.yaml]\nexp: {dir: b}")
+    path.write_text("__include__: [good.yaml, over.yaml]\nexp: {dir: b}", encoding="utf-8")
     run = load(path)
     assert (run.misc.seed, str(run.exp.dir)) == (5, "b")
 
@@ -156,7 +159,8 @@ def test_all_mistakes_at_once_each_with_its_line(tmp_path):
         .replace("objective: cross_entropy", "objectiv: cross_entropy")
         .replace("name: cross_attention", "name: cros_attention")
         .replace("arch: resnet18", "arch: resnet19")
-        .replace("temperature: 3", "temperature: 3, temperature: 4")
+        .replace("temperature: 3", "temperature: 3, temperature: 4"),
+        encoding="utf-8",
     )
     assert mistakes(path, "engine.epochs=1.5", "engine.epocs=3", "lr=3", "oops") == [
         "bad.yaml:4: optimizer.lr: expected a number, got 'fast'",
@@ -200,7 +204,7 @@ def test_all_mistakes_at_once_each_with_its_line(tmp_path):
 def test_one_mistake(tmp_path, change, message):
     path = tmp_path / "good.yaml"
     assert change[0] in GOOD
-    path.write_text(GOOD.replace(*change))
+    path.write_text(GOOD.replace(*change), encoding="utf-8")
     assert any(message in line for line in mistakes(path)), mistakes(path)
 
 
@@ -286,7 +290,7 @@ def test_text_goes_over_text_of_the_file_whatever_its_shape(good):
 def test_a_path_that_may_be_null(good, tmp_path, text):
     assert load(good, [f"dataset.cache={text}"]).dataset.cache is None
     path = tmp_path / "cache.yaml"
-    path.write_text(f"__include__: good.yaml\ndataset: {{cache: {text}}}")
+    path.write_text(f"__include__: good.yaml\ndataset: {{cache: {text}}}", encoding="utf-8")
     assert load(path).dataset.cache is None
 
 
@@ -295,7 +299,7 @@ def test_a_folder_called_null(good, tmp_path):
     assert run.dataset.cache == Path("null")
     assert loads(dumps(run), "again") == run
     path = tmp_path / "cache.yaml"
-    path.write_text('__include__: good.yaml\ndataset: {cache: "null"}')
+    path.write_text('__include__: good.yaml\ndataset: {cache: "null"}', encoding="utf-8")
     assert load(path).dataset.cache == Path("null")
 
 
@@ -332,7 +336,7 @@ def test_nothing_to_train_is_a_mistake(good):
 )
 def test_broken_files(tmp_path, text, message):
     path = tmp_path / "x.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as caught:
         load(path)
     assert message in str(caught.value)
@@ -383,7 +387,7 @@ def test_one_pass_over_normal_images_takes_them_as_they_are(change):
 
 
 def test_who_learns_from_the_data_set_itself_is_a_student(tmp_path):
-    text = NORMAL_ONLY.read_text().replace("\nstudent:", "\nteacher:")
-    (tmp_path / "teacher.yaml").write_text(text)
+    text = NORMAL_ONLY.read_text(encoding="utf-8").replace("\nstudent:", "\nteacher:")
+    (tmp_path / "teacher.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match="teacher: patchcore learns from the data set itself"):
         load(tmp_path / "teacher.yaml")

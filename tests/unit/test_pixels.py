@@ -345,7 +345,7 @@ def test_the_longest_unused_goes_first(visa_root, train, tmp_path):
         os.utime(made.entry.file, (age, age))
     cached(tmp_path, visa_root, train, View((16, 24), "full"))  # used again
     cached(tmp_path, visa_root, train, View((24, 16), "full"), limit=3 * size)
-    left = {file.read_text().split(", of ")[0] for file in tmp_path.glob("*.txt")}
+    left = {file.read_text(encoding="utf-8").split(", of ")[0] for file in tmp_path.glob("*.txt")}
     views = ("16x24, full", "16x24, center_crop", "24x16, full")
     assert left == {f"{len(train)} decoded images, {view}" for view in views}
 
@@ -386,7 +386,7 @@ def test_a_full_disk(visa_root, train, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written(visa_root, train, tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"cannot be used \(Not a directory\); .*cache=null$"):
         cached(tmp_path / "file" / "cache", visa_root, train)
 

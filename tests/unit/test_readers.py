@@ -99,7 +99,7 @@ def test_the_same_again_and_one_object_of_it(name, roots):
 @pytest.mark.parametrize("name", DATASETS)
 def test_through_meta_and_back(name, roots, tmp_path):
     splits = read(name, roots[name])
-    (tmp_path / "list.json").write_text(json.dumps(to_meta(splits)))
+    (tmp_path / "list.json").write_text(json.dumps(to_meta(splits)), encoding="utf-8")
     again = DATASETS["meta"](roots[name], file=tmp_path / "list.json")
     assert data_hash(again) == data_hash(splits)
 
@@ -626,7 +626,7 @@ def test_tables_of_other_programs(name, tmp_path):
     for i in range(8):
         paint(tmp_path / f"{i}.png", is_bad=bool(i % 2))
     text = head + "".join(rows[i % 2].format(f"{i}.png") for i in range(8)) + end
-    (tmp_path / "labels.csv").write_text(text)
+    (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
     found = everything(DATASETS["csv"](tmp_path, threshold=0.5))
     assert {r.path: r.label for r in found} == {f"{i}.png": i % 2 for i in range(8)}
 

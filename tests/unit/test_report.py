@@ -30,7 +30,7 @@ def page_of(folder, rows=ROWS, evidence=None, title="student"):
     write_report(
         folder, title, rows, per_object(rows), {"seed": 3, "x": None}, evidence or Evidence()
     )
-    return (folder / "report.html").read_text()
+    return (folder / "report.html").read_text(encoding="utf-8")
 
 
 def sections(page):
@@ -38,7 +38,7 @@ def sections(page):
 
 
 def test_the_page_of_a_run_has_every_section_and_loads_nothing(smoke):
-    page = (smoke / "run" / "student" / "report.html").read_text()
+    page = (smoke / "run" / "student" / "report.html").read_text(encoding="utf-8")
     assert tuple(sections(page)) == SECTIONS
     table = pd.read_csv(smoke / "run" / "student" / "table.csv", index_col=0)
     assert f"<td>{table.loc['mean', 'auroc']:.1f}</td>" in page

@@ -138,7 +138,7 @@ def test_a_damaged_file_is_made_again(tmp_path, damage):
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert kept(tmp_path / "file" / "cache", Maker()) == Maker().content
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(".prompts: is not kept (Not a directory)")
@@ -198,9 +198,9 @@ def former(folder):
     about = {"images": 2, "size": [4, 4], "resize": "full", "root": "data/visa"}
     (folder / f"{names[0]}.pixels").write_bytes(bytes(96))
     (folder / f"{names[0]}.pixels.lock").write_bytes(b"")
-    (folder / f"{names[0]}.json").write_text(json.dumps(about) + "\n")
+    (folder / f"{names[0]}.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
     (folder / f"{names[1]}.part").write_bytes(bytes(50))  # of a killed process
-    (folder / f"{names[1]}.json").write_text(json.dumps(about) + "\n")
+    (folder / f"{names[1]}.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
     outputs = {"logits": torch.zeros(2, 2), "features": torch.zeros(2, 8)}
     (folder / f"{names[2]}.targets").write_bytes(save(outputs))
     texts = {"texts": torch.zeros(2, 8)}
@@ -293,7 +293,7 @@ def test_files_of_earlier_versions_make_room_and_nothing_else_does(tmp_path):
     former(tmp_path)
     store = Store(tmp_path, limit=20)
     store.facts.put({"key:": b"fact"})
-    (tmp_path / "0000000000000000.txt").write_text("of the user")
+    (tmp_path / "0000000000000000.txt").write_text("of the user", encoding="utf-8")
     store.open(["c"], "pixels", 10, lambda out: out.write(bytes(10)), "")
     left = {path.name for path in tmp_path.iterdir()}
     assert left >= {path.name for path in before if path.parent == tmp_path}

@@ -241,7 +241,7 @@ def test_other_arguments_are_refused(folder):
 
 
 def test_other_folders_are_refused(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match="holds something else; name another folder"):
         demo.write(tmp_path, objects=OBJECTS, **SMALL)
     with pytest.raises(UserError, match="holds something else; name another folder"):

@@ -112,7 +112,8 @@ def test_a_comparison_scores_students_with_one_encoder_from_its_features(
         + "".join(
             f"  {name}: {{options: {options[0]}, overrides: {json.dumps(options[1:])}}}\n"
             for name in ("a", "b")
-        )
+        ),
+        encoding="utf-8",
     )
     looks.clear()
     assert compare_py.main([str(tmp_path / "compare.yaml"), "localization=true", "against=a"]) == 0

@@ -215,18 +215,18 @@ def test_rows_that_are_wrong(visa_root, row, message):
 
 
 def test_empty_table(visa_root):
-    (visa_root / TABLE).write_text("")
+    (visa_root / TABLE).write_text("", encoding="utf-8")
     assert f"{TABLE}:1: no column 'object'" in error(visa_root)
-    (visa_root / TABLE).write_text("object,split,label,image,mask\n")
+    (visa_root / TABLE).write_text("object,split,label,image,mask\n", encoding="utf-8")
     assert f"{TABLE}: lists no images" in error(visa_root)
 
 
 def test_annotations_that_are_wrong(visa_root):
     table = visa_root / "candle/image_anno.csv"
-    text = table.read_text()
-    table.write_text(text.replace("000.JPG,normal", "000.JPG,burnt"))
+    text = table.read_text(encoding="utf-8")
+    table.write_text(text.replace("000.JPG,normal", "000.JPG,burnt"), encoding="utf-8")
     assert "000.JPG is 'burnt', but the split file says normal" in error(visa_root)
-    table.write_text("\n".join(text.splitlines()[:1] + text.splitlines()[2:]))
+    table.write_text("\n".join(text.splitlines()[:1] + text.splitlines()[2:]), encoding="utf-8")
     assert "says nothing about candle/Data/Images/Normal/000.JPG" in error(visa_root)
     table.unlink()
     assert "image_anno.csv: cannot be read" in error(visa_root)

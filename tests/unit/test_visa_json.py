@@ -33,7 +33,7 @@ def test_writes_the_list_as_a_program_of_its_own(visa_root):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "train: 6 normal, 4 anomalous" in done.stdout
-    meta = json.loads((visa_root / "meta_2cls_highshot.json").read_text())
+    meta = json.loads((visa_root / "meta_2cls_highshot.json").read_text(encoding="utf-8"))
     assert list(meta["test"]) == ["candle"]
 
 
