@@ -9,6 +9,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+# Some tests write files whose names are not ASCII; a locale such as C has no names for them.
+export PYTHONUTF8 = 1
 
 .PHONY: demo compare test test-slow fuzz check lint docs report-check
 

@@ -13,6 +13,7 @@ import compare as compare_py
 import run as run_py
 import test as test_py
 from tests.fixtures import write_smoke
+from tests.layouts import write_folder
 from utils.checkpoint import load_state
 
 
@@ -45,6 +46,21 @@ def test_data_that_are_not_there(tmp_path, capsys):
     assert "datasets/visa_json.py --download" in said
     assert "python -m demo" in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_where_the_locale_has_no_umlauts(tmp_path):
+    """A server with LC_ALL=C; the pictures come from elsewhere."""
+    root = tmp_path / "Gehäuse"
+    write_folder(root)
+    env = {**os.environ, "LC_ALL": "C", "TZ": "Asia/Tokyo"}
+    env.pop("PYTHONUTF8", None)
+    place = [f"dataset.dir={root}", f"dataset.cache={tmp_path}/cache"]
+    done = cli("check.py", "options/folder.yaml", *place, f"--out={tmp_path}/report", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "images checked: " in done.stdout
+    report = (tmp_path / "report/data_report.md").read_text(encoding="utf-8")
+    assert "Gehäuse" in report
 
 
 def test_one_file_at_a_time(capsys):
