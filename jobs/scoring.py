@@ -7,7 +7,6 @@ from tqdm import tqdm
 
 from datasets.image_text import Batches
 from models.base import AnomalyModel
-from models.gradcam import heat_maps
 from models.student import Student
 from utils.batch import Batch
 from utils.device import Machine
@@ -58,6 +57,8 @@ def scores_and_maps(model: AnomalyModel, batch: Batch, machine: Machine) -> tupl
     """
     batch = batch.to(machine.device)
     if isinstance(model, Student):
+        from models.gradcam import heat_maps  # here: it takes seconds, and a training needs none
+
         scores, maps = heat_maps(model, batch)
         return scores.cpu(), maps.cpu()
     if not model.has_map:
