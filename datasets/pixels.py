@@ -2,7 +2,7 @@
 
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,21 @@ class ResidentPixels:
         return self.pixels[index].permute(2, 0, 1)
 
 
+@dataclass(frozen=True)
+class UnseenPixels:
+    """One black pixel in place of all: the pictures' size, where no network looks at them.
+
+    Attributes:
+        size: H and W.
+    """
+
+    size: tuple[int, int]
+
+    def __call__(self, index: int) -> Tensor:
+        """As :class:`Pixels`, but the pixels share their memory."""
+        return torch.zeros((), dtype=torch.uint8).expand(3, *self.size)
+
+
 class CachedPixels:
     """Reads pictures out of a file of decoded ones.
 
@@ -154,11 +169,13 @@ class ImageStore:
         root: Folder the records' paths are relative to.
         store: Keeps decoded pictures; without a folder, a picture is decoded each time it is read.
         lists: Lists that are decoded as a whole, so that a part of one needs no file of its own.
+        unseen: Paths of pictures whose pixels no network looks at.
     """
 
     root: Path
     store: Store
     lists: Sequence[Sequence[Record]] = ()
+    unseen: Collection[str] = ()
 
     def digests(self, records: Sequence[Record]) -> list[str]:
         """The SHA-256 of each picture's file; empty for a file that cannot be read.
@@ -178,6 +195,8 @@ class ImageStore:
         Raises:
             UserError: If a picture cannot be read, or as :meth:`utils.store.Store.open`.
         """
+        if all(record.path in self.unseen for record in records):
+            return UnseenPixels(view.size)
         decoded = DecodedPixels(self.root, records, view)
         pixels = decoded if self.store.folder is None else self._cached(decoded)
         return pixels if resident is None else ResidentPixels.of(pixels, len(records), resident)

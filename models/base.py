@@ -42,6 +42,8 @@ class AnomalyModel(nn.Module):
     Attributes:
         reads_text: Whether it needs captions; other networks never get any.
         has_map: Whether it can show where in an image the anomaly is.
+        only_looks: Whether :meth:`forward` and :meth:`score` see an image by
+            :meth:`ImageEncoder.look` alone, so that they need no pixels where features are kept.
         normal_only: Whether it learns from normal images alone, in one pass (:meth:`fit`), not by
             gradients.
         needs_object: Whether the score depends on the name of the object.
@@ -55,6 +57,7 @@ class AnomalyModel(nn.Module):
 
     reads_text: bool = False
     has_map: bool = False
+    only_looks: bool = False
     normal_only: bool = False
     needs_object: bool = True
     num_references: int = 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.encoders.tower import ImageEncoder
+from models.encoders.tower import ImageEncoder, dry_run
 
 _STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
@@ -61,7 +61,6 @@ def recorded_grid(encoder: ImageEncoder) -> Iterator[list[torch.Size]]:
         hook.remove()
 
 
-@torch.no_grad()
 def grid_of(encoder: ImageEncoder, size: Sequence[int]) -> tuple[int, int]:
     """Rows and columns of places of an image of H x W pixels.
 
@@ -70,7 +69,7 @@ def grid_of(encoder: ImageEncoder, size: Sequence[int]) -> tuple[int, int]:
     """
     mode, image = encoder.training, torch.zeros(1, 3, *size, dtype=torch.uint8)
     with recorded_grid(encoder) as grids:
-        encoder.eval()(image.to(encoder.mean.device))
+        dry_run(encoder.eval(), image.to(encoder.mean.device))
     encoder.train(mode)
     rows, columns = grids[0]
     return rows, columns

@@ -29,6 +29,7 @@ class Student(AnomalyModel):
     """
 
     needs_object = False
+    only_looks = True
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ class Teacher(AnomalyModel):
     """
 
     reads_text = True
+    only_looks = True
 
     def __init__(
         self,

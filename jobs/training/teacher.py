@@ -88,7 +88,6 @@ def compute_once(
                 "its attention is of other parts of the picture; write the same"
             )
         maps = _Maps(teacher, teacher_stage, names)
-    batches = evaluation_batches(data.store, teacher_stage, data.train, device, captions=captions)
     digests = data.store.digests(data.train)
     texts = [captions(record, 0) for record in data.train]
     pictures = content_parts(digests, teacher_stage.image.view)
@@ -99,7 +98,8 @@ def compute_once(
         outputs = load(content)
     else:
         view = replace(teacher_stage, augment=Augment())  # it sees the images as they are
-        ask_encoders(teacher.model, view, data.store, data.splits["train"], machine)
+        store = ask_encoders(teacher.model, view, data.store, data.splits["train"], machine)
+        batches = evaluation_batches(store, teacher_stage, data.train, device, captions=captions)
         try:
             outputs = _outputs(teacher, batches, machine, maps)
         except NothingToShowError as error:

@@ -85,8 +85,9 @@ def _validation_scores(job: Job) -> pd.DataFrame:
     model, stage, _ = load_model(job.folder.best, job.stage)
     model.store = store_of(job.run)
     job.machine.place(model)
-    ask_encoders(model, job.stage, job.data.store, job.data.splits["train"], job.machine)
-    batches = evaluation_batches(job.data.store, stage, job.data.val, job.machine.device)
+    data, machine = job.data, job.machine
+    store = ask_encoders(model, job.stage, data.store, data.splits["train"], machine)
+    batches = evaluation_batches(store, stage, data.val, machine.device)
     return score_all(model, batches, job.machine)
 
 

@@ -1,10 +1,13 @@
 """Trains the stages that are not finished: the teacher, then the student, or a baseline."""
 
 import itertools
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from datasets.captions import says_only_the_label
 from datasets.image_text import Batches
@@ -145,12 +148,13 @@ def _train_locked(job: Job) -> None:
     if stage.engine.compile:
         learner.model.compile()
     optimizer = build_optimizer(stage, learner)
-    batches = training_batches(job, live_teacher)
     if state is None:
-        _adapt(learner.model, batches, machine.device)
+        _adapt(job, learner.model)
     else:
         restore(learner, optimizer, state, folder)
-    _keep_features(job, learner.model)
+    unseen = _keep_features(job, learner.model)
+    job = job if live_teacher else unseen  # such a teacher looks at the pixels
+    batches = training_batches(job, live_teacher)
     about |= _describe(job, about)
     keeper = Keeper(job, learner, optimizer, about, history=state["history"] if state else [])
     del state  # three times the size of the weights, in each process
@@ -163,7 +167,7 @@ def _train_locked(job: Job) -> None:
 def _fit_once(job: Job, about: dict[str, Any]) -> None:
     """Trains a network that learns from normal images in one pass; the main process does it."""
     model = job.machine.place(build_model(job.run, job.name))
-    _keep_features(job, model)
+    job = _keep_features(job, model)
     about |= _describe(job, about)
     _announce(job, model, 0)
     if is_main():
@@ -172,9 +176,12 @@ def _fit_once(job: Job, about: dict[str, Any]) -> None:
     say(f"{job.name}: done: {job.folder.best}")
 
 
-def _keep_features(job: Job, model: AnomalyModel) -> None:
+def _keep_features(job: Job, model: AnomalyModel) -> Job:
+    """The job, without the pixels that nobody looks at any more."""
     # All training images, whatever validation and max_anomalies take: one file serves all seeds.
-    ask_encoders(model, job.stage, job.data.store, job.data.splits["train"], job.machine)
+    data = job.data
+    store = ask_encoders(model, job.stage, data.store, data.splits["train"], job.machine)
+    return replace(job, data=replace(data, store=store))
 
 
 def _describe(job: Job, about: dict[str, Any]) -> dict[str, Any]:
@@ -252,11 +259,17 @@ def _warn_of_labels(job: Job) -> None:
         )
 
 
-def _adapt(model: AnomalyModel, batches: Batches, device: torch.device) -> None:
+def _adapt(job: Job, model: AnomalyModel) -> None:
     """Adapts encoders to a few hundred training images before the training.
 
     Each process uses its own images; the training starts with the encoders of the main process.
     """
+
+    def images() -> Iterator[Tensor]:  # most encoders ask for none
+        batches = training_batches(job)
+        count = max(256 * len(batches) // batches.num_images, 1)
+        for batch in itertools.islice(batches.epoch(0), count):
+            yield batch.image.to(job.machine.device)
+
     for encoder in model.encoders():
-        images = (batch.image.to(device) for batch in batches.epoch(0))
-        encoder.adapt(itertools.islice(images, max(256 * len(batches) // batches.num_images, 1)))
+        encoder.adapt(images())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.encoders.tower import ImageEncoder, Train, as_tokens
+from models.encoders.tower import ImageEncoder, Train, as_tokens, dry_run
 from utils.console import say
 from utils.download import check_sha256
 from utils.errors import UserError
@@ -72,8 +72,8 @@ class TimmImageEncoder(ImageEncoder):
         network.prune_intermediate_layers(self.levels, prune_norm=not self.has_norm)
         self.network = network
         self.last = nn.Identity()  # gives Grad-CAM the map
-        with torch.no_grad():
-            self.feature_dim = self.eval()._map(torch.zeros(1, 3, *image_size)).shape[1]
+        image = torch.zeros(1, 3, *image_size, dtype=torch.uint8)
+        self.feature_dim = dry_run(self.eval(), image).shape[-1]
         self._freeze(train)
         self.train()
 
@@ -225,8 +225,7 @@ def _fit_image_size(network: Any, arch: str, image_size: tuple[int, int]) -> Non
             and network.pretrained_cfg["input_size"][1:] != image_size
         ):
             network.set_input_size(img_size=image_size)
-        with torch.no_grad():
-            network.eval().forward_features(torch.zeros(1, 3, *image_size))
+        dry_run(network.eval(), torch.zeros(1, 3, *image_size))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"image size {list(image_size)} does not fit {arch}: {reason}") from error

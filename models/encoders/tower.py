@@ -1,8 +1,9 @@
 """The base class of encoders: how much of a pretrained network is trained."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +161,26 @@ def normalize(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """
     pixels = image.to(mean.dtype, memory_format=torch.channels_last, copy=True)
     return pixels.div_(255).sub_(mean).div_(std)
+
+
+@torch.no_grad()
+def dry_run(network: nn.Module, image: Tensor) -> Any:
+    """The output of ``network`` for ``image`` as far as its shape; its numbers mean nothing.
+
+    Where the network can do it, nothing is computed: its copy has shapes in place of weights.
+    """
+    tensors = [*network.parameters(), *network.buffers()]
+    shapes = {id(t): _shape_of(t) for t in tensors}
+    try:
+        return copy.deepcopy(network, shapes)(image.to("meta"))
+    except Exception:  # noqa: BLE001  real errors come again
+        return network(image)
+
+
+def _shape_of(tensor: Tensor) -> Tensor:
+    shape = tensor.detach().to("meta")
+    is_parameter = isinstance(tensor, nn.Parameter)
+    return nn.Parameter(shape, requires_grad=False) if is_parameter else shape
 
 
 def as_tokens(feature_map: Tensor) -> Tensor:

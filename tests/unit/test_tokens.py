@@ -9,6 +9,8 @@ import torch
 import compare as compare_py
 import run as run_py
 import test as test_py
+from datasets.pixels import CachedPixels
+from jobs.training import tokens
 from jobs.training.tokens import TokenFile, row_bytes, token_row
 from models.encoders.clip_image import ClipImageEncoder
 from tests.fixtures import write_smoke
@@ -23,7 +25,8 @@ def kept(tmp_path, features):
     file.write_bytes(b"".join(map(token_row, features)))
     shape = features.shape[1:]
     assert file.stat().st_size == len(features) * row_bytes(shape)
-    return file, TokenFile(Entry(file), {"a": 0, "b": 1, "c": 2}, tuple(shape))
+    again = dict(zip("abc", features + 1, strict=True))  # told from what is in the file
+    return file, TokenFile(Entry(file), {"a": 0, "b": 1, "c": 2}, tuple(shape), again.get)
 
 
 def test_kept_features_are_off_by_at_most_half_a_thousandth(tmp_path):
@@ -31,8 +34,8 @@ def test_kept_features_are_off_by_at_most_half_a_thousandth(tmp_path):
     features = torch.randn(3, 5, 8) * torch.logspace(-6, 6, 8)
     features[1] *= 1e6  # more than fp16 can hold
     features[2] = 0
-    _, tokens = kept(tmp_path, features)
-    found = tokens(["b", "a", "c"])
+    _, tokens_of = kept(tmp_path, features)
+    found = tokens_of(["b", "a", "c"])
     wanted = features[[1, 0, 2]]
     smallest = wanted.abs().amax((1, 2), keepdim=True) * 2.0**-25
     assert (
@@ -40,16 +43,20 @@ def test_kept_features_are_off_by_at_most_half_a_thousandth(tmp_path):
     ).all()
 
 
-def test_unknown_images_and_damaged_rows_are_not_made_up(tmp_path):
-    file, tokens = kept(tmp_path, torch.randn(3, 5, 8))
-    assert tokens(["a", "other"]) is None
+def test_unknown_images_are_not_made_up_and_damaged_ones_are_encoded_again(tmp_path):
+    features = torch.randn(3, 5, 8)
+    file, tokens_of = kept(tmp_path, features)
+    assert tokens_of(["a", "other"]) is None
     content = bytearray(file.read_bytes())
     content[row_bytes((5, 8)) + 20] ^= 1
     file.write_bytes(content)
-    assert tokens(["a", "b"]) is None
-    assert tokens(["a", "c"]) is not None
+    found = tokens_of(["a", "b"])
+    assert torch.allclose(found[0], features[0], rtol=1e-2)
+    assert torch.equal(found[1], features[1] + 1)
+    file.write_bytes(content[:-1])  # cut off
+    assert torch.equal(tokens_of(["c"])[0], features[2] + 1)
     file.unlink()
-    assert tokens(["a"]) is None
+    assert torch.equal(tokens_of(["a"])[0], features[0] + 1)
 
 
 def train(tmp_path, visa_root, name, *overrides):
@@ -83,6 +90,41 @@ def test_training_from_kept_features_is_the_same_training(tmp_path, visa_root, l
     live = train(tmp_path, visa_root, "live", *FROZEN, "dataset.cache=null")[columns]
     assert sum(looks) >= 3 * (12 + 6)
     pd.testing.assert_frame_equal(once, live, rtol=1e-3)
+
+
+MASKS = (
+    "student.model.classif={name: patches, pool: logsumexp}",
+    "student.objective.mask_weight=1",
+)
+
+
+@pytest.mark.parametrize("more", [(), pytest.param(MASKS, marks=pytest.mark.slow)])
+def test_pixels_that_nobody_looks_at_are_not_read_and_change_nothing(
+    tmp_path, visa_root, monkeypatch, more
+):
+    train(tmp_path, visa_root, "first", *FROZEN, *more)
+    read, call = [], CachedPixels.__call__
+    monkeypatch.setattr(CachedPixels, "__call__", lambda *a: read.append(1) or call(*a))
+    unseen = train(tmp_path, visa_root, "unseen", *FROZEN, *more)
+    assert not read
+    monkeypatch.setattr(tokens, "replace", lambda store, **_: store)
+    seen = train(tmp_path, visa_root, "seen", *FROZEN, *more)
+    assert len(read) >= 3 * (12 + 6)
+    times = ["seconds", "images_per_second"]
+    pd.testing.assert_frame_equal(
+        unseen.drop(columns=times), seen.drop(columns=times), check_exact=True
+    )
+    assert ("mask" in unseen) == bool(more)
+    weights = [tmp_path / name / "student/best.safetensors" for name in ("first", "unseen", "seen")]
+    assert len({file.read_bytes() for file in weights}) == 1
+
+
+@pytest.mark.slow
+def test_features_that_are_lost_meanwhile_are_encoded_again(tmp_path, visa_root, monkeypatch):
+    wanted = train(tmp_path, visa_root, "kept", *FROZEN)["loss"]
+    monkeypatch.setattr(TokenFile, "_read", lambda *_: False)
+    found = train(tmp_path, visa_root, "lost", *FROZEN)["loss"]
+    pd.testing.assert_series_equal(found, wanted, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
