@@ -42,7 +42,7 @@ def stress(session: Session, network: Network, scores: pd.DataFrame, folder: Pat
         changes[f"{BACKGROUND} ({found} of {len(tested)} images)"] = without_background
     for name, change in tqdm(changes.items(), "stress test", leave=False, disable=not is_main()):
         batches = evaluation_batches(
-            ChangedImages(whole.root, whole.store, whole.lists, change),
+            ChangedImages(whole.root, whole.store, whole.lists, change=change),
             network.stage,
             tested,
             session.machine.device,
