@@ -185,8 +185,6 @@ def collate(samples: Sequence[_Sample | UserError]) -> Batch | UserError:
 
 def _stack(images: Sequence[Tensor]) -> Tensor:
     """``(B, 3, H, W)``, channels last in memory, as the images are."""
-    if not any(images[0].stride()):  # unseen: copies of one pixel stay one pixel
-        return images[0].expand(len(images), -1, -1, -1)
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 

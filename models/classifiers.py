@@ -107,7 +107,8 @@ class WholeImage(nn.Module):
         features = features.float()
         both = torch.cat([features.mean(dim=1), features.std(dim=1, correction=0)], dim=1)
         if len(both) == 1:  # a single image has no variance
-            both = F.batch_norm(both, self.norm.running_mean, self.norm.running_var, eps=1e-8)
+            norm = self.norm
+            both = F.batch_norm(both, norm.running_mean, norm.running_var, eps=norm.eps)
         else:
             both = self.norm(both)
         logits: Tensor = self.last(both)
