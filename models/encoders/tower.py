@@ -14,6 +14,8 @@ from utils.errors import NothingToShowError
 
 Train = Literal["all", "last_stage", "none"]
 
+_SMALL = 128 * 128  # pixels
+
 
 class Tower(nn.Module):
     """A pretrained network of which all, the last stage or nothing is trained."""
@@ -167,8 +169,11 @@ def normalize(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def dry_run(network: nn.Module, image: Tensor) -> Any:
     """The output of ``network`` for ``image`` as far as its shape; its numbers mean nothing.
 
-    Where the network can do it, nothing is computed: its copy has shapes in place of weights.
+    Where the network can do it, nothing is computed: its copy has shapes in place of weights. What
+    it makes of a small image is computed sooner than that.
     """
+    if image.shape[-2:].numel() <= _SMALL:
+        return network(image)
     tensors = [*network.parameters(), *network.buffers()]
     shapes = {id(t): _shape_of(t) for t in tensors}
     try:

@@ -155,6 +155,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, smoke, capsys):
     assert re.search(r"run/teacher: cannot be written \(Not a directory\)", message)
 
 
+@pytest.mark.slow
 def test_pictures_of_every_legal_kind_are_read(tmp_path):
     root = write_visa(tmp_path / "visa")
     rng = np.random.default_rng(0)

@@ -84,7 +84,13 @@ def write(folder, data, name, weights, text=""):
     return folder / "options.yaml"
 
 
-@pytest.fixture(scope="module", params=[(n, w) for n in TRAINED for w in ("random", "file")])
+@pytest.fixture(
+    scope="module",
+    params=[
+        *((name, "random") for name in TRAINED),
+        *(pytest.param((name, "file"), marks=pytest.mark.slow) for name in TRAINED),
+    ],
+)
 def done(request, data, tmp_path_factory):
     """A method's name, where its CLIP comes from, and its finished and tested run."""
     name, source = request.param

@@ -160,6 +160,7 @@ def test_the_hash_of_weights_covers_what_a_checkpoint_leaves_out():
     assert len(set(hashes)) == 4
 
 
+@pytest.mark.slow
 def test_an_upper_bound_is_never_in_bold(folder):
     again = f"columns.again={{options: {folder}/smoke.yaml, stage: teacher, text: oracle}}"
     assert compare(folder, "columns.ours=null", "columns.later=null", again) == 0
@@ -207,6 +208,7 @@ def test_scores_are_of_the_content_of_pictures_and_not_of_their_names(folder, sm
         assert capsys.readouterr().out.count("are used again") == used_again
 
 
+@pytest.mark.slow
 def test_what_was_done_before_an_interruption_stays(folder, capsys, monkeypatch):
     original = Session.scores
     calls = []
@@ -225,6 +227,7 @@ def test_what_was_done_before_an_interruption_stays(folder, capsys, monkeypatch)
     assert len(calls) == 4
 
 
+@pytest.mark.slow
 def test_a_bug_in_one_column_does_not_stop_the_others_and_is_not_hidden(
     folder, bright, monkeypatch
 ):
@@ -316,6 +319,7 @@ def test_maps_are_made_when_asked_for_and_only_then(folder, bright, capsys):
     assert rows[0]["masks"] == 2
 
 
+@pytest.mark.slow
 def test_maps_of_a_network_that_has_none(folder, capsys):
     assert test_py.main([str(folder / "smoke.yaml"), "--maps"]) == 0
     out = capsys.readouterr().out
@@ -383,6 +387,7 @@ def test_several_processes_are_refused(folder, capsys, monkeypatch):
     assert "compare.py: scores in one process; start it without torchrun" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_baseline_is_not_tested_on_what_it_learned_from(smoke, tmp_path, capsys):
     auxiliary = f"{{name: visa, dir: {smoke}/visa, split: 2cls_highshot, objects: [candle]}}"
     options = [
@@ -413,6 +418,7 @@ def test_a_baseline_is_not_tested_on_what_it_learned_from(smoke, tmp_path, capsy
         assert "dataset.auxiliary: holds images that are to be tested" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_every_column_beside_one_of_them(folder, capsys):
     command = [str(folder / "compare.yaml"), "against=teacher"]
     assert compare_py.main([*command, "columns.later=null"]) == 0
@@ -429,6 +435,7 @@ def test_every_column_beside_one_of_them(folder, capsys):
     )
 
 
+@pytest.mark.slow
 def test_an_image_only_teacher_guides_a_student(folder):
     tower = "img_enc: {name: clip, arch: tiny-RN, pre_trained: random}"
     words = [f"teacher.model={{name: student, {tower}, classif: linear}}"]
@@ -439,6 +446,7 @@ def test_an_image_only_teacher_guides_a_student(folder):
     assert "image only" in (folder / "image_teacher/teacher/table.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_where_the_heat_lies_is_compared_with_another_column(folder, bright, capsys):
     extra = f"columns.bright={{options: {bright}, stage: baseline}}"
     assert compare(folder, extra, "columns.later=null", "against=ours", "localization=true") == 0
@@ -455,6 +463,7 @@ def test_where_the_heat_lies_is_compared_with_another_column(folder, bright, cap
     assert "heat in mask" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_test_list_of_one_label(bright, folder, capsys):
     """What needs no training is scored all the same: figures that do not exist are ``-``."""
     rows = ["image_path,label,split,object,mask_path"]

@@ -71,6 +71,7 @@ def test_the_whole_job(name, tmp_path):
     assert data_hash(kept) == data_hash(splits)
 
 
+@pytest.mark.slow
 def test_broken_pictures_and_masks_are_left_out_and_stay_so(tmp_path, capsys):
     """The lists of a run do not change when a picture is repaired, or breaks, later."""
     root, paint = tmp_path / "screws", Painter()
@@ -149,6 +150,7 @@ def test_a_broken_mask_is_no_label(name, tmp_path, capsys):
         read_splits(load(Path(command[0]), command[1:]).dataset, folder=listed.parent)
 
 
+@pytest.mark.slow
 def test_a_persons_own_pictures(tmp_path, capsys):
     """Nothing but a folder is named: what was assumed is said, and the first table printed."""
     root = write_folder(tmp_path / "my screws")
@@ -224,6 +226,7 @@ def test_one_model_per_object(per_object, tmp_path, capsys):
     assert {name for objects in lists.values() for name in objects} == {"candle"}
 
 
+@pytest.mark.slow
 def test_a_model_of_an_object_is_the_one_trained_alone(per_object, tmp_path):
     student = ["teacher=null", "student.objective=cross_entropy"]
     alone = [per_object[0], "dataset.objects=[candle]", "engine.epochs=1", *student]
@@ -246,6 +249,7 @@ def test_a_name_that_is_no_folder(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_object_that_was_never_seen(smoke, tmp_path, capsys):
     options = [str(write_smoke(tmp_path, smoke / "visa")), "dataset.hold_out=[pipe_fryum]"]
     assert run_py.main([*options, "engine.epochs=1"]) == 0
@@ -262,6 +266,7 @@ def test_an_object_that_was_never_seen(smoke, tmp_path, capsys):
     assert "candle" not in text
 
 
+@pytest.mark.slow
 def test_an_object_with_a_few_anomalies_given_back(smoke, tmp_path, capsys):
     held = ["dataset.hold_out=[pipe_fryum]", "dataset.hold_out_anomalies=2", "engine.epochs=1"]
     options = [str(write_smoke(tmp_path, smoke / "visa")), "teacher=null", *held]
@@ -348,6 +353,7 @@ def test_an_object_called_mean(tmp_path, capsys):
     assert f"{root}: an object is called 'mean'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_epoch_that_cannot_be_chosen(smoke, tmp_path, capsys, monkeypatch):
     def apart(records, *args):
         val = [r for r in records if r.label == (r.object == "candle")]

@@ -1,6 +1,7 @@
 """Pictures of 16 bits with a range found on the training images: trained, tested, predicted."""
 
 import numpy as np
+import pytest
 import yaml
 from PIL import Image
 
@@ -10,6 +11,7 @@ from jobs.build import load_model
 from tests.fixtures import write_smoke, write_visa
 
 
+@pytest.mark.slow
 def test_the_range_is_found_once_and_stored_with_the_model(tmp_path, capsys):
     root = write_visa(tmp_path / "visa")
     for file in root.glob("*/Data/Images/*/*.JPG"):

@@ -239,12 +239,14 @@ def test_another_teacher_is_refused(copy, capsys):
     assert "was guided by another teacher" in refused(run_py, capsys, copy)
 
 
+@pytest.mark.slow
 def test_any_options_resumes_with_other_options(copy):
     options = ["exp.resume=any_options", "engine.epochs=4"]
     assert command(run_py, copy, *options) == 0
     assert pd.read_csv(copy / "run/student/log.csv")["epoch"].tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_any_options_takes_those_of_the_present_command_and_says_so(copy):
     changed = ["engine.epochs=4", "optimizer={name: AdamW, lr: 1e-9}", "schedule=constant"]
     options = ["student=null", *changed]
@@ -282,6 +284,7 @@ def test_never_refuses_any_run(copy, capsys):
     assert "exp.resume is never" in refused(run_py, capsys, copy, "exp.resume=never")
 
 
+@pytest.mark.slow
 def test_a_trained_teacher_can_be_named(done, tmp_path, capsys):
     write_smoke(tmp_path, done / "visa")
     assert command(run_py, tmp_path, f"teacher={done}/run/teacher") == 0

@@ -152,6 +152,7 @@ def test_json_for_other_programs(smoke, tmp_path, capsys):
     assert rows[-1]["score"] is None
 
 
+@pytest.mark.slow
 def test_one_picture_and_its_heat_map(smoke, tmp_path, monkeypatch, capsys):
     photo = tmp_path / "000.JPG"
     shutil.copy(smoke / "visa/candle/Data/Images/Anomaly/000.JPG", photo)
@@ -238,6 +239,7 @@ def test_what_is_refused_is_one_line(smoke, tmp_path, capsys, arguments, message
     assert "\n" not in error
 
 
+@pytest.mark.slow
 def test_an_exported_file_gives_the_same_verdicts(smoke, done, tmp_path, capsys):
     shutil.copytree(smoke / "run", tmp_path / "run")
     assert export_py.main([str(tmp_path / "run"), "--to", "torchscript"]) == 0

@@ -88,6 +88,7 @@ def test_a_stage_that_is_trained_again_leaves_the_same_bytes(copy, smoke, stage)
     assert (copy / weights).read_bytes() == (smoke / weights).read_bytes()
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_of_the_weights_is_noticed(copy):
     folder = StageFolder(copy / "run/student", "student")
     content = bytearray(folder.best.read_bytes())
@@ -174,6 +175,7 @@ def trained_on(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_may_be_moved_and_renamed(smoke, tmp_path, capsys):
     write_smoke(tmp_path, smoke / "visa")
     root = write_folder(tmp_path / "screws")

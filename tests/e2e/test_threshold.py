@@ -91,6 +91,7 @@ def test_a_rule_that_cannot_be_followed_stops_before_the_training(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_without_validation_images_there_is_a_note(smoke, tmp_path, capsys):
     write_smoke(tmp_path, smoke / "visa")
     options = ["dataset.val_fraction=0", "engine={keep: last, epochs: 1}", "teacher=null"]

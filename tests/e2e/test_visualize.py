@@ -44,6 +44,7 @@ def test_pictures_and_figures(copy, tmp_path, capsys):
     assert "words up to the object's name" in said
 
 
+@pytest.mark.slow
 def test_without_masks_there_are_dashes(smoke, tmp_path, capsys):
     root = tmp_path / "visa"
     shutil.copytree(smoke / "visa", root)

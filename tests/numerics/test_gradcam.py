@@ -166,7 +166,11 @@ def look_for_the_patch(model):
     return model
 
 
-@pytest.mark.parametrize(("tower", "arch"), TOWERS, ids=lambda name: name)
+@pytest.mark.parametrize(
+    ("tower", "arch"),
+    [pytest.param(*both, marks=[pytest.mark.slow] * (both[0] == "torchvision")) for both in TOWERS],
+    ids=lambda name: name,
+)
 def test_every_tower_is_hot_where_the_patch_is(tower, arch):
     model = look_for_the_patch(student(tower, arch))
     batch = patches(PLACES)

@@ -277,6 +277,7 @@ def test_pixels_are_normalized_as_clip_was_trained():
     assert F.mse_loss(encoder.normalize(image)[0, :, 5, 7], expected) < 1e-10
 
 
+@pytest.mark.slow
 def test_unfolding_keeps_the_function_and_fixes_training_mode():
     torch.manual_seed(0)
     network = torchvision.models.resnet18().double().eval()

@@ -193,6 +193,7 @@ def mutated(seed):
     return path, data, f"{path}, {form}: {mutation.__name__} at {where}"
 
 
+@pytest.mark.slow
 def test_what_one_accepts_the_other_accepts(tmp_path):
     """On 200 changed files; each kind of change is refused, or accepted, often enough."""
     accepted = 0

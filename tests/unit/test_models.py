@@ -13,6 +13,7 @@ from models.baselines.base import ClipBaseline
 from models.classifiers import CLASSIFIERS
 from models.encoders import IMAGE_ENCODERS
 from models.encoders.clip_text import ClipTextEncoder
+from models.encoders.tower import dry_run
 from models.fusion import FUSIONS
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
@@ -343,6 +344,21 @@ def test_image_encoders_take_any_size(name, options, last, size, pooled):
     assert found.shape[0] == 2
     assert found.shape[2] == encoder.feature_dim
     assert (found.shape[1] == 1) == pooled
+
+
+@pytest.mark.parametrize(("side", "device"), [(128, "cpu"), (129, "meta")])
+def test_large_images_are_not_looked_at_to_know_a_shape(side, device):
+    found = dry_run(nn.Conv2d(3, 5, 1), torch.zeros(1, 3, side, 128))
+    assert found.shape == (1, 5, side, 128)
+    assert found.device.type == device
+
+
+def test_what_cannot_be_known_without_numbers_is_computed():
+    class Places(nn.Module):
+        def forward(self, image):
+            return image.nonzero()
+
+    assert dry_run(Places(), torch.zeros(1, 3, 256, 256)).shape == (0, 4)
 
 
 @pytest.mark.parametrize("pooled", [False, True])

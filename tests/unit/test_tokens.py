@@ -78,6 +78,7 @@ def looks(monkeypatch):
     return counts
 
 
+@pytest.mark.slow
 def test_training_from_kept_features_is_the_same_training(tmp_path, visa_root, looks):
     columns = ["loss", "val_loss", "val_aupr"]
     once = train(tmp_path, visa_root, "once", *FROZEN)[columns]
@@ -98,7 +99,8 @@ MASKS = (
 )
 
 
-@pytest.mark.parametrize("more", [(), pytest.param(MASKS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), MASKS])
 def test_pixels_that_nobody_looks_at_are_not_read_and_change_nothing(
     tmp_path, visa_root, monkeypatch, more
 ):

@@ -118,6 +118,7 @@ def whole_visa(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", visa.SPLITS)
 def test_published_counts(whole_visa, split):
     assert counts(visa.read_visa(whole_visa, split=split)) == COUNTS[split]
