@@ -15,6 +15,7 @@ from tests.fixtures import write_smoke
 from utils.errors import UserError
 from utils.tables import write_seed_tables
 
+pytestmark = pytest.mark.slow
 STUDENT = ("teacher=null", "student.objective=cross_entropy", "engine.epochs=1")
 
 
@@ -36,7 +37,6 @@ def seed_table(folder, seed):
     return pd.read_csv(folder / f"run/seed_{seed}/student/table.csv", index_col="object")
 
 
-@pytest.mark.slow
 def test_each_seed_is_the_run_of_that_seed(done, tmp_path):
     assert {path.name for path in (done / "run").glob("seed_*")} == {"seed_7", "seed_8"}
     shutil.copy(done / "smoke.yaml", tmp_path / "smoke.yaml")

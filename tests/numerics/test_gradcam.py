@@ -206,7 +206,13 @@ def test_an_unknown_layer_of_a_tower_is_an_error():
         encoder.cam_layer()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "tiny-RN", "tiny-ViT"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "mobilenet_v2")),
+        *("tiny-RN", "tiny-ViT"),
+    ],
+)
 def test_places_lie_in_the_middle_of_what_they_see(name):
     """Against the gradient: with equal weights everywhere its center of mass is that middle.
 

@@ -138,7 +138,11 @@ def test_columns_without_content_are_left_out(planned):
 
 
 @pytest.mark.parametrize(
-    ("num_words", "shape"), [(2, WIDE), (9, SQUARE), pytest.param(30, TALL, marks=pytest.mark.slow)]
+    ("num_words", "shape"),
+    [
+        (2, WIDE),
+        *(pytest.param(*both, marks=pytest.mark.slow) for both in ((9, SQUARE), (30, TALL))),
+    ],
 )
 def test_words_can_be_read(drawn, num_words, shape):
     content = draw_words([block(num_words, shape) for _ in range(2)], NOTE)
