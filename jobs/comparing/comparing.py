@@ -13,7 +13,7 @@ from datasets.augment import Augment
 from datasets.pixels import content_parts
 from datasets.record import Splits, data_hash
 from jobs.comparing.differences import differences, differences_markdown
-from jobs.comparing.localizing import located
+from jobs.comparing.localizing import FIGURES, located
 from jobs.comparing.table import Method, latex, long_table, markdown, read_published
 from jobs.data import image_store, learned_from, read_tested, resolved
 from jobs.session import Network, Session
@@ -188,7 +188,7 @@ def _earlier(folder: Path, about: dict[str, Any]) -> pd.DataFrame | None:
             return None
         return pd.read_csv(
             folder / "scores.csv",
-            converters={"score": float},  # exactly
+            converters=dict.fromkeys(("score", *FIGURES), lambda cell: float(cell or "nan")),
             dtype={"path": str, "object": str},
             keep_default_na=False,
         )

@@ -449,7 +449,8 @@ def test_an_image_only_teacher_guides_a_student(folder):
 @pytest.mark.slow
 def test_where_the_heat_lies_is_compared_with_another_column(folder, bright, capsys):
     extra = f"columns.bright={{options: {bright}, stage: baseline}}"
-    assert compare(folder, extra, "columns.later=null", "against=ours", "localization=true") == 0
+    options = (extra, "columns.later=null", "against=ours", "localization=true")
+    assert compare(folder, *options) == 0
     scores = pd.read_csv(folder / "out/bright/scores.csv").set_index("path")
     shows = scores["label"] == 1
     assert scores.loc[shows, "heat_in_mask"].between(0, 1, inclusive="neither").all()
@@ -461,6 +462,10 @@ def test_where_the_heat_lies_is_compared_with_another_column(folder, bright, cap
     assert table.loc["bright", "heat_in_mask"] == pytest.approx(gap, abs=1e-3)
     assert table.loc["teacher"].filter(like="heat").isna().all()  # it has no map
     assert "heat in mask" in capsys.readouterr().out
+    before = (folder / "out/differences.csv").read_bytes()
+    assert compare(folder, *options) == 0
+    assert capsys.readouterr().out.count("are used again") == 4
+    assert (folder / "out/differences.csv").read_bytes() == before
 
 
 @pytest.mark.slow
