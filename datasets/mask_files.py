@@ -24,7 +24,7 @@ _FOLDERS = ("annotation", "annotations", "groundtruth", "gt", "label", "labels",
 _LOSSY = (".jfif", ".jpe", ".jpeg", ".jpg")  # a mask is the other of a pair
 _GREY_LEVELS = 8  # of masks that number defects
 _MOSTLY = 0.98  # of the pixels of a mask are nearly black or nearly white
-_NEARLY = 16  # grey levels
+_NEARLY = 16  # gray levels
 _SAMPLE = 16  # files of a folder that are looked into
 
 
@@ -44,7 +44,7 @@ def normal_stems(records: Sequence[Record]) -> set[str]:
 
 
 def looks_like_a_mask(path: Path) -> bool | None:
-    """Whether a file has few grey levels, or is black and white but for what JPEG adds.
+    """Whether a file has few gray levels, or is black and white but for what JPEG adds.
 
     Masks of defects are mostly one flat color; photographs never are. ``None``: it cannot be read.
     """

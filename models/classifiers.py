@@ -135,7 +135,7 @@ class PatchesClassifier(Classifier):
         pool: How the places' logits become one.
         top: Number of places of ``top_k``.
         whole_dropout: With a number, the logit is that of the pool and, added to it, one from the
-            whole image, :class:`WholeImage`, which in training is left out with this probability:
+            mean and deviation over all places, which in training is left out with this probability:
             it sees what no place shows, and must not keep the detectors from learning. ``null``:
             the pool only.
         dropout: Probability of dropping a feature, in ``[0, 1)``.

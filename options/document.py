@@ -87,8 +87,9 @@ def _sections(name: str, cls: type[Any]) -> list[str]:
     sections = [f"## `{name}`\n", _section(cls)]
     for key, kind in get_type_hints(cls, include_extras=True).items():
         for part in get_args(kind):
-            if is_dataclass(part) and part is not Component and part is not Source:
-                sections += _sections(f"{name}.{key}", part)  # type: ignore[arg-type]
+            is_section = isinstance(part, type) and is_dataclass(part)  # an instance is a range
+            if is_section and part not in (Component, Source):
+                sections += _sections(f"{name}.{key}", part)
     return sections
 
 

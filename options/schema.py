@@ -137,8 +137,8 @@ class Dataset(Selection):
             on, stratified by object and label; 0: none, which needs ``engine.keep: last``.
         auxiliary: The data set that a baseline is trained on; none of its images is tested.
         cache: Folder for decoded images, which are decoded once for all epochs and runs; ``null``:
-            nothing is kept, and images are decoded each time. ``python cache.py`` lists and clears
-            it.
+            nothing is kept, and images are decoded each time. ``python cache.py --list`` shows
+            what is kept, ``--clear`` removes it.
         cache_gb: Size limit of that folder in gigabytes (10^9 bytes); the longest unused images are
             removed first. The images of one run have to fit.
         allow_leak: Training images whose copies may be test images: paths as ``python check.py``

@@ -38,7 +38,7 @@ class AnomalyClip(ClipBaseline):
         image_size: Height and width in pixels.
         load_weights: Whether to load ``released``; ``False`` if a checkpoint follows.
         arch: Any architecture of open_clip with CLIP's own ViT.
-        pre_trained: A tag, a file, or ``random``.
+        pre_trained: A tag, a file, ``demo``, or ``random``.
         sha256: SHA-256 of the file, or its first digits; not needed for tags.
         context: Number of learned word pieces before "object." and "damaged object."
         depth: Number of text blocks with learned tokens; those of the first block are the word

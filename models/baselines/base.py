@@ -29,7 +29,7 @@ class ClipBaseline(AnomalyModel):
     Args:
         image_size: Height and width in pixels of the image tower's input.
         arch: Any architecture of open_clip.
-        pre_trained: A tag, a file, or ``random``.
+        pre_trained: A tag, a file, ``demo``, or ``random``.
         sha256: SHA-256 of the file, or its first digits; not needed for tags.
         prompts: The sentences about an object.
 

@@ -29,7 +29,7 @@ class Vand(ClipBaseline):
         image_size: Height and width in pixels.
         load_weights: Whether to load ``released``; ``False`` if a checkpoint follows.
         arch: Any architecture of open_clip with CLIP's own ViT.
-        pre_trained: A tag, a file, or ``random``.
+        pre_trained: A tag, a file, ``demo``, or ``random``.
         sha256: SHA-256 of the file, or its first digits; not needed for tags.
         levels: The blocks, counted from 1, after which patch tokens are taken.
         released: File with trained layers, so that nothing has to be trained: the authors'

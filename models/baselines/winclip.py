@@ -42,7 +42,7 @@ class WinClip(ClipBaseline):
             (``image.resize: tiles``).
         load_weights: Unused: CLIP's weights are in no checkpoint.
         arch: Any architecture of open_clip with CLIP's own ViT.
-        pre_trained: A tag, a file, or ``random``.
+        pre_trained: A tag, a file, ``demo``, or ``random``.
         sha256: SHA-256 of the file, or its first digits; not needed for tags.
         prompts: ``mala_lab``: 22 templates, "pipe fryum", and each sentence's embedding gets length
             1 before the mean is taken. ``anomalib`` (also Accurate-WinCLIP): 21 templates, one of

@@ -19,8 +19,9 @@ class ClipImageEncoder(ImageEncoder):
             RN50, 512-d for ViT-B-16).
         load_weights: Whether to load pretrained weights; ``False`` if a checkpoint follows.
         arch: Any architecture of open_clip (``RN50-quickgelu``, ``ViT-B-16-quickgelu`` ...), or
-            ``tiny-RN``, ``tiny-ViT`` of this repository.
-        pre_trained: A tag (``openai``, ``laion400m_e31`` ...), a file, or ``random``.
+            ``demo-ViT``, ``tiny-RN``, ``tiny-ViT`` of this repository.
+        pre_trained: A tag (``openai``, ``laion400m_e31`` ...), a file, ``demo`` (of ``demo-ViT``),
+            or ``random``.
         sha256: SHA-256 of the file, or its first digits; not needed for tags.
         train: How much of the tower is trained: ``all``, ``last_stage``, or ``none``.
 

@@ -27,9 +27,10 @@ class ClipTextEncoder(Tower):
         pooled: ``False``: outputs of the text transformer up to and including end-of-text.
             ``True``: the sentence embedding (1024-d for RN50, 512-d for ViT-B-16).
         load_weights: Whether to load pretrained weights; ``False`` if a checkpoint follows.
-        arch: Any architecture of open_clip with CLIP's own text transformer, or ``tiny-RN``,
-            ``tiny-ViT`` of this repository.
-        pre_trained: A tag (``openai``, ``laion400m_e31`` ...), a file, or ``random``.
+        arch: Any architecture of open_clip with CLIP's own text transformer, or ``demo-ViT``,
+            ``tiny-RN``, ``tiny-ViT`` of this repository.
+        pre_trained: A tag (``openai``, ``laion400m_e31`` ...), a file, ``demo`` (of ``demo-ViT``),
+            or ``random``.
         sha256: SHA-256 of the file, or its first digits; not needed for tags.
         train: How much of the tower is trained: ``all``, ``last_stage``, or ``none``.
 

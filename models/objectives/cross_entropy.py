@@ -25,8 +25,8 @@ class CrossEntropy(Objective):
         anomaly_weight: Weight of an anomalous image; a normal one has weight 1. Anomalies are rare:
             the number of normal images per anomalous one balances the classes.
         label_smoothing: Share of each target spread over both classes, in ``[0, 1)``.
-        mask_weight: Weight of the share of the heat that lies outside of the mask, see
-            :func:`mask_distance`; with 0 no mask is read.
+        mask_weight: Weight of the share of the heat that lies outside of the mask;
+            with 0 no mask is read.
         mask_fraction: Share of each object's anomalous training images whose masks are used, at
             least one; drawn by ``misc.seed``: the masks of 1 % are among those of 10 %.
 

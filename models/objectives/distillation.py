@@ -75,13 +75,13 @@ class Distillation(Objective):
         label_smoothing: Share of each label spread over both classes, in ``[0, 1)``.
         attention_weight: Weight of the distance of the student's map from the teacher's attention
             to the defect's words in the caption, or from the map of a teacher that has one of its
-            own, in anomalous images; see :func:`map_distance`.
+            own, in anomalous images.
         attention_source: ``teacher``; or ``random``: each map is moved to a random place, as a
             control.
         words_weight: Weight of the cross-entropy of the kinds of defect that the captions name,
-            each with a detector of its own; see :func:`words_distance`.
-        mask_weight: Weight of the share of the heat that lies outside of the mask, see
-            :func:`mask_distance`; with 0 no mask is read.
+            each with a detector of its own.
+        mask_weight: Weight of the share of the heat that lies outside of the mask;
+            with 0 no mask is read.
         mask_fraction: Share of each object's anomalous training images whose masks are used, at
             least one; drawn by ``misc.seed``: the masks of 1 % are among those of 10 %.
 

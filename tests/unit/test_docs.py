@@ -17,9 +17,20 @@ from options.command import DEFAULT, DEFAULT_COMPARISON
 from options.comparison_file import load_comparison
 from options.document import document
 from options.load import load
+from utils.errors import UserError
 
 README = Path("README.md")
 PAGES = [README, *sorted(Path("docs").glob("*.md"))]
+
+
+def test_each_section_of_the_options_page_is_one():
+    sections = re.findall(r"^## `([\w.]+)`$", document(), re.MULTILINE)
+    assert {"exp", "threshold.rule"} <= set(sections)
+    for name in sections:
+        with pytest.raises(UserError, match="(unknown|missing) option"):
+            load(DEFAULT, [f"{name}.nothing=1"])
+    assert ":func:" not in document()
+    assert ":class:" not in document()
 
 
 def test_options_page_is_up_to_date():
