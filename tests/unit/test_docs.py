@@ -27,7 +27,7 @@ def test_each_section_of_the_options_page_is_one():
     sections = re.findall(r"^## `([\w.]+)`$", document(), re.MULTILINE)
     assert {"exp", "threshold.rule"} <= set(sections)
     for name in sections:
-        with pytest.raises(UserError, match="(unknown|missing) option"):
+        with pytest.raises(UserError, match=r"(unknown|missing) option"):
             load(DEFAULT, [f"{name}.nothing=1"])
     assert ":func:" not in document()
     assert ":class:" not in document()
