@@ -16,13 +16,13 @@ from utils.errors import UserError
 
 Splits = dict[str, list["Record"]]
 NORMAL, ANOMALY = "normal", "anomaly"  # what is said of an image where a data set says nothing more
-# Bytes that are no UTF-8, as Python shows them, and signs that break lines.
 _FORMS: tuple[Callable[[str], str], ...] = (
     str,
     partial(unicodedata.normalize, "NFC"),
     partial(unicodedata.normalize, "NFD"),
 )
 _PLAIN = re.compile(r"(?:(?!\.\.?/)[\w .-]+/)*(?!\.\.?$)[\w .-]+")  # stays below the root
+# Signs that break lines, and bytes that are no UTF-8, as Python shows them.
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -119,7 +119,7 @@ def check_path(path: str, where: str, root: Path | None = None) -> str:
     if _PLAIN.fullmatch(path):  # nearly all are, and a table may have a million
         return path
     check_name(path, where)
-    # Asking where the root is takes longer than all the rest, for each of 100,000 paths.
+    # Only for absolute paths: resolve() takes longer than all the rest.
     for base in (root.absolute(), root.resolve()) if root and Path(path).is_absolute() else ():
         if Path(path).is_relative_to(base):
             path = Path(path).relative_to(base).as_posix()
@@ -206,7 +206,7 @@ def check_unique(records: Sequence[Record], where: str) -> None:
 def choose_objects(splits: Splits, objects: Sequence[str], where: str) -> Splits:
     """The records of some objects, in the order of the list; of all where ``objects`` is empty.
 
-    Accents may be one sign or two.
+    Names are compared with accents of one sign and of two.
 
     Raises:
         UserError: If an object is not there.

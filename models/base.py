@@ -1,6 +1,6 @@
 """The interface of every method: teacher, student or baseline."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +36,7 @@ class Output:
     kinds: Tensor | None = None
 
 
-class AnomalyModel(nn.Module):
+class AnomalyModel(nn.Module, ABC):
     """A network that gives each image a score: the higher, the more anomalous.
 
     Attributes:

@@ -36,6 +36,7 @@ class MlpClassifier(Classifier):
         dropout: Probability of dropping one of those, in ``[0, 1)``.
     """
 
+    @check_ranges
     def __init__(self, feature_dim: int, *, hidden: Size = 256, dropout: BelowOne = 0.5) -> None:
         super().__init__()
         self.main = nn.Sequential(
@@ -58,6 +59,7 @@ class LinearClassifier(Classifier):
         dropout: Probability of dropping one of them, in ``[0, 1)``.
     """
 
+    @check_ranges
     def __init__(self, feature_dim: int, *, dropout: BelowOne = 0.2) -> None:
         super().__init__()
         self.main = nn.Sequential(nn.Dropout(dropout), nn.Linear(feature_dim, 2))

@@ -1,6 +1,6 @@
 """A network as it is deployed: the bytes of pictures in, score, probability and heat map out."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +19,7 @@ from utils.errors import NothingToShowError
 LEAST_SCORE, LEAST_REST = 2.0**-126, 2.0**-25  # of float32, and of utils.calibration.logits
 
 
-class Deployed(nn.Module):
+class Deployed(nn.Module, ABC):
     """A network whose inputs and outputs are plain arrays; it becomes one graph in a file.
 
     Args:

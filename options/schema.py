@@ -94,10 +94,11 @@ class Selection(Source):
         dir: Folder of the data.
         leave_out: A list of images that are left out, as ``check.py --fix-list FILE`` writes it.
         skip_broken: Whether images are left out that cannot be read.
-        max_anomalies: As of :class:`Dataset`, and so the others.
-        hold_out: Objects.
-        hold_out_anomalies: Number of their anomalous images.
-        hold_out_defects: Kinds of defect.
+        max_pixels: See :class:`Dataset`, like those that follow.
+        max_anomalies: Anomalous training images of each object.
+        hold_out: Objects that are not trained on.
+        hold_out_anomalies: Anomalous images of these objects that are trained on after all.
+        hold_out_defects: Kinds of defect that are not trained on.
     """
 
     max_anomalies: Count | None = None
@@ -106,7 +107,7 @@ class Selection(Source):
     hold_out_defects: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Checks that it is known which objects have fewer anomalies."""
+        """``hold_out_anomalies`` needs ``hold_out``."""
         if self.hold_out_anomalies is not None and not self.hold_out:
             raise ValueError("hold_out_anomalies: write hold_out, the objects that it is about")
 
@@ -377,7 +378,7 @@ class Stage:
             )
 
     def with_local(self, other: "Stage") -> "Stage":
-        """This stage, but with what changes no result as ``other`` has it."""
+        """This stage with those engine options of ``other`` that change no result."""
         local = {f.name: getattr(other.engine, f.name) for f in fields(Engine) if not f.compare}
         return replace(self, engine=replace(self.engine, **local))
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from utils.ranges import BelowOne, NotNegative
+from utils.ranges import BelowOne, NotNegative, check_ranges
 
 Betas = tuple[BelowOne, BelowOne]
 
@@ -36,6 +36,7 @@ class Parameters(NamedTuple):
 # fused: one kernel for all parameters, which is faster on CPUs and GPUs and gives the same result.
 
 
+@check_ranges
 def adam(
     parameters: Parameters,
     *,
@@ -60,6 +61,7 @@ def adam(
     return torch.optim.Adam(groups, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
 
+@check_ranges
 def adamw(
     parameters: Parameters,
     *,
@@ -83,6 +85,7 @@ def adamw(
     return torch.optim.AdamW(groups, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
 
+@check_ranges
 def adamax(
     parameters: Parameters,
     *,
@@ -106,6 +109,7 @@ def adamax(
     return torch.optim.Adamax(groups, betas=betas, eps=eps, weight_decay=weight_decay)
 
 
+@check_ranges
 def sgd(
     parameters: Parameters,
     *,

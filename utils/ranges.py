@@ -51,7 +51,7 @@ Fraction = Annotated[float, Range(0, 1, "()")]
 
 
 def range_of(kind: Any) -> Range | None:
-    """The range that a number of this type must lie in, ``None`` aside; ``None`` if it has none."""
+    """The range of this type, or ``None``; ``X | None`` has that of X."""
     for part in (kind, *get_args(kind)):
         if get_origin(part) is Annotated and isinstance(get_args(part)[1], Range):
             return get_args(part)[1]

@@ -10,8 +10,8 @@ from typing import Annotated, Any, get_args, get_origin
 from utils.errors import UserError
 
 Table = Mapping[str, Callable[..., Any]]
-# Metadata of a dataclass's field: in YAML the component's name and options are among the other
-# fields, not in a block of their own.
+# Metadata of a dataclass's field: its name and options stand directly in the section, not in a
+# block of their own.
 INLINE = {"inline": True}
 # Metadata of a dataclass's field that the program sets: it is no option.
 NOT_AN_OPTION = {"option": False}

@@ -37,7 +37,7 @@ def read_csv(
     test_fraction: Fraction = 0.3,
     split_seed: int = 0,
 ) -> Splits:
-    """A table with the columns ``image_path`` and ``label``, and more if it likes.
+    """A table with the columns ``image_path`` and ``label``, and optional ones.
 
     ``label`` is 0 or 1, good or bad, OK or NOK ...; ``split`` is train or test;
     ``object``, ``mask_path`` and ``text`` (what a person wrote about the picture) may be empty.

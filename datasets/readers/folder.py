@@ -231,7 +231,7 @@ def _split(
 
 @dataclass(frozen=True)
 class _Place:
-    """What the folders above a picture name; ``label`` is ``None`` where none is good or bad.
+    """What the folders above a picture name; ``label`` is ``None`` if no folder is good or bad.
 
     Attributes:
         level: Its side of a split.

@@ -31,9 +31,8 @@ def read_rows(
     """``convert({column: text}, "file:line")`` of each row.
 
     Columns may be parted by comma, semicolon, tab, bar or spaces; Excel's ``sep=;`` in the first
-    line counts. Small and capital letters in the names of columns mean the same, space around names
-    and values nothing; rows and columns at the end that are empty do not count. Without a header,
-    the columns are ``columns`` in their order.
+    line counts. The case of column names, and space around names and values, do not count; nor do
+    empty rows and columns at the end. Without a header, the columns are ``columns`` in their order.
 
     Args:
         table: The file.

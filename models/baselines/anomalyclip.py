@@ -22,7 +22,7 @@ from models.baselines.vit import (
     value_attention,
 )
 from utils.batch import Batch
-from utils.ranges import Count
+from utils.ranges import Count, check_ranges
 
 TEMPERATURE = 0.07
 _BLUR = 4.0  # standard deviation, in pixels, of the Gaussian filter of a map
@@ -59,6 +59,7 @@ class AnomalyClip(ClipBaseline):
     positions = "bilinear"
     released_as = "epoch_15.pth of github.com/zqhang/AnomalyCLIP, checkpoints"
 
+    @check_ranges
     def __init__(
         self,
         image_size: tuple[int, int],

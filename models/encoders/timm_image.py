@@ -12,7 +12,7 @@ from models.encoders.tower import ImageEncoder, Train, as_tokens, dry_run
 from utils.console import say
 from utils.download import check_sha256
 from utils.errors import UserError
-from utils.ranges import Layers, Range
+from utils.ranges import Layers, Range, check_ranges
 from utils.weights import existing_file, read_state
 
 
@@ -46,6 +46,7 @@ class TimmImageEncoder(ImageEncoder):
         UserError: If the weights cannot be downloaded or read.
     """
 
+    @check_ranges
     def __init__(
         self,
         image_size: tuple[int, int],

@@ -77,7 +77,10 @@ class TorchvisionImageEncoder(ImageEncoder):
                 say(f"{file}: BatchNorm is folded into the convolutions: it is unfolded")
         self.trunk = _trunk(network)
         with torch.no_grad():
-            self.feature_dim = self.trunk.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
+            shape = self.trunk.eval()(torch.zeros(1, 3, 64, 64)).shape
+        if len(shape) != 4 or shape[2] != shape[3]:
+            raise ValueError(f"arch: {arch} has no feature maps (B, D, h, w)")
+        self.feature_dim = shape[1]
         self.trunk.train()
         self.freeze_all_but(train, [self.trunk[-1]], fix_norms=batch_norm == "fixed")
 
@@ -165,8 +168,10 @@ def _trunk(network: nn.Module) -> nn.Sequential:
     if isinstance(features, nn.Sequential):
         return features
     stages = list(network.named_children())
-    last = [name for name, _ in stages].index("layer4")
-    return nn.Sequential(*(stage for _, stage in stages[: last + 1]))
+    names = [name for name, _ in stages]
+    if "layer4" not in names:
+        raise ValueError(f"arch: {type(network).__name__} has neither features nor layer4")
+    return nn.Sequential(*(stage for _, stage in stages[: names.index("layer4") + 1]))
 
 
 def _weights_file(arch: str, pre_trained: str, sha256: str) -> Path:

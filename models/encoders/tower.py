@@ -1,7 +1,7 @@
 """The base class of encoders: how much of a pretrained network is trained."""
 
 import copy
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Self
 
@@ -58,7 +58,7 @@ class Tower(nn.Module):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether nothing of it is trained, so that it always says the same about an image."""
+        """Whether nothing of it is trained, so that the features of an image never change."""
         return self._train == "none"
 
     def lr_factors(self) -> list[tuple[float, Sequence[nn.Parameter]]]:
@@ -78,7 +78,7 @@ class Tower(nn.Module):
         if self._train == "last_stage":
             for part in self._last_stage:
                 part.train(mode)
-        # Looked up each time: in several processes they are replaced by synchronized ones.
+        # Not stored: with several processes BatchNorm is replaced by SyncBatchNorm later.
         for norm in self.modules() if self._fix_norms else ():
             if isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm)):
                 norm.eval()
@@ -86,7 +86,7 @@ class Tower(nn.Module):
         return self
 
 
-class ImageEncoder(Tower):
+class ImageEncoder(Tower, ABC):
     """Turns an image into feature vectors: one for each place in it, or one for the whole image.
 
     Args:
@@ -95,8 +95,8 @@ class ImageEncoder(Tower):
 
     Attributes:
         feature_dim: D, the number of features of a vector.
-        kept: From paths of images to their features, where they were computed before; ``None``, or
-            its result: they were not.
+        kept: Looks up stored features by the paths of images, and returns ``None`` if they are not
+            stored; ``None`` if nothing is.
     """
 
     feature_dim: int
@@ -167,10 +167,10 @@ def normalize(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 @torch.no_grad()
 def dry_run(network: nn.Module, image: Tensor) -> Any:
-    """The output of ``network`` for ``image`` as far as its shape; its numbers mean nothing.
+    """An output of ``network`` for ``image`` that has the right shape; its numbers mean nothing.
 
-    Where the network can do it, nothing is computed: its copy has shapes in place of weights. What
-    it makes of a small image is computed sooner than that.
+    With a large image a copy of the network runs on the meta device, where nothing is computed, if
+    the network can. With a small one computing is faster.
     """
     if image.shape[-2:].numel() <= _SMALL:
         return network(image)
@@ -178,7 +178,7 @@ def dry_run(network: nn.Module, image: Tensor) -> Any:
     shapes = {id(t): _shape_of(t) for t in tensors}
     try:
         return copy.deepcopy(network, shapes)(image.to("meta"))
-    except Exception:  # noqa: BLE001  real errors come again
+    except Exception:  # noqa: BLE001  a real error is raised again below
         return network(image)
 
 

@@ -1,6 +1,6 @@
 """The interface of every fusion."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class Fused(NamedTuple):
     attention: dict[str, Tensor]
 
 
-class Fusion(nn.Module):
+class Fusion(nn.Module, ABC):
     """Joins image features and text features; built with ``(image_dim, text_dim, *, options)``.
 
     Attributes:

@@ -21,7 +21,7 @@ class BlockTensor(nn.Module):
         normalize: Whether each chunk of the result is power-normalized.
 
     Raises:
-        ValueError: If ``dim`` is not a multiple of ``chunks``, or a number is below 1.
+        ValueError: If ``dim`` is not a multiple of ``chunks``.
     """
 
     def __init__(self, dim: int, chunks: int, rank: int, *, normalize: bool) -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion.base import Fused, Fusion
-from utils.ranges import Size
+from utils.ranges import Size, check_ranges
 
 
 class ConcatFusion(Fusion):
@@ -18,6 +18,7 @@ class ConcatFusion(Fusion):
 
     pooled = True
 
+    @check_ranges
     def __init__(self, image_dim: int, text_dim: int, *, out_dim: Size = 1024) -> None:
         super().__init__()
         self.out_dim = out_dim

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fusion.base import Fused, Fusion
-from utils.ranges import Size
+from utils.ranges import Size, check_ranges
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
@@ -32,6 +32,7 @@ class PointwiseFusion(Fusion):
 
     pooled = True
 
+    @check_ranges
     def __init__(
         self,
         image_dim: int,

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fusion.base import Fused, Fusion
-from utils.ranges import BelowOne, Layers, Size
+from utils.ranges import BelowOne, Layers, Size, check_ranges
 
 
 class SafReleasedFusion(Fusion):
@@ -33,6 +33,7 @@ class SafReleasedFusion(Fusion):
 
     pooled = True
 
+    @check_ranges
     def __init__(
         self,
         image_dim: int,

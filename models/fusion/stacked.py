@@ -29,9 +29,6 @@ class StackedAttention(Fusion):
         make_layer: Makes a layer. It maps query tokens ``(B, N, dim)``, memory tokens
             ``(B, L, dim)`` and the mask of the memory ``(B, L)`` to new query tokens and the
             attention weights ``(B, heads, N, L)``.
-
-    Raises:
-        ValueError: If there are no layers.
     """
 
     def __init__(

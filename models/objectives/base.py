@@ -1,6 +1,6 @@
 """The interface of every training objective, and the teacher's outputs it may use."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -76,7 +76,7 @@ class TableTargets:
         return Output(self.logits[rows], self.features[rows], **more)
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """A training objective; built with ``(feature_dim, targets, *, options)``.
 
     It may have parameters of its own (a projection). They are trained with the network, but are not

@@ -46,6 +46,10 @@ TOWERS = {  # how much denser the heat must be around a patch than elsewhere; se
 }
 
 
+def test_every_image_encoder_is_tested():
+    assert {tower for tower, _ in TOWERS} == set(IMAGE_ENCODERS)
+
+
 class Pixels(ImageEncoder):
     """A linear encoder: its two maps are twice the red and the green minus the blue channel."""
 
@@ -190,7 +194,9 @@ def test_every_tower_is_hot_where_the_patch_is(tower, arch):
     torch.testing.assert_close(alone[0], heat[0], rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize(("tower", "arch"), list(TOWERS)[1:], ids=lambda name: name)
+@pytest.mark.parametrize(
+    ("tower", "arch"), sorted({*TOWERS} - {("torchvision", "resnet18")}), ids=lambda name: name
+)
 def test_a_frozen_tower_has_the_same_heat(tower, arch):
     free, frozen = student(tower, arch), student(tower, arch, "none")
     frozen.load_state_dict(free.state_dict())

@@ -59,6 +59,21 @@ def test_the_fusion_of_the_page_works():
 
 
 @pytest.mark.usefixtures("examples")
+def test_the_reader_of_the_page_reads_and_says_what_it_leaves_out(tmp_path, capsys):
+    read = DATASETS["pairs"]
+    with pytest.raises(UserError, match=r"no pictures called ok_... or bad_..."):
+        read(tmp_path)
+    for i in range(12):
+        for name in (f"{'bad' if i % 2 else 'ok'}_{i}.png", f"x{i}.png"):
+            Image.new("RGB", (8, 8), (i * 20, 0, 0)).save(tmp_path / name)
+    splits = read(tmp_path, group=r"(\d)\.")
+    groups = [{r.group for r in splits[side]} for side in ("train", "test")]
+    assert sum(map(len, splits.values())) == 12
+    assert not groups[0] & groups[1]
+    assert "left out: 12 of 24 files, not called ok_... or bad_..." in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("examples")
 def test_the_encoder_and_the_reader_of_the_page_train_a_student(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "data").mkdir()

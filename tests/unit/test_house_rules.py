@@ -16,6 +16,7 @@ from models.methods import METHODS
 from models.objectives import OBJECTIVES
 from options import comparison_file, schema
 from utils import provenance
+from utils.ranges import range_of
 from utils.registry import options_of
 from utils.schedules import SCHEDULES
 
@@ -54,6 +55,7 @@ SECTIONS = (
     schema.Misc,
     schema.Rule,
     schema.Run,
+    schema.Selection,
     schema.Source,
     schema.Stage,
     schema.ThresholdOptions,
@@ -136,6 +138,14 @@ def test_the_rule_sees_the_mistake():
 def test_every_option_is_described(entry):
     described = set(re.findall(r"^    (\w+): ", inspect.getdoc(entry) or "", re.MULTILINE))
     assert set(options_of(entry)) <= described
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.__name__)
+def test_ranges_are_checked_in_python_too(entry):
+    """Options of a file are checked by the reader."""
+    function = entry.__init__ if inspect.isclass(entry) else entry
+    has_ranges = any(range_of(option.annotation) for option in options_of(entry).values())
+    assert not has_ranges or hasattr(function, "__wrapped__")
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda cls: cls.__name__)

@@ -1,6 +1,7 @@
 """What every fusion, encoder, network and objective must do."""
 
 import json
+import re
 
 import open_clip
 import pytest
@@ -8,16 +9,17 @@ import torch
 import torchvision
 from torch import nn
 
-from models.base import Output
+from models.base import AnomalyModel, Output
 from models.baselines.base import ClipBaseline
 from models.classifiers import CLASSIFIERS
 from models.encoders import IMAGE_ENCODERS
 from models.encoders.clip_text import ClipTextEncoder
-from models.encoders.tower import dry_run
+from models.encoders.tower import ImageEncoder, dry_run
 from models.fusion import FUSIONS
+from models.fusion.base import Fusion
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
-from models.objectives.base import Learner, LiveTeacher
+from models.objectives.base import Learner, LiveTeacher, Objective
 from tests.fixtures import TINY_CLIP, random_batch, student_options, teacher_options
 from utils.batch import Batch
 from utils.errors import UserError
@@ -333,6 +335,28 @@ ENCODERS = [
     ("timm", {"arch": "test_vit", "pre_trained": "false"}, "network.blocks.5"),
     ("timm", {"arch": "test_efficientnet", "pre_trained": "false"}, "network.blocks.4"),
 ]
+
+
+def test_every_image_encoder_is_tested():
+    assert {name for name, _, _ in ENCODERS} == set(IMAGE_ENCODERS)
+
+
+@pytest.mark.parametrize(
+    ("arch", "problem"),
+    [
+        ("swin_t", "arch: swin_t has no feature maps (B, D, h, w)"),
+        ("mnasnet0_5", "arch: MNASNet has neither features nor layer4"),
+    ],
+)
+def test_a_network_of_torchvision_without_maps_is_refused(arch, problem):
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        IMAGE_ENCODERS["torchvision"]((64, 64), True, False, arch=arch)
+
+
+@pytest.mark.parametrize("base", [AnomalyModel, Fusion, ImageEncoder, Objective])
+def test_what_a_base_class_asks_for_must_be_there(base):
+    with pytest.raises(TypeError, match="abstract"):
+        base()
 
 
 @pytest.mark.parametrize("pooled", [False, True])
