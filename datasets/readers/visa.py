@@ -21,20 +21,6 @@ URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.ta
 SHA256 = "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362"
 SIZE = 1_929_840_640  # bytes
 SPLITS = ("1cls", "2cls_fewshot", "2cls_highshot")
-OBJECTS = (
-    "candle",
-    "capsules",
-    "cashew",
-    "chewinggum",
-    "fryum",
-    "macaroni1",
-    "macaroni2",
-    "pcb1",
-    "pcb2",
-    "pcb3",
-    "pcb4",
-    "pipe_fryum",
-)
 _LABELS = {"normal": 0, "anomaly": 1}
 
 

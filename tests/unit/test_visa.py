@@ -12,7 +12,7 @@ from datasets.record import check_path, data_hash, to_meta
 from tests.fixtures import write_csv, write_visa
 from utils.errors import UserError
 
-NORMALS = dict.fromkeys(visa.OBJECTS, 0) | {
+NORMALS = {
     "candle": 1000,
     "capsules": 602,
     "cashew": 500,
