@@ -43,7 +43,10 @@ baseline:
 def folder(tmp_path):
     write_visa(tmp_path / "visa")
     write_visa(tmp_path / "auxiliary", objects=("cashew", "pcb1"))
-    shutil.copytree(RUN, tmp_path / "run")
+    for file in (path for path in RUN.rglob("*") if path.is_file()):
+        copy = tmp_path / "run" / file.relative_to(RUN)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)  # the repository may be read-only
     (tmp_path / "options.yaml").write_text(OPTIONS.format(folder=tmp_path), encoding="utf-8")
     return tmp_path
 

@@ -63,7 +63,7 @@ def test_good_pictures_are_enough(trained, capsys, tmp_path):
 
 
 def test_others_are_refused_with_a_hint(trained, capsys):
-    data = f"dataset={{name: folder, dir: {trained}/parts}}"
+    data = f"dataset={{name: folder, dir: {trained}/parts, cache: null}}"
     assert run_py.main(["options/student.yaml", data, f"exp.dir={trained}/other"]) == 2
     error = capsys.readouterr().err
     assert "or take options/normal_only.yaml, which learns from normal images alone" in error

@@ -344,7 +344,8 @@ def test_with_released_weights_nothing_is_left_to_train():
         ({**ANOMALYCLIP, "levels": (1, 4)}, "dual_blocks must be within 1..4 and reach level 1"),
         ({**ANOMALYCLIP, "dual_blocks": 5}, "dual_blocks must be within 1..4"),
         ({**ANOMALYCLIP, "depth": 3}, r"depth within 1\.\.2"),
-        ({**ANOMALYCLIP, "context": 0}, r"context must be within 1\.\.71, .* got 0 and"),
+        ({**ANOMALYCLIP, "context": 0}, r"context must be in \[1, 1000000\], got 0"),
+        ({**ANOMALYCLIP, "context": 72}, r"context must be within 1\.\.71, .* got 72 and"),
         (
             {**ANOMALYCLIP, "context": 4, "deep_context": 12},
             r"deep_context must be within 1\.\.6 if context is 4: .* got 12",

@@ -92,6 +92,12 @@ class Folder:
         return self.root
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Reports are not written into the repository."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def folder(tmp_path):
     return Folder(tmp_path / "bolts")
@@ -637,11 +643,10 @@ def run_check(root, *arguments):
     return check_py.main([str(options), data, "dataset.cache=null", *arguments])
 
 
-def test_the_command(folder, tmp_path, capsys, monkeypatch):
+def test_the_command(folder, tmp_path, capsys):
     for path in (folder.root / "images").iterdir():
         Image.open(path).convert("L").save(path)  # what is red in the report is an outline
     twice(folder)
-    monkeypatch.chdir(tmp_path)
     assert run_check(folder.write()) == 0
     said = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("|")] for line in said.splitlines() if "|" in line]
@@ -766,8 +771,7 @@ def test_the_folder_of_normal_images_is_asked_for(tmp_path, capsys):
     )
 
 
-def test_each_choice_of_objects_has_its_report(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_each_choice_of_objects_has_its_report(tmp_path):
 
     def folder_of(root, objects=()):
         reader = Component("meta", {"split": "", "objects": objects})
@@ -844,8 +848,7 @@ def test_errors_end_with_status_2(folder, tmp_path, capsys):
     assert (tmp_path / "out/data_report.md").is_file()
 
 
-def test_a_report_among_the_data(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_report_among_the_data(folder, tmp_path, capsys):
     root = folder.write().rename(tmp_path / "outer")
     (tmp_path / "data").symlink_to(root)
     assert run_check(root) == 2
