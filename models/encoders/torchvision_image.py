@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.encoders.tower import ImageEncoder, Train, as_tokens
+from models.encoders.tower import ImageEncoder, Train, as_tokens, dry_run
 from utils.console import say
 from utils.download import check_sha256, fetch
 from utils.weights import existing_file, read_state
@@ -76,8 +76,7 @@ class TorchvisionImageEncoder(ImageEncoder):
                 self.unfolds = True
                 say(f"{file}: BatchNorm is folded into the convolutions: it is unfolded")
         self.trunk = _trunk(network)
-        with torch.no_grad():
-            shape = self.trunk.eval()(torch.zeros(1, 3, 64, 64)).shape
+        shape = dry_run(self.trunk.eval(), torch.zeros(1, 3, 64, 64)).shape
         if len(shape) != 4 or shape[2] != shape[3]:
             raise ValueError(f"arch: {arch} has no feature maps (B, D, h, w)")
         self.feature_dim = shape[1]
