@@ -66,10 +66,10 @@ def pictures(count: int) -> Iterator[Path]:
 
 
 def default_recipe(root: Path, *overrides: str, is_cached: bool = True) -> Run:
-    """``options/KDstudent.yaml`` on the pictures in ``root``, with random weights."""
+    """``options/published.yaml`` on the pictures in ``root``, with random weights."""
     cache = root.parent / "cache" if is_cached else "null"
     fixed = [f"dataset.dir={root}", f"dataset.cache={cache}", *RANDOM_WEIGHTS]
-    return load(Path("options/KDstudent.yaml"), [*fixed, *overrides])
+    return load(Path("options/published.yaml"), [*fixed, *overrides])
 
 
 def child(module: str, *arguments: str) -> dict[str, Any]:
