@@ -24,6 +24,7 @@ from utils.device import Machine
 from utils.ranks import WHOLE, is_main
 from utils.store import Entry
 
+_AT_ONCE = 8  # images; more gain nothing on a CPU, and a large image takes seconds
 _FORMAT = 1  # raise it when the same features give other bytes
 
 
@@ -153,10 +154,14 @@ def _token_file(
     def write(out: BinaryIO) -> None:
         in_order = [record_of[digest] for digest in digests]
         batches = evaluation_batches(store, stage, in_order, machine.device, part=WHOLE)
-        bar = tqdm(batches, desc="encoding", unit="batch", leave=False, disable=not is_main())
-        for batch in bar:
-            for features in encode(batch.image):
-                out.write(token_row(features))
+        with tqdm(
+            total=len(digests), desc="encoding", unit="img", leave=False, disable=not is_main()
+        ) as bar:
+            for batch in batches:
+                for some in batch.image.split(_AT_ONCE):
+                    for features in encode(some):
+                        out.write(token_row(features))
+                    bar.update(len(some))
 
     image = torch.zeros(1, 3, *stage.image.height_width, dtype=torch.uint8)
     _, places, dim = dry_run(encoder.eval(), image.to(machine.device)).shape
