@@ -101,8 +101,8 @@ class DeployedStudent(Deployed):
         if places is None:
             return (score,)
         if self.student.has_map:
-            maps = head.places(tokens).unflatten(1, places.shape[-2:]).unsqueeze(1)
-            return score, F.softplus(pixel_maps(maps, encoder, size, "bicubic")).squeeze(1)
+            maps = head.places(tokens).unflatten(1, places.shape[-2:])
+            return score, F.softplus(self.student.map_of(pixels, maps))
         weight = head.main[-1].weight[ANOMALOUS] / (places.shape[-2] * places.shape[-1])
         heat = torch.einsum("bdhw,d->bhw", places, weight).clamp(min=0).unsqueeze(1)
         return score, pixel_maps(heat, encoder, size, "bicubic").clamp(min=0).squeeze(1)

@@ -1,6 +1,7 @@
 """The positions of a feature map's places in the image."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -88,6 +89,46 @@ def _places(
         if all(abs(pixels / stride - n) < 1 for pixels, n in zip(size, grid, strict=True)):
             return [(stride, first)] * len(size)
     return [(side / n, (side / n - 1) / 2) for side, n in zip(size, grid, strict=True)]
+
+
+def shifted_places(
+    look: Callable[[Tensor], Tensor], image: Tensor, grid: Sequence[int], shifts: int
+) -> Tensor:
+    """A map with more places, from copies of the image that are moved by parts of a place.
+
+    A patch of a vision transformer is 14 pixels wide, and a scratch a few: a copy that is moved by
+    half a patch has the patches between. The maps of all copies are interleaved.
+
+    Source:
+        Shift-and-stitch, Long et al. 2015, https://arxiv.org/abs/1411.4038, sec. 3.2. Moves are
+        whole pixels, so a place may be up to a pixel off.
+
+    Args:
+        look: Maps images ``(B, 3, H, W)`` to one number per place, ``(B, h, w)``.
+        image: The images; what a move brings in at an edge is the mirror image of what lies there.
+        grid: h and w.
+        shifts: k, number of copies along each axis.
+
+    Returns:
+        ``(B, k h, k w)``.
+    """
+    size = image.shape[-2:]
+    down, right = (_moves(pixels / n, shifts) for pixels, n in zip(size, grid, strict=True))
+    margin = max(map(abs, (*down, *right)))
+    padded = F.pad(image.float(), (margin,) * 4, mode="reflect")
+    rows = []
+    for dy in down:
+        columns = []
+        for dx in right:
+            top, left = margin - dy, margin - dx
+            columns.append(look(padded[..., top : top + size[0], left : left + size[1]]))
+        rows.append(torch.stack(columns, dim=-1).flatten(-2))  # (B, h, k w)
+    return torch.stack(rows, dim=-2).flatten(1, 2)
+
+
+def _moves(stride: float, shifts: int) -> list[int]:
+    """Pixels by which the copies are moved; a place of a copy that is moved down lies higher."""
+    return [math.floor(((shifts - 1) / 2 - n) * stride / shifts) for n in range(shifts)]
 
 
 def pixel_maps(

@@ -10,6 +10,7 @@ from models.classifiers import PatchesClassifier, WholeImage
 from models.deployed import DeployedStudent
 from models.gradcam import heat_maps
 from models.methods import METHODS
+from models.places import shifted_places
 from tests.fixtures import random_batch, student_options, teacher_options
 from utils.errors import UserError
 from utils.registry import Component
@@ -109,3 +110,39 @@ def test_a_network_with_one_vector_has_no_places():
     options = {**teacher_options(), "classif": Component("patches", {})}
     with pytest.raises(UserError, match="patches needs one vector per place, and this network has"):
         METHODS["teacher"]((64, 96), True, **options)
+
+
+@pytest.mark.parametrize(("shifts", "moves"), [(2, (1, -1)), (4, (1, 0, -1, -2)), (1, (0,))])
+def test_shifted_places_look_at_the_patches_between(shifts, moves):
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (2, 3, 16, 24), dtype=torch.uint8)
+
+    def look(pixels):  # the mean of each patch of 4 pixels
+        return torch.nn.functional.avg_pool2d(pixels.float(), 4).mean(dim=1)
+
+    places = shifted_places(look, image, (4, 6), shifts)
+    assert places.shape == (2, 4 * shifts, 6 * shifts)
+    for row, down in enumerate(moves):
+        for column, right in enumerate(moves):
+            top, left = 4 - down, 8 - right  # of the patch (1, 2), in a copy that is moved
+            wanted = image[:, :, top : top + 4, left : left + 4].float().mean((1, 2, 3))
+            found = places[:, shifts + row, 2 * shifts + column]
+            torch.testing.assert_close(found, wanted)
+
+
+def test_a_map_of_shifted_copies_is_finer_and_does_not_change_the_score():
+    torch.manual_seed(0)
+    options = {**student_options("timm", "test_vit"), "classif": Component("patches", {})}
+    plain, batch = METHODS["student"]((64, 96), True, **options).eval(), random_batch(2, 64, 96)
+    fine = METHODS["student"]((64, 96), True, **options, map_shifts=4).eval()
+    fine.load_state_dict(plain.state_dict())
+    (score, coarse), (scores, heat) = heat_maps(plain, batch), heat_maps(fine, batch)
+    torch.testing.assert_close(scores, score)
+    deployed = DeployedStudent(fine, 1.0, maps=True)(batch.image.permute(0, 2, 3, 1))
+    torch.testing.assert_close((deployed[0], deployed[2]), (scores, heat))
+    # The second copy of four is not moved: its places are those of the plain map.
+    assert (heat - coarse).abs().mean() > 0.01
+    torch.testing.assert_close(heat[:, 24, 24], coarse[:, 24, 24], rtol=0.1, atol=0.02)
+    options["classif"] = Component("linear", {})
+    with pytest.raises(UserError, match="linear has no map of places; write map_shifts: 1"):
+        METHODS["student"]((64, 96), True, **options, map_shifts=2)
