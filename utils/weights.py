@@ -1,10 +1,11 @@
 """Reads files of weights without executing code that they may contain."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.errors import UserError
 from utils.torchscript import is_torchscript, read_torchscript
@@ -50,6 +51,28 @@ def read_state(file: Path, key: str = "state_dict") -> dict[str, Tensor]:
     named = {_without_prefixes(str(name)): value for name, value in state.items()}
     # Of two networks in one file neither is the right one.
     return named if len(named) == len(state) else {str(n): value for n, value in state.items()}
+
+
+def load_fitting(
+    network: nn.Module, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], mistake: str
+) -> None:
+    """Loads weights into a part of a network, all of which they must fill.
+
+    Args:
+        network: The network.
+        state: The weights.
+        wanted: That part of its state dict.
+        mistake: Start of the message.
+
+    Raises:
+        ValueError: If a name or a shape differs.
+    """
+    wrong = sorted(wanted.keys() ^ state.keys()) or [
+        name for name in wanted if wanted[name].shape != state[name].shape
+    ]
+    if wrong:
+        raise ValueError(f"{mistake}: {wrong[0]!r} differs")
+    network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()}, strict=False)
 
 
 def _content(file: Path) -> Any:

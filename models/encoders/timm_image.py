@@ -13,7 +13,7 @@ from utils.console import say
 from utils.download import check_sha256
 from utils.errors import UserError
 from utils.ranges import Layers, Range, check_ranges
-from utils.weights import existing_file, read_state
+from utils.weights import existing_file, load_fitting, read_state
 
 
 class TimmImageEncoder(ImageEncoder):
@@ -206,12 +206,7 @@ def _load(network: Any, file: Path, arch: str) -> None:
     wanted = {k: v for k, v in network.state_dict().items() if not k.endswith(_COUNTER)}
     state = {k: v for k, v in read_state(file).items() if not k.endswith(_COUNTER)}
     state = {k: v for k, v in state.items() if k in wanted or not k.startswith(heads)}
-    wrong = sorted(wanted.keys() ^ state.keys()) or [
-        k for k in wanted if wanted[k].shape != state[k].shape
-    ]
-    if wrong:
-        raise ValueError(f"{file}: these are not the weights of {arch}: {wrong[0]!r} differs")
-    network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()}, strict=False)
+    load_fitting(network, state, wanted, f"{file}: these are not the weights of {arch}")
 
 
 def _fit_image_size(network: Any, arch: str, image_size: tuple[int, int]) -> None:

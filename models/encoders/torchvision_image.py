@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.encoders.tower import ImageEncoder, Train, as_tokens, dry_run
 from utils.console import say
 from utils.download import check_sha256, fetch
-from utils.weights import existing_file, read_state
+from utils.weights import existing_file, load_fitting, read_state
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -196,12 +196,7 @@ def _weights_file(arch: str, pre_trained: str, sha256: str) -> Path:
 def _load(network: nn.Module, file: Path, arch: str) -> None:
     """Loads all weights but the classifier's, which may have another size or be missing."""
     state, wanted = _body(read_state(file)), _body(network.state_dict())
-    wrong = sorted(wanted.keys() ^ state.keys()) or [
-        k for k in wanted if wanted[k].shape != state[k].shape
-    ]
-    if wrong:
-        raise ValueError(f"{file}: these are not the weights of {arch}: {wrong[0]!r} differs")
-    network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()}, strict=False)
+    load_fitting(network, state, wanted, f"{file}: these are not the weights of {arch}")
 
 
 def _body(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
