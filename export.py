@@ -1,7 +1,7 @@
 """Exports a trained student to one file: pictures in, scores, probabilities and heat maps out.
 
     python export.py logs/demo --to onnx
-    python export.py logs/fryum_cpu --to openvino --maps --int8
+    python export.py logs/fryum_cpu --to openvino --maps
 
 It ends by scoring the validation images with both, and leaves no file if the scores differ.
 docs/deploy.md has a program of 15 lines that runs an ONNX file.

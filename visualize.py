@@ -1,4 +1,4 @@
-"""Draws heat maps of a trained student (Grad-CAM), and a teacher's attention for each word.
+"""Draws heat maps of a trained student, and a teacher's attention for each word.
 
     python visualize.py                                     # options/KDstudent.yaml
     python visualize.py options/demo.yaml --out docs/fig.png

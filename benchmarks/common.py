@@ -33,7 +33,7 @@ PRECISIONS = {name: dtype for name, dtype in device.PRECISIONS.items() if has_un
 RawText = argparse.RawDescriptionHelpFormatter
 SIZE = (1000, 1500)  # of VisA's pictures
 
-# The default recipe with weights that need no download: the arithmetic is the same.
+# The published recipe with weights that need no download: the arithmetic is the same.
 RANDOM_WEIGHTS = (
     "teacher.model.img_enc.pre_trained=random",
     "teacher.model.text_enc.pre_trained=random",
@@ -65,7 +65,7 @@ def pictures(count: int) -> Iterator[Path]:
         yield root
 
 
-def default_recipe(root: Path, *overrides: str, is_cached: bool = True) -> Run:
+def published_recipe(root: Path, *overrides: str, is_cached: bool = True) -> Run:
     """``options/published.yaml`` on the pictures in ``root``, with random weights."""
     cache = root.parent / "cache" if is_cached else "null"
     fixed = [f"dataset.dir={root}", f"dataset.cache={cache}", *RANDOM_WEIGHTS]

@@ -19,7 +19,7 @@ from benchmarks.common import (
     PRECISIONS,
     RawText,
     alternated,
-    default_recipe,
+    published_recipe,
     job_of,
     pictures,
     report,
@@ -44,7 +44,7 @@ def matmul_peak(dtype: torch.dtype, rounds: int = 5) -> float:
 
 
 class Step:
-    """One training step of a stage of the default recipe, again and again on one batch."""
+    """One training step of a stage of the published recipe, again and again on one batch."""
 
     def __init__(self, run: Run, name: str) -> None:
         self.machine = Machine.choose("cpu", run.misc.precision)
@@ -84,7 +84,7 @@ def measure(rounds: int) -> tuple[list[str], dict[str, Any]]:
         for name, (precision, dtype) in itertools.product(
             ("teacher", "student"), PRECISIONS.items()
         ):
-            step = Step(default_recipe(root, f"misc.precision={precision}"), name)
+            step = Step(published_recipe(root, f"misc.precision={precision}"), name)
             flops = step.flops()
             times, _ = alternated(
                 {

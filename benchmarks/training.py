@@ -32,7 +32,7 @@ from benchmarks.common import (
     PRECISIONS,
     RawText,
     child,
-    default_recipe,
+    published_recipe,
     job_of,
     peak_memory,
     pictures,
@@ -124,7 +124,7 @@ class Noting:
 
 
 class Training:
-    """One stage of the default recipe, ready to be trained in one of the ways.
+    """One stage of the published recipe, ready to be trained in one of the ways.
 
     Attributes:
         networks: Those that a test runs: its own and, as released, the teacher beside its student.
@@ -142,7 +142,7 @@ class Training:
     ) -> None:
         precision = "bf16" if variant == "bf16" else "fp32"
         fixed = ("image.resize=center_crop", f"misc.precision={precision}", *overrides)
-        self.run = default_recipe(root, *fixed, is_cached=variant != "released")
+        self.run = published_recipe(root, *fixed, is_cached=variant != "released")
         self.stage: Stage = getattr(self.run, name)
         self.title, self.seed = f"{variant} {name}", derive(self.run.misc.seed, name)
         self.prepared: dict[str, float] = {}
