@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jobs = {}
     with pictures(count) as root:
         for workers, cache in itertools.product(WORKERS, ("cached", "decoded")):
-            run = published_recipe(root, f"engine.num_workers={workers}", is_cached=cache == "cached")
+            run = published_recipe(
+                root, f"engine.num_workers={workers}", is_cached=cache == "cached"
+            )
             job = job_of(run, "student", Machine.choose("cpu", "fp32"))
             batches = training_batches(job)
             list(batches.epoch(0))  # starts the processes, and brings the files into memory
