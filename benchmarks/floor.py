@@ -19,9 +19,9 @@ from benchmarks.common import (
     PRECISIONS,
     RawText,
     alternated,
-    published_recipe,
     job_of,
     pictures,
+    published_recipe,
     report,
     seconds,
 )

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from benchmarks.common import (
     RawText,
     alternated,
-    published_recipe,
     job_of,
     pictures,
+    published_recipe,
     report,
     seconds,
 )

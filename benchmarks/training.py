@@ -32,10 +32,10 @@ from benchmarks.common import (
     PRECISIONS,
     RawText,
     child,
-    published_recipe,
     job_of,
     peak_memory,
     pictures,
+    published_recipe,
     report,
 )
 from benchmarks.floor import matmul_peak
