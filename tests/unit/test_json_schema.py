@@ -166,6 +166,12 @@ def is_of_unknown_encoder(place):
     return where[-2:-1] == ("img_enc",) and "name" not in parent
 
 
+def is_changed_column(place):
+    """Whether the column's options are in another file: under another name it has none."""
+    where, parent, key = place
+    return where[:-1] == ("columns",) and "options" not in (parent[key] or {})
+
+
 @functools.cache
 def contents(path, form):
     if form == "as it is":
@@ -186,6 +192,7 @@ def mutated(seed):
             if place[2] not in TOGETHER
             and place[0][0] != "__include__"
             and not is_of_unknown_encoder(place)
+            and not is_changed_column(place)
         ]
     )
     mutation = draw.choice(MUTATIONS[form])
