@@ -166,7 +166,7 @@ def is_of_unknown_encoder(place):
     return where[-2:-1] == ("img_enc",) and "name" not in parent
 
 
-def is_changed_column(place):
+def is_column_of_another_file(place):
     """Whether the column's options are in another file: under another name it has none."""
     where, parent, key = place
     return where[:-1] == ("columns",) and "options" not in (parent[key] or {})
@@ -185,17 +185,19 @@ def mutated(seed):
     path = draw.choice([path for path in FILES if path != ABSTRACT])
     form = draw.choice(sorted(MUTATIONS))
     data = copy.deepcopy(contents(path, form))
-    where, parent, key = draw.choice(
+    where, parent, key = place = draw.choice(
         [
             place
             for place in places(data)
             if place[2] not in TOGETHER
             and place[0][0] != "__include__"
             and not is_of_unknown_encoder(place)
-            and not is_changed_column(place)
         ]
     )
-    mutation = draw.choice(MUTATIONS[form])
+    possible = MUTATIONS[form]
+    if is_column_of_another_file(place):
+        possible = [mutation for mutation in possible if mutation is not misspell]
+    mutation = draw.choice(possible)
     mutation(draw, parent, key)
     return path, data, f"{path}, {form}: {mutation.__name__} at {where}"
 
