@@ -37,6 +37,7 @@ _SPELLED = {
 }
 _LONGEST_NAME, _LONGEST_PATH = 255, 4_000  # bytes that file systems take
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NUMBER = re.compile(r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # bytes that are not UTF-8, as Python shows them
 
 
@@ -176,8 +177,9 @@ class Conversion:
         fitting = [kind for kind in kinds if _shape(kind) == _shape_of(node)]
         if not fitting and node.written is not None:  # "[old] screws" may be a folder
             fitting = [kind for kind in kinds if kind in (str, Path)]
-        if fitting:
-            return self.value(fitting[0], node)
+        if fitting:  # of words and a number, such as "all" or 3, a number is no word
+            is_number = isinstance(node, Leaf) and bool(_NUMBER.fullmatch(node.text or ""))
+            return self.value(fitting[-1 if is_number else 0], node)
         return self.fail(node, f"expected {' or '.join(_spell(kind) for kind in kinds)}")
 
     def tuple(self, kind: Any, node: Leaf) -> Any:

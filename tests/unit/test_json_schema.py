@@ -15,6 +15,7 @@ from options.comparison_file import load_comparison
 from options.document import pages
 from options.dump import dumps
 from options.load import load
+from options.schema import GUIDES
 from utils.errors import UserError
 
 FILES = sorted(Path("options").rglob("*.yaml"))
@@ -30,7 +31,8 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Options about which there are rules together with others: those are the reader's.
 TOGETHER = (
     *("teacher", "student", "baseline", "auxiliary", "objective", "optimizer", "schedule"),
-    *("val_fraction", "keep", "hold_out", "per_object", "mosaic", "columns", "engine"),
+    *("val_fraction", "keep", "hold_out", "hold_out_anomalies", "hold_out_defects", "epochs"),
+    *("per_object", "mosaic", "horizontal_flip", "columns", "engine", *GUIDES),
 )
 
 
@@ -155,7 +157,7 @@ def one_more(draw, parent, key):
         parent[key].append(draw.choice(["a", 1, [2]]))
 
 
-# Of a file with includes nobody knows from the file alone what is missing.
+# What is missing is known of files without includes only.
 ANYWHERE = (misspell, another_type, out_of_range, unknown_name)
 MUTATIONS = {"as it is": ANYWHERE, "written out": (*ANYWHERE, missing, one_more)}
 
@@ -179,10 +181,9 @@ def contents(path, form):
     return written_out(path)
 
 
-def mutated(seed):
-    """A file of the repository with one change, and what was changed."""
-    draw = random.Random(seed)
-    path = draw.choice([path for path in FILES if path != ABSTRACT])
+def mutated(path, seed):
+    """The file with one change, and what was changed."""
+    draw = random.Random(f"{path} {seed}")  # a new file changes nothing about the others
     form = draw.choice(sorted(MUTATIONS))
     data = copy.deepcopy(contents(path, form))
     where, parent, key = place = draw.choice(
@@ -194,21 +195,21 @@ def mutated(seed):
             and not is_of_unknown_encoder(place)
         ]
     )
-    possible = MUTATIONS[form]
+    possible = MUTATIONS["as it is" if "__include__" in data else form]
     if is_column_of_another_file(place):
         possible = [mutation for mutation in possible if mutation is not misspell]
     mutation = draw.choice(possible)
     mutation(draw, parent, key)
-    return path, data, f"{path}, {form}: {mutation.__name__} at {where}"
+    return data, f"{path}, {form}: {mutation.__name__} at {where}"
 
 
 @pytest.mark.slow
 def test_what_one_accepts_the_other_accepts(tmp_path):
-    """On 200 changed files; each kind of change is refused, or accepted, often enough."""
-    accepted = 0
-    for seed in range(200):
-        path, data, change = mutated(seed)
-        by_editor = editor_accepts(path, data)
-        assert reader_accepts(path, data, tmp_path) == by_editor, change
-        accepted += by_editor
-    assert 40 <= accepted <= 140
+    """On 5 changes of each file; they are refused, or accepted, often enough."""
+    accepted = []
+    for path in FILES:
+        for seed in range(5 if path != ABSTRACT else 0):
+            data, change = mutated(path, seed)
+            accepted.append(editor_accepts(path, data))
+            assert reader_accepts(path, data, tmp_path) == accepted[-1], change
+    assert 0.2 < sum(accepted) / len(accepted) < 0.7

@@ -78,6 +78,12 @@ def test_types_come_from_the_declaration(good):
     assert run.student.model.options["img_enc"].options["pre_trained"] == "false"
 
 
+@pytest.mark.parametrize(("text", "value"), [("3", 3), ("all", "all")])
+def test_a_word_or_a_number(good, text, value):
+    run = load(good, [f"student.model.img_enc={{name: timm, arch: test_vit, train: {text}}}"])
+    assert run.student.model.options["img_enc"].options["train"] == value
+
+
 def test_defaults_are_filled_in(good):
     fusion = load(good).teacher.model.options["fusion"]
     assert fusion.options["layers"] == 2
@@ -227,6 +233,8 @@ def test_one_mistake(tmp_path, change, message):
         ("image.size={a: 1}", "image.size: expected a whole number or a list of 2"),
         ("image.size=[1,2", "not valid YAML"),
         ("misc.device=gpu", "misc.device: unknown 'gpu'"),
+        ("student.model.img_enc={name: timm, arch: a, train: 0}", "train: must be in [1, 100]"),
+        ("student.model.img_enc={name: timm, arch: a, train: al}", "unknown 'al'; did you mean"),
         ("teacher=null", "distillation needs a teacher"),
         ("optimizer.lr", "expected key=value"),
         ("=3", "expected key=value"),
