@@ -249,16 +249,20 @@ def _to_onnx(
     with warnings.catch_warnings():
         # The newer exporter gives the same graph in fifty times the time, and needs onnxscript.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            (_example(network, about),),
-            str(part),
-            dynamo=False,
-            input_names=["image"],
-            output_names=names,
-            dynamic_axes={name: {0: "batch"} for name in ["image", *names]},
-            opset_version=18,
-        )
+        try:
+            torch.onnx.export(
+                network,
+                (_example(network, about),),
+                str(part),
+                dynamo=False,
+                input_names=["image"],
+                output_names=names,
+                dynamic_axes={name: {0: "batch"} for name in ["image", *names]},
+                opset_version=18,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"not for ONNX: {reason}; choose --to torchscript") from error
     model = onnx.load(part)
     if calibration is not None:
         model = _quantized(model, part, calibration)

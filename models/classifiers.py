@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from utils.errors import UserError
@@ -108,11 +107,11 @@ class WholeImage(nn.Module):
         """``(B, N, feature_dim)`` to logits ``(B,)``."""
         features = features.float()
         both = torch.cat([features.mean(dim=1), features.std(dim=1, correction=0)], dim=1)
-        if len(both) == 1:  # a single image has no variance
-            norm = self.norm
-            both = F.batch_norm(both, norm.running_mean, norm.running_var, eps=norm.eps)
-        else:
+        if self.training and len(both) > 1:  # a single image has no variance
             both = self.norm(both)
+        else:  # the same as self.norm, in a way that ONNX knows
+            variance: Tensor = self.norm.running_var  # type: ignore[assignment]
+            both = (both - self.norm.running_mean) / (variance + self.norm.eps).sqrt()
         logits: Tensor = self.last(both)
         return logits.squeeze(1)
 

@@ -101,7 +101,7 @@ class DeployedStudent(Deployed):
         if places is None:
             return (score,)
         if self.student.has_map:
-            maps = head.places(tokens).unflatten(1, places.shape[-2:])
+            maps = head.places(tokens).reshape(-1, *places.shape[-2:])
             return score, F.softplus(self.student.map_of(pixels, maps))
         weight = head.main[-1].weight[ANOMALOUS] / (places.shape[-2] * places.shape[-1])
         heat = torch.einsum("bdhw,d->bhw", places, weight).clamp(min=0).unsqueeze(1)

@@ -93,7 +93,7 @@ class Student(AnomalyModel):
     def _places(self, image: Tensor) -> Tensor:
         """The logits of the places of images, ``(B, h, w)``."""
         logits: Tensor = self.classif.places(self.img_enc(image))
-        return logits.unflatten(1, self.grid)
+        return logits.reshape(-1, *self.grid)  # unflatten would fix the batch size in a graph
 
     def encoders(self) -> Iterable[Tower]:
         """The image encoder."""

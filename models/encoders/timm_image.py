@@ -133,7 +133,7 @@ class TimmImageEncoder(ImageEncoder):
         ]
         if self.combine == "concat":
             return torch.cat(maps, dim=1)
-        if len(dims := {m.shape[1] for m in maps}) > 1:
+        if len(dims := {int(m.shape[1]) for m in maps}) > 1:  # of a graph these are tensors
             raise ValueError(
                 f"levels: have {', '.join(map(str, sorted(dims)))} features, which have no mean; "
                 "write combine: concat"
@@ -249,19 +249,22 @@ def _fit_image_size(network: Any, arch: str, image_size: tuple[int, int]) -> Non
 
 def _reduced_positions(network: Any, size: tuple[int, int]) -> Tensor | None:
     """What takes the place of ``network.pos_embed`` in a reduced image; ``None``: nothing."""
-    patches, positions = getattr(network, "patch_embed", None), getattr(network, "pos_embed", None)
-    resamples = getattr(network, "dynamic_img_size", False)  # by itself
-    if resamples or positions is None or not hasattr(patches, "strict_img_size"):
+    patches: Any = getattr(network, "patch_embed", None)
+    positions: Any = getattr(network, "pos_embed", None)
+    if positions is None or hasattr(network, "rope") or not hasattr(patches, "strict_img_size"):
         return None
-    from timm.layers import resample_abs_pos_embed
+    if getattr(network, "dynamic_img_size", False):  # it would resample them, which ONNX cannot
+        network.dynamic_img_size, patches.flatten = False, True
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
     patches.strict_img_size = False
-    return resample_abs_pos_embed(
+    reduced: Tensor = resample_abs_pos_embed(
         positions.detach(),
         new_size=patches.dynamic_feat_size(size),
         old_size=patches.grid_size,
         num_prefix_tokens=0 if network.no_embed_class else network.num_prefix_tokens,
     )
+    return reduced
 
 
 @contextmanager

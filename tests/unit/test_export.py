@@ -15,11 +15,14 @@ import torch
 import export as export_py
 from jobs import exporting
 from jobs.exported import Exported
-from models.deployed import DeployedStudent
+from models.deployed import DeployedStudent, deployed
+from models.encoders import IMAGE_ENCODERS
+from models.encoders.tower import ImageEncoder
 from models.gradcam import heat_maps
 from models.student import Student
 from tests.fixtures import random_batch, student_options
 from utils.calibration import probabilities
+from utils.errors import UserError
 from utils.lock import hold
 from utils.registry import Component
 
@@ -64,6 +67,57 @@ def test_probabilities_of_certain_scores_are_those_of_predict():
     assert {0.0, 1.0} & set(score.tolist())
     expected = probabilities(score.double().numpy(), 3.0)
     np.testing.assert_allclose(probability.numpy(), expected, atol=1e-6)
+
+
+ENCODERS = (
+    ("timm", {"arch": "test_vit", "pre_trained": "false", "levels": (2, 4)}),
+    ("timm", {"arch": "test_vit", "pre_trained": "false", "pyramid": (2,)}),
+    ("timm", {"arch": "test_convnext2", "pre_trained": "false", "pyramid": (2,)}),
+    ("torchvision", {"arch": "resnet18", "pre_trained": "false"}),
+    ("clip", {"arch": "tiny-RN", "pre_trained": "random"}),
+    ("clip", {"arch": "tiny-ViT", "pre_trained": "random"}),
+)
+
+
+def test_every_image_encoder_is_exported():
+    assert {name for name, _ in ENCODERS} == set(IMAGE_ENCODERS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["onnx", "torchscript"])
+@pytest.mark.parametrize(
+    ("classifier", "head", "shifts"),
+    [("linear", {}, 1), ("patches", {"whole_dropout": 0.5}, 1), ("patches", {"pool": "top_k"}, 2)],
+)
+@pytest.mark.parametrize(("name", "options"), ENCODERS)
+def test_a_graph_takes_any_number_of_images(name, options, classifier, head, shifts, to, tmp_path):
+    skip_without(to)
+    torch.manual_seed(0)
+    parts = {"img_enc": Component(name, options), "classif": Component(classifier, head)}
+    student = Student((64, 96), True, **parts, map_shifts=shifts).eval()
+    maps = type(student.img_enc).places is not ImageEncoder.places  # CLIP's has none
+    network, file = deployed(student, 1.0, maps=maps), tmp_path / FORMATS[to]
+    about = {"image": {"size": [64, 96]}, "outputs": network.output_names}
+    exporting.FORMATS[to][1](network, about, file, None)
+    for size in (1, 3):
+        pixels = torch.randint(0, 256, (size, 64, 96, 3), dtype=torch.uint8)
+        with torch.no_grad():
+            expected = network(pixels)
+        found = Exported.open(file).run(pixels.numpy())
+        for name, wanted in zip(network.output_names, expected, strict=True):
+            np.testing.assert_allclose(found[name], wanted.numpy(), atol=1e-4)
+
+
+def test_what_onnx_does_not_know_is_one_line(tmp_path, monkeypatch):
+    skip_without("onnx")
+
+    def fail(*_arguments, **_options):
+        raise torch.onnx.errors.UnsupportedOperatorError("aten::new", 18, None)
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    network = DeployedStudent(small_student(), 1.0, maps=False)
+    with pytest.raises(UserError, match=r"not for ONNX: .*aten::new.*; choose --to torchscript"):
+        exporting._to_onnx(network, {"image": {"size": [64, 96]}}, tmp_path / "model.onnx", None)
 
 
 @pytest.fixture

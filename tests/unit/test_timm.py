@@ -69,11 +69,11 @@ def of_reduced(network, reduced, grid):
     return nn.functional.interpolate(whole, grid, mode="bilinear")
 
 
-@pytest.mark.parametrize("arch", ["test_resnet", "test_convnext2", "test_vit", "fixed_vit"])
-def test_a_pyramid_adds_what_the_network_sees_in_the_reduced_image(arch, monkeypatch):
-    if arch == "fixed_vit":  # as DINOv2's, it has positions of one size only
-        arch, create = "test_vit", timm.create_model
-        monkeypatch.setattr(timm, "create_model", partial(create, dynamic_img_size=False))
+@pytest.mark.parametrize("arch", ["test_resnet", "test_convnext2", "test_vit"])
+@pytest.mark.parametrize("options", [{}, {"dynamic_img_size": False}])  # as DINOv2's
+def test_a_pyramid_adds_what_the_network_sees_in_the_reduced_image(arch, options, monkeypatch):
+    if arch == "test_vit":
+        monkeypatch.setattr(timm, "create_model", partial(timm.create_model, **options))
     ours, plain = encoder(arch, pyramid=(2,)).eval(), encoder(arch).eval()
     image = random_batch(2, *SIZE).image
     reduced = plain.normalize(image).unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean(dim=(3, 5))
