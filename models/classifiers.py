@@ -1,7 +1,7 @@
 """Classifiers: features of an image in, two logits out."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -110,8 +110,8 @@ class WholeImage(nn.Module):
         if self.training and len(both) > 1:  # a single image has no variance
             both = self.norm(both)
         else:  # the same as self.norm, in a way that ONNX knows
-            variance: Tensor = self.norm.running_var  # type: ignore[assignment]
-            both = (both - self.norm.running_mean) / (variance + self.norm.eps).sqrt()
+            norm: Any = self.norm
+            both = (both - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
         logits: Tensor = self.last(both)
         return logits.squeeze(1)
 
