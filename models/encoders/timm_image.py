@@ -1,8 +1,6 @@
 """Networks of timm: ConvNets, vision transformers and hierarchical transformers."""
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,10 +38,6 @@ class TimmImageEncoder(ImageEncoder):
             other networks. What follows the last of them is left out. Empty: the last one.
         combine: How several levels become one vector per place: their ``mean``, or ``concat``.
             Coarser maps are enlarged to the finest one.
-        pyramid: Factors. The image is seen once more reduced by each of them, and these features
-            are appended to those of the places: what they are a part of. Not for networks that
-            take images of one size only, such as Hiera. A transformer's positions in the reduced
-            image are those of the weights, and not trained.
         lr_decay: Factor on the learning rate from each block to the one before it; 1: none.
 
     Raises:
@@ -65,7 +59,6 @@ class TimmImageEncoder(ImageEncoder):
         train: Train | Layers = "all",
         levels: tuple[Layers, ...] = (),
         combine: Literal["mean", "concat"] = "mean",
-        pyramid: tuple[Annotated[int, Range(2, 16)], ...] = (),
         lr_decay: Annotated[float, Range(0, 1, "(]")] = 1.0,
     ) -> None:
         network = _build(arch, pre_trained if load_weights else "false", sha256)
@@ -74,17 +67,11 @@ class TimmImageEncoder(ImageEncoder):
         count = len(network.feature_info)
         if levels and max(levels) > count:
             raise ValueError(f"levels: {arch} has {count}, got {max(levels)}")
-        self.pooled, self.combine, self.pyramid, self.lr_decay = pooled, combine, pyramid, lr_decay
+        self.pooled, self.combine, self.lr_decay = pooled, combine, lr_decay
         self.levels = sorted({level - 1 for level in levels} or {count - 1})
         self.has_norm = "Hiera" not in type(network).__name__  # timm's refuses to apply it
         network.prune_intermediate_layers(self.levels, prune_norm=not self.has_norm)
         self.network = network
-        for factor in pyramid:
-            size = (image_size[0] // factor, image_size[1] // factor)
-            with _checked_size(network, arch, "pyramid: reduced size", size):
-                positions = _reduced_positions(network, size)
-                self.register_buffer(f"positions_{factor}", positions)
-                self._of_levels(torch.zeros(1, 3, *size), positions)
         self.last = nn.Identity()  # gives Grad-CAM the map
         image = torch.zeros(1, 3, *image_size, dtype=torch.uint8)
         self.feature_dim = dry_run(self.eval(), image).shape[-1]
@@ -102,22 +89,8 @@ class TimmImageEncoder(ImageEncoder):
         return maps
 
     def _map(self, pixels: Tensor) -> Tensor:
-        """``(B, D, h, w)`` of the image and its reduced copies."""
-        fine = self._of_levels(pixels, None)
-        maps = [fine]
-        for factor in self.pyramid:
-            positions = getattr(self, f"positions_{factor}")
-            coarse = self._of_levels(F.avg_pool2d(pixels, factor), positions)
-            maps.append(F.interpolate(coarse, fine.shape[-2:], mode="bilinear"))
-        return torch.cat(maps, dim=1)
-
-    def _of_levels(self, pixels: Tensor, positions: Tensor | None) -> Tensor:
-        """``(B, D, h, w)`` of all levels; with other positions than the network's, if given."""
-        network = self.network
-        if positions is not None:  # all else is shared; functional_call cannot be exported
-            network = copy.copy(network)
-            network._parameters = {**network._parameters, "pos_embed": positions}
-        maps: list[Tensor] = network.forward_intermediates(
+        """``(B, D, h, w)`` of all levels."""
+        maps: list[Tensor] = self.network.forward_intermediates(
             pixels,
             indices=self.levels,
             norm=self.has_norm,
@@ -238,44 +211,17 @@ def _load(network: Any, file: Path, arch: str) -> None:
 
 def _fit_image_size(network: Any, arch: str, image_size: tuple[int, int]) -> None:
     """Makes ``network`` accept ``image_size``: only now, as weights have positions of their own."""
-    with _checked_size(network, arch, "image size", image_size):
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", (1, 1))
+    patch = (patch, patch) if isinstance(patch, int) else patch
+    try:
+        if any(side % p for side, p in zip(image_size, patch, strict=True)):
+            raise ValueError(f"it must be a multiple of {patch[0]} x {patch[1]} pixels")
         if (
             hasattr(network, "set_input_size")
             and network.pretrained_cfg["input_size"][1:] != image_size
         ):
             network.set_input_size(img_size=image_size)
         dry_run(network.eval(), torch.zeros(1, 3, *image_size))
-
-
-def _reduced_positions(network: Any, size: tuple[int, int]) -> Tensor | None:
-    """What takes the place of ``network.pos_embed`` in a reduced image; ``None``: nothing."""
-    patches: Any = getattr(network, "patch_embed", None)
-    positions: Any = getattr(network, "pos_embed", None)
-    if positions is None or hasattr(network, "rope") or not hasattr(patches, "strict_img_size"):
-        return None
-    if getattr(network, "dynamic_img_size", False):  # it would resample them, which ONNX cannot
-        network.dynamic_img_size, patches.flatten = False, True
-    from timm.layers.pos_embed import resample_abs_pos_embed
-
-    patches.strict_img_size = False
-    reduced: Tensor = resample_abs_pos_embed(
-        positions.detach(),
-        new_size=patches.dynamic_feat_size(size),
-        old_size=patches.grid_size,
-        num_prefix_tokens=0 if network.no_embed_class else network.num_prefix_tokens,
-    )
-    return reduced
-
-
-@contextmanager
-def _checked_size(network: Any, arch: str, what: str, size: tuple[int, int]) -> Iterator[None]:
-    """Raises ValueError if what is done with an image size, or that size, does not fit."""
-    patch = getattr(getattr(network, "patch_embed", None), "patch_size", (1, 1))
-    patch = (patch, patch) if isinstance(patch, int) else patch
-    try:
-        if any(side % p for side, p in zip(size, patch, strict=True)):
-            raise ValueError(f"it must be a multiple of {patch[0]} x {patch[1]} pixels")
-        yield
-    except (AssertionError, AttributeError, RuntimeError, ValueError) as error:
+    except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{what} {list(size)} does not fit {arch}: {reason}") from error
+        raise ValueError(f"image size {list(image_size)} does not fit {arch}: {reason}") from error

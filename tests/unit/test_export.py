@@ -71,8 +71,7 @@ def test_probabilities_of_certain_scores_are_those_of_predict():
 
 ENCODERS = (
     ("timm", {"arch": "test_vit", "pre_trained": "false", "levels": (2, 4)}),
-    ("timm", {"arch": "test_vit", "pre_trained": "false", "pyramid": (2,)}),
-    ("timm", {"arch": "test_convnext2", "pre_trained": "false", "pyramid": (2,)}),
+    ("timm", {"arch": "test_convnext2", "pre_trained": "false"}),
     ("torchvision", {"arch": "resnet18", "pre_trained": "false"}),
     ("clip", {"arch": "tiny-RN", "pre_trained": "random"}),
     ("clip", {"arch": "tiny-ViT", "pre_trained": "random"}),

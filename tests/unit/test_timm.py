@@ -1,7 +1,5 @@
 """Networks of timm: their maps, their weights, and how much of them is trained."""
 
-from functools import partial
-
 import pytest
 import timm
 import torch
@@ -60,33 +58,6 @@ def test_maps_of_several_sizes_are_enlarged_to_the_finest():
     assert ours(random_batch(1, *SIZE).image).shape == (1, 12 * 20, 64 + 128)
 
 
-def of_reduced(network, reduced, grid):
-    """The map of a reduced image on the places of the whole one."""
-    whole = network.forward_features(reduced)
-    if whole.ndim == 3:
-        places = [side // 16 for side in reduced.shape[2:]]
-        whole = whole[:, 1:].transpose(1, 2).unflatten(2, places)
-    return nn.functional.interpolate(whole, grid, mode="bilinear")
-
-
-@pytest.mark.parametrize("arch", ["test_resnet", "test_convnext2", "test_vit"])
-@pytest.mark.parametrize("options", [{}, {"dynamic_img_size": False}])  # as DINOv2's
-def test_a_pyramid_adds_what_the_network_sees_in_the_reduced_image(arch, options, monkeypatch):
-    if arch == "test_vit":
-        monkeypatch.setattr(timm, "create_model", partial(timm.create_model, **options))
-    ours, plain = encoder(arch, pyramid=(2,)).eval(), encoder(arch).eval()
-    image = random_batch(2, *SIZE).image
-    reduced = plain.normalize(image).unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean(dim=(3, 5))
-    with torch.no_grad():
-        fine = plain.places(image)
-        if arch == "test_vit":
-            plain.network.set_input_size(tuple(reduced.shape[2:]))
-        coarse = of_reduced(plain.network, reduced, fine.shape[-2:])
-        torch.testing.assert_close(ours.places(image), torch.cat([fine, coarse], dim=1))
-    assert ours.feature_dim == 2 * plain.feature_dim
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:timm.layers.interpolate")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -94,14 +65,6 @@ def test_a_pyramid_adds_what_the_network_sees_in_the_reduced_image(arch, options
         ({"arch": "test_vit.no_such"}, "arch 'test_vit.no_such': Invalid pretrained tag"),
         ({"arch": "test_vit", "levels": (7,)}, "levels: test_vit has 6, got 7"),
         ({"arch": "test_convnext2", "levels": (2, 4)}, "64, 128 features, which have no mean; wri"),
-        (
-            {"arch": "test_vit", "pyramid": (4,)},
-            r"pyramid: reduced size \[24, 40\] does not fit test_vit: .* multiple of 16 x",
-        ),
-        (
-            {"arch": "test_coatnet", "pyramid": (2,)},
-            "pyramid: reduced size .* does not fit test_co",
-        ),
         ({"arch": "test_vit", "pre_trained": "gone.pt"}, "'gone.pt' is not a file; write a file"),
         (
             {"arch": "vit_nano_patch16_224", "pre_trained": "true"},
