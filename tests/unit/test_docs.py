@@ -1,6 +1,7 @@
 """What the documentation says is true: options, the worked example, commands, files."""
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_commands_name_options_that_exist(page):
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = re.findall(r"(?:python|=8) (run|test|compare|check|visualize)\.py([^`\n#]*)", text)
     for program, line in lines:
-        words = [word for word in line.split() if not word.startswith(("-", "FILE", "a.b"))]
+        words = [word for word in shlex.split(line) if not word.startswith(("-", "FILE", "a.b"))]
         compares = program == "compare"
         files = [Path(word) for word in words if word.endswith(".yaml")]
         file = files[0] if files else DEFAULT_COMPARISON if compares else DEFAULT
