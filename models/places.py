@@ -97,7 +97,9 @@ def shifted_places(
     """A map with more places, from copies of the image that are moved by parts of a place.
 
     A patch of a vision transformer is 14 pixels wide, and a scratch a few: a copy that is moved by
-    half a patch has the patches between. The maps of all copies are interleaved.
+    half a patch has the patches between. The maps of all copies are interleaved, and smoothed with
+    a Gaussian whose standard deviation is a third of a place of the image: copies that see
+    the same defect agree in its middle, and the noise of a single one is no longer the maximum.
 
     Source:
         Shift-and-stitch, Long et al. 2015, https://arxiv.org/abs/1411.4038, sec. 3.2. Moves are
@@ -123,7 +125,17 @@ def shifted_places(
             top, left = margin - dy, margin - dx
             columns.append(look(padded[..., top : top + size[0], left : left + size[1]]))
         rows.append(torch.stack(columns, dim=-1).flatten(-2))  # (B, h, k w)
-    return torch.stack(rows, dim=-2).flatten(1, 2)
+    return _smoothed(torch.stack(rows, dim=-2).flatten(1, 2), shifts)
+
+
+def _smoothed(maps: Tensor, radius: int) -> Tensor:
+    """``(B, h, w)``, smoothed with a Gaussian that ends at ``radius``, three deviations."""
+    offsets = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+    kernel = (-0.5 * (3 * offsets / radius) ** 2).exp()
+    kernel = kernel / kernel.sum()
+    padded = F.pad(maps.unsqueeze(1), (radius,) * 4, mode="replicate")
+    rows = F.conv2d(padded, kernel.view(1, 1, 1, -1))
+    return F.conv2d(rows, kernel.view(1, 1, -1, 1)).squeeze(1)
 
 
 def _moves(stride: float, shifts: int) -> list[int]:

@@ -25,8 +25,9 @@ class Student(AnomalyModel):
         img_enc: The image encoder, with its options.
         classif: The classifier of the pooled features, or of all places, with its options.
         map_shifts: k: the heat map of a classifier of places is made from k * k copies of the
-            image, each moved by a part of a place, and has k times as many places along each axis.
-            It takes k * k passes more. The score does not change.
+            image, each moved by a part of a place: it has k times as many places along each axis,
+            and is smoothed by a third of a place. It takes k * k passes more. The score does not
+            change.
 
     Attributes:
         has_map: Whether the classifier looks at places, so that their logits are a map.
