@@ -129,7 +129,10 @@ def shifted_places(
 
 
 def _smoothed(maps: Tensor, radius: int) -> Tensor:
-    """``(B, h, w)``, smoothed with a Gaussian that ends at ``radius``, three deviations."""
+    """``(B, h, w)``, smoothed with a Gaussian that ends at ``radius``, three deviations.
+
+    As torchvision's ``gaussian_blur``, which ONNX does not know for maps of unknown size.
+    """
     offsets = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
     kernel = (-0.5 * (3 * offsets / radius) ** 2).exp()
     kernel = kernel / kernel.sum()

@@ -15,7 +15,7 @@ from options.schema import SEEDS, Misc, Run, Selection, Source
 from options.tree import Mistake, merge, quoted
 from options.yaml_text import read
 from utils.errors import UserError
-from utils.registry import NOT_AN_OPTION
+from utils.registry import NOT_AN_OPTION, did_you_mean
 from utils.store import FOLDER
 
 _LOCAL = ("cache", "device")  # change no result
@@ -106,9 +106,12 @@ class Comparison:
     command: str = field(default="", metadata=NOT_AN_OPTION)
 
     def __post_init__(self) -> None:
-        """Checks that there is a column, and that the names can be folders."""
+        """Checks that there is a column, that ``against`` is one, and names can be folders."""
         if not self.chosen:
             raise ValueError("columns: there is no column to score")
+        if self.against and self.against not in self.chosen:
+            hint = did_you_mean(self.against, self.chosen)
+            raise ValueError(f"against: there is no column {self.against!r}; {hint}")
         for name in self.columns:
             if not re.fullmatch(r"\w[\w.-]{0,99}", name):
                 raise ValueError(

@@ -31,7 +31,6 @@ from utils.errors import UserError
 from utils.evaluation import per_object
 from utils.provenance import code_hash, commit, environment
 from utils.ranks import joined, share
-from utils.registry import did_you_mean
 from utils.store import Store
 
 _PUBLISHED = (
@@ -52,14 +51,10 @@ def compare(comparison: Comparison) -> None:
     ``<dir>/<column>`` and used again as long as network, options, images and program are the same.
 
     Raises:
-        UserError: If there are no images, if no column can be scored, if ``against`` is no column,
-            or in several processes.
+        UserError: If there are no images, if no column can be scored, or in several processes.
     """
     if share().world_size > 1:
         raise UserError("compare.py: scores in one process; start it without torchrun")
-    if comparison.against and comparison.against not in comparison.chosen:
-        hint = did_you_mean(comparison.against, comparison.chosen)
-        raise UserError(f"against: there is no column {comparison.against!r}; {hint}")
     published = read_published(comparison.published) if comparison.published else []
     dataset = Dataset(**vars(comparison.dataset))
     splits = read_tested(dataset, Store(dataset.cache))

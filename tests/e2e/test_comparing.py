@@ -429,10 +429,11 @@ def test_every_column_beside_one_of_them(folder, capsys):
     gap = figures["auroc"]["Ours", "mean"] - figures["auroc"]["teacher", "mean"]
     assert table["auroc"]["Ours"] == pytest.approx(gap, abs=1e-3)
     assert "the difference from teacher" in printed
-    assert compare_py.main([str(folder / "compare.yaml"), "against=techer"]) == 2
-    assert capsys.readouterr().err == (
-        "against: there is no column 'techer'; did you mean 'teacher'?\n"
-    )
+    for options in (["against=techer"], ["--train", "against=techer"]):  # before any training
+        assert compare_py.main([str(folder / "compare.yaml"), *options]) == 2
+        assert capsys.readouterr().err.endswith(
+            "against: there is no column 'techer'; did you mean 'teacher'?\n"
+        )
 
 
 @pytest.mark.slow

@@ -331,6 +331,8 @@ def test_mistakes_have_a_file_and_a_line(good, old, new, said):
     assert f"{good}:{said}" in str(caught.value)
 
 
-def test_a_comparison_of_nothing(good):
+def test_columns_that_are_not_there(good):
     with pytest.raises(UserError, match=r"good\.yaml:2: columns: there is no column to score"):
         load_comparison(good, ["columns.ours=null", "columns.other=null"])
+    with pytest.raises(UserError, match="against: there is no column 'othr'; did you mean 'other'"):
+        load_comparison(good, ["against=othr"])
