@@ -32,7 +32,7 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TOGETHER = (
     *("teacher", "student", "baseline", "auxiliary", "objective", "optimizer", "schedule"),
     *("val_fraction", "keep", "hold_out", "hold_out_anomalies", "hold_out_defects", "epochs"),
-    *("per_object", "mosaic", "horizontal_flip", "columns", "engine", *GUIDES),
+    *("per_object", "mosaic", "horizontal_flip", "columns", "against", "engine", *GUIDES),
 )
 
 
@@ -174,6 +174,11 @@ def is_column_of_another_file(place):
     return where[:-1] == ("columns",) and "options" not in (parent[key] or {})
 
 
+def is_column_of_the_differences(data, place):
+    """Whether ``against`` names the column: without it the reader refuses the file."""
+    return place[0] == ("columns", data.get("against"))
+
+
 @functools.cache
 def contents(path, form):
     if form == "as it is":
@@ -193,6 +198,7 @@ def mutated(path, seed):
             if place[2] not in TOGETHER
             and place[0][0] != "__include__"
             and not is_of_unknown_encoder(place)
+            and not is_column_of_the_differences(data, place)
         ]
     )
     possible = MUTATIONS["as it is" if "__include__" in data else form]
