@@ -201,10 +201,14 @@ class ImageStore:
         pixels = decoded if self.store.folder is None else self._cached(decoded)
         return pixels if resident is None else ResidentPixels.of(pixels, len(records), resident)
 
+    def whole(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The list that all ``records`` are in; they themselves if there is none."""
+        paths = {record.path for record in records}
+        return next((one for one in self.lists if paths <= {r.path for r in one}), records)
+
     def _cached(self, decoded: DecodedPixels) -> CachedPixels:
         records, view = decoded.records, decoded.view
-        paths = {record.path for record in records}
-        whole = next((one for one in self.lists if paths <= {r.path for r in one}), records)
+        whole = self.whole(records)
         before = self.digests(whole)
         digest_of = dict(zip([r.path for r in whole], before, strict=True))
         path_of = {digest: path for path, digest in digest_of.items()}

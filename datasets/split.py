@@ -1,12 +1,14 @@
 """Test and validation images, drawn by a seed where nobody else has drawn them."""
 
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import torch
+from sklearn.model_selection import StratifiedGroupKFold
 
 from datasets.copies import group_copies
 from datasets.record import Record, Splits
@@ -127,6 +129,43 @@ def draw_split(
         f"{root}: no split of its own: {len(test)} of {len(records)} images are put aside for the "
         f"test (test_fraction {test_fraction:g}, split_seed {split_seed})"
     )
+    return {"train": train, "test": test}
+
+
+def fold_of(root: Path, records: Sequence[Record], store: Store, number: int, count: int) -> Splits:
+    """One part of the training images to test, the others to train on, for a cross-validation.
+
+    Stratified by object and label, as far as groups and pictures that are alike let it: these stay
+    in one part (``StratifiedGroupKFold`` of scikit-learn).
+
+    Args:
+        root: Folder the records' paths are relative to.
+        records: All training images; their files are there.
+        store: Where it is remembered what the files hold.
+        number: Which part, from 1.
+        count: Of how many.
+
+    Raises:
+        UserError: If one side holds no normal or no anomalous image.
+    """
+    grouped = group_copies(root, records, store)
+    strata = [f"{record.label} {record.object}" for record in records]
+    groups = [record.group or record.path for record in grouped]
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a small stratum; what counts is below
+        try:
+            parts = list(folds.split(strata, strata, groups))
+        except ValueError:  # fewer images of every stratum than parts
+            parts = [([], [])] * count
+    train, test = ([records[i] for i in side] for side in parts[number - 1])
+    for side, part in (("training", train), ("testing", test)):
+        if missing := _missing(part, (0, 1)):
+            raise UserError(
+                f"{root}: fold {number} of {count}: {len(records)} training images, "
+                f"{sum(r.label for r in records)} of them anomalous, leave no {missing} one for "
+                f"{side}; there must be as many of each as folds, outside of one group"
+            )
     return {"train": train, "test": test}
 
 

@@ -14,7 +14,7 @@ from datasets.image import SKIP_BROKEN, PixelRange, allow_pixels
 from datasets.pixels import ImageStore
 from datasets.readers import DATASETS
 from datasets.record import Record, Splits, check_name, data_hash, hold_out, hold_out_defects
-from datasets.split import carve_validation, fewer_anomalies
+from datasets.split import carve_validation, fewer_anomalies, fold_of
 from options.schema import Dataset, Run, Source
 from utils.console import say
 from utils.errors import UserError
@@ -51,7 +51,10 @@ class Data:
 
 def image_store(run: Run, splits: Splits, root: Path | None = None) -> ImageStore:
     """The pixels of ``splits``; ``root``: the folder, if it is not that of ``run.dataset``."""
-    return ImageStore(root or run.dataset.dir, store_of(run), tuple(splits.values()))
+    lists = tuple(splits.values())
+    if run.dataset.fold:  # all folds are parts of one list, which is decoded and encoded once
+        lists = (list(itertools.chain(*lists)),)
+    return ImageStore(root or run.dataset.dir, store_of(run), lists)
 
 
 def store_of(run: Run) -> Store:
@@ -84,7 +87,7 @@ def read_with_broken(
 def read_with_any_mask(
     options: Source, store: Store, folder: Path | None = None
 ) -> tuple[Splits, dict[str, str]]:
-    """A data set's own splits, without the objects and defects that are held out of the training.
+    """A data set's own splits, without what is held out of the training; or one of its folds.
 
     Args:
         options: Names the data set.
@@ -95,9 +98,9 @@ def read_with_any_mask(
         The splits, and the images that ``skip_broken`` has left out, each with the reason.
 
     Raises:
-        UserError: As the reader, :func:`datasets.record.hold_out` and ``hold_out_defects``, or if
-            an object is called ``mean`` like the last row of each table, or has a name that no
-            table can hold.
+        UserError: As the reader, :func:`datasets.record.hold_out`, ``hold_out_defects`` and
+            :func:`datasets.split.fold_of`, or if an object is called ``mean`` like the last row of
+            each table, or has a name that no table can hold.
     """
     allow_pixels(options.max_pixels)
     splits: Splits = options.reader.build(DATASETS, options.dir, store)
@@ -120,6 +123,8 @@ def read_with_any_mask(
         splits = hold_out(splits, options.hold_out, "dataset.hold_out", give_back=given_back)
     if isinstance(options, Dataset) and options.hold_out_defects:
         splits = hold_out_defects(splits, options.hold_out_defects, "dataset.hold_out_defects")
+    if isinstance(options, Dataset) and options.fold:
+        splits = fold_of(options.dir, splits["train"], store, *options.fold)
     return splits, broken
 
 

@@ -17,7 +17,7 @@ from jobs.run_folder import StageFolder
 from jobs.scoring import score_all
 from models.base import AnomalyModel
 from models.methods import METHODS
-from options.schema import Run, Stage
+from options.schema import Dataset, Run, Stage
 from utils.console import say
 from utils.device import Machine
 from utils.errors import UserError
@@ -92,7 +92,7 @@ class Session:
         dataset = self.run.dataset
         return {
             "data": data_hash(self.splits),
-            "split": " ".join(filter(None, (dataset.name, dataset.split, "test"))),
+            "split": " ".join(filter(None, (dataset.name, dataset.split, _tested(dataset)))),
             "held out": ", ".join((*dataset.hold_out, *dataset.hold_out_defects)),
             "given back": _given_back(dataset.hold_out_anomalies),
             "seed": self.run.misc.seed,
@@ -214,6 +214,14 @@ class Session:
             random = generator(derive(self.run.misc.seed, "references", name))
             order = torch.randperm(len(normal), generator=random)
             yield [normal[i] for i in order[:count].tolist()]
+
+
+def _tested(dataset: Dataset) -> str:
+    """Which of the images are tested."""
+    if dataset.fold is None:
+        return "test"
+    number, count = dataset.fold
+    return f"training images, fold {number} of {count}"
 
 
 def _given_back(count: int | None) -> str:

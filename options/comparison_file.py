@@ -11,7 +11,7 @@ import yaml
 
 from options.load import from_tree, load
 from options.overrides import from_overrides
-from options.schema import SEEDS, Misc, Run, Selection, Source
+from options.schema import FOLDS, SEEDS, Misc, Run, Selection, Source
 from options.tree import Mistake, merge, quoted
 from options.yaml_text import read
 from utils.errors import UserError
@@ -39,6 +39,8 @@ class ImageList(Selection):
         hold_out_anomalies: Number of anomalous images of each of these objects that are trained on
             after all.
         hold_out_defects: Kinds of defect that are not trained on; only these are tested then.
+        fold: The part of the training images that is tested; for all of them ``folds`` beside the
+            columns.
         cache: Folder for decoded images; ``null``: they are decoded each time.
     """
 
@@ -78,10 +80,16 @@ class Comparison:
         dataset: The test images; they replace those of each column's own options.
         misc: Seed, device and precision of each column.
         columns: The methods in order, each with a short name; ``null`` leaves one out.
+        overrides: Options ``a.b=value`` of all columns, as in ``engine.epochs=8``. Where a column
+            overrides the same option, or the block that it is in, its own value counts.
         title: Title of the tables.
         layout: The rows: ``objects`` as published, or ``methods`` if there are many.
         seeds: More than 1: mean and spread over the runs that ``run.py --seeds`` writes to
             ``<exp.dir>/seed_<seed>``, beginning with ``misc.seed``.
+        folds: For a choice between recipes without the test images: cross-validation. Each column
+            has a network for each of so many parts of the training images, which has not seen this
+            part and scores it; the figures are over the scores of all parts. ``null``: the test
+            images, one network for each seed.
         against: The column that all others are compared with: a second table has each one's
             difference from it, with a paired bootstrap interval over images and seeds.
         localization: Whether the second table has pointing game and heat in mask, too; for data
@@ -95,10 +103,12 @@ class Comparison:
     dir: Path
     dataset: ImageList
     columns: dict[str, Column | None]
+    overrides: tuple[str, ...] = ()
     misc: Misc = field(default_factory=Misc)
     title: str = "Comparison"
     layout: Literal["objects", "methods"] = "objects"
     seeds: Annotated[int, SEEDS] = 1
+    folds: Annotated[int, FOLDS] | None = None
     against: str = ""
     localization: bool = False
     runs: Path | None = None
@@ -112,6 +122,8 @@ class Comparison:
         if self.against and self.against not in self.chosen:
             hint = did_you_mean(self.against, self.chosen)
             raise ValueError(f"against: there is no column {self.against!r}; {hint}")
+        if self.folds and self.dataset.fold:
+            raise ValueError("folds: write either folds, for all of them, or dataset.fold, for one")
         for name in self.columns:
             if not re.fullmatch(r"\w[\w.-]{0,99}", name):
                 raise ValueError(
@@ -128,14 +140,41 @@ class Comparison:
         """``misc.seed`` and the seeds after it."""
         return range(self.misc.seed, self.misc.seed + self.seeds)
 
-    def run_of(self, name: str, seed: int) -> Run:
+    @property
+    def all_folds(self) -> Sequence[int | None]:
+        """The numbers of the folds, from 1; without cross-validation only ``None``."""
+        return range(1, self.folds + 1) if self.folds else (None,)
+
+    def dataset_of(self, fold: int | None) -> ImageList:
+        """The data set, of which this fold is tested."""
+        if self.folds is None or fold is None:
+            return self.dataset
+        return replace(self.dataset, fold=(fold, self.folds))
+
+    def overrides_of(self, name: str) -> list[str]:
+        """The options of column ``name`` that override its file."""
+        own = self.chosen[name].overrides
+        keys = [text.partition("=")[0] for text in own]
+        common = [
+            text
+            for text in self.overrides
+            if not any(f"{text.partition('=')[0]}.".startswith(f"{key}.") for key in keys)
+        ]
+        return [*common, *own]
+
+    def place_of(self, folder: Path, seed: int, fold: int | None) -> Path:
+        """Where in the folder of a column this network is, or its scores."""
+        folder = folder / f"seed_{seed}" if self.seeds > 1 else folder
+        return folder / f"fold_{fold}" if fold else folder
+
+    def run_of(self, name: str, seed: int, fold: int | None = None) -> Run:
         """The experiment behind column ``name``, with this comparison's images, seed and machine.
 
         Raises:
             UserError: If its options are wrong, or have no such stage.
         """
         column = self.chosen[name]
-        run = load(column.options, column.overrides)
+        run = load(column.options, self.overrides_of(name))
         if column.stage not in run.stages:
             has = " and ".join(run.stages)
             raise UserError(f"{column.options}: has no stage {column.stage}; it has {has}")
@@ -150,33 +189,34 @@ class Comparison:
                 "dataset of the comparison"
             )
         folder = self.runs / name if self.runs else run.exp.dir
-        folder = folder / f"seed_{seed}" if self.seeds > 1 else folder
         return replace(
             run,
-            exp=replace(run.exp, dir=folder),
-            dataset=replace(run.dataset, **vars(self.dataset)),
+            exp=replace(run.exp, dir=self.place_of(folder, seed, fold)),
+            dataset=replace(run.dataset, **vars(self.dataset_of(fold))),
             misc=replace(self.misc, seed=seed),
-            command=self.training_command(name),
+            command=self.training_command(name, seed, fold),
         )
 
-    def training_command(self, name: str) -> str:
-        """Arguments for ``run.py`` to train column ``name`` for this comparison."""
+    def training_command(self, name: str, seed: int, fold: int | None = None) -> str:
+        """Arguments for ``run.py`` to train column ``name``: of all seeds, or of one and a fold."""
         column = self.chosen[name]
-        before = load(column.options, column.overrides)
+        before = load(column.options, self.overrides_of(name))
+        misc = replace(self.misc, seed=seed if fold else self.misc.seed)
         changed = {
             f"{section}.{key}": _spelled(value)
             for section, now, then in (
-                ("dataset", _written(self.dataset), _written(before.dataset)),
-                ("misc", vars(self.misc), vars(before.misc)),
+                ("dataset", _written(self.dataset_of(fold)), _written(before.dataset)),
+                ("misc", vars(misc), vars(before.misc)),
             )
             for key, value in now.items()
             if key not in _LOCAL and value != then.get(key)
         }
-        if self.runs:
-            changed["exp.dir"] = str(self.runs / name)
-        own = [text for text in column.overrides if text.partition("=")[0] not in changed]
+        folder = self.runs / name if self.runs else before.exp.dir
+        if self.runs or fold:
+            changed["exp.dir"] = str(self.place_of(folder, seed, fold) if fold else folder)
+        own = [text for text in self.overrides_of(name) if text.partition("=")[0] not in changed]
         over = [f"{key}={value}" for key, value in changed.items()]
-        seeds = ["--seeds", str(self.seeds)] if self.seeds > 1 else []
+        seeds = ["--seeds", str(self.seeds)] if self.seeds > 1 and not fold else []
         return shlex.join([str(column.options), *own, *over, *seeds])
 
 

@@ -20,6 +20,7 @@ from utils.store import FOLDER
 
 Side = Annotated[int, Range(1, 100_000)]
 SEEDS = Range(1, 1_000)  # how many runs of one experiment
+FOLDS = Range(2, 100)  # of a cross-validation
 STAGES = ("teacher", "student", "baseline")
 GUIDES = ("attention_weight", "words_weight", "mask_weight")  # of objectives: need places
 
@@ -99,17 +100,25 @@ class Selection(Source):
         hold_out: Objects that are not trained on.
         hold_out_anomalies: Anomalous images of these objects that are trained on after all.
         hold_out_defects: Kinds of defect that are not trained on.
+        fold: The part of the training images that is tested.
     """
 
     max_anomalies: Count | None = None
     hold_out: tuple[str, ...] = ()
     hold_out_anomalies: Annotated[int, Range(0, 1_000_000)] | None = None
     hold_out_defects: tuple[str, ...] = ()
+    fold: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        """``hold_out_anomalies`` needs ``hold_out``."""
+        """Checks that there is such a fold, and that nothing else chooses the test images."""
         if self.hold_out_anomalies is not None and not self.hold_out:
             raise ValueError("hold_out_anomalies: write hold_out, the objects that it is about")
+        if self.fold and not (1 <= self.fold[0] <= self.fold[1] and self.fold[1] in FOLDS):
+            raise ValueError(
+                f"fold: must be [number, of how many], as in [1, 5], got {[*self.fold]}"
+            )
+        if self.fold and (self.hold_out or self.hold_out_defects):
+            raise ValueError("fold: tests training images; remove hold_out and hold_out_defects")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +143,10 @@ class Dataset(Selection):
         max_anomalies: Number of anomalous training images of each object, validation images
             included, drawn by ``misc.seed``: the 5 are among the 10, and the test images stay the
             same. ``null``: all.
+        fold: ``[1, 5]``: for cross-validation, the first of five parts of the training images is
+            tested, by the network that is trained on the four others; the test images of the
+            data set are not read. Stratified by object and label, the same parts for each seed.
+            All five, with one table: ``folds`` of a comparison. ``null``: the test images.
         val_fraction: Share of the training images that choose the checkpoint and are not trained
             on, stratified by object and label; 0: none, which needs ``engine.keep: last``.
         auxiliary: The data set that a baseline is trained on; none of its images is tested.

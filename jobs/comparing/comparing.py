@@ -1,8 +1,9 @@
 """Scores methods side by side on one list of test images."""
 
+import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 
 from datasets.augment import Augment
 from datasets.pixels import content_parts
-from datasets.record import Splits, data_hash
+from datasets.record import Record, Splits, data_hash
 from jobs.comparing.differences import differences, differences_markdown
 from jobs.comparing.localizing import FIGURES, located
 from jobs.comparing.table import Method, latex, long_table, markdown, read_published
@@ -56,13 +57,13 @@ def compare(comparison: Comparison) -> None:
     if share().world_size > 1:
         raise UserError("compare.py: scores in one process; start it without torchrun")
     published = read_published(comparison.published) if comparison.published else []
-    dataset = Dataset(**vars(comparison.dataset))
-    splits = read_tested(dataset, Store(dataset.cache))
+    folds = {fold: _splits(comparison, fold) for fold in comparison.all_folds}
+    tested = [record for splits in folds.values() for record in splits["test"]]
     machine = Machine.choose(comparison.misc.device, comparison.misc.precision)
     bugs: list[Exception] = []
-    methods = [_method(comparison, name, splits, machine, bugs) for name in comparison.chosen]
-    objects = sorted({record.object for record in splits["test"]})
-    caption = _caption(comparison, splits, machine)
+    methods = [_method(comparison, name, folds, machine, bugs) for name in comparison.chosen]
+    objects = sorted({record.object for record in tested})
+    caption = _caption(comparison, tested, data_hash(next(iter(folds.values()))), machine)
     text = _write(comparison, methods, objects, caption, published)
     say(f"\n{text}\n{comparison.dir}: comparison.md, comparison.csv, comparison.tex")
     if bugs:
@@ -80,17 +81,22 @@ def train_columns(comparison: Comparison) -> None:
     machine = Machine.choose(comparison.misc.device, comparison.misc.precision)
     with joined(machine.device):
         for name, column in comparison.chosen.items():
-            for seed in comparison.all_seeds:
-                run = comparison.run_of(name, seed)
+            for seed, fold in itertools.product(comparison.all_seeds, comparison.all_folds):
+                run = comparison.run_of(name, seed, fold)
                 if run.stages[column.stage].needs_training:
                     say(f"{column.title or name}: {run.exp.dir}")
                     train(run)
 
 
+def _splits(comparison: Comparison, fold: int | None) -> Splits:
+    dataset = Dataset(**vars(comparison.dataset_of(fold)))
+    return read_tested(dataset, Store(dataset.cache))
+
+
 def _method(
     comparison: Comparison,
     name: str,
-    splits: Splits,
+    folds: Mapping[int | None, Splits],
     machine: Machine,
     bugs: list[Exception],
 ) -> Method:
@@ -102,14 +108,16 @@ def _method(
     trained_on = column.trained_on
     try:
         for seed in comparison.all_seeds:
-            run = comparison.run_of(name, seed)
-            trained_on = trained_on or _trained_on(run, column.stage, splits)
-            folder = comparison.dir / name
-            folder = folder / f"seed_{seed}" if comparison.seeds > 1 else folder
-            session = Session(resolved(run, splits), splits, machine, "compare.py")
-            of_seed, network = _scores(session, column, folder, comparison.localization)
-            scores.append(of_seed)
-            notes += [network.title] if "UNFINISHED" in network.title else []
+            parts = []
+            for fold, splits in folds.items():
+                run = comparison.run_of(name, seed, fold)
+                trained_on = trained_on or _trained_on(run, column.stage, splits)
+                folder = comparison.place_of(comparison.dir / name, seed, fold)
+                session = Session(resolved(run, splits), splits, machine, "compare.py")
+                part, network = _scores(session, column, folder, comparison.localization)
+                parts.append(part)
+                notes += [network.title] if "UNFINISHED" in network.title else []
+            scores.append(pd.concat(parts, ignore_index=True))
             if not _depends_on_seed(run.stages[column.stage]):
                 break
     except UserError as error:
@@ -215,8 +223,7 @@ def _trained_on(run: Run, name: str, splits: Splits) -> str:
     return f"these objects ({anomalous} anomalous)"
 
 
-def _caption(comparison: Comparison, splits: Splits, machine: Machine) -> str:
-    records = splits["test"]
+def _caption(comparison: Comparison, records: Sequence[Record], data: str, machine: Machine) -> str:
     labels = pd.DataFrame(
         {"object": [r.object for r in records], "label": [r.label for r in records]}
     )
@@ -232,13 +239,18 @@ def _caption(comparison: Comparison, splits: Splits, machine: Machine) -> str:
     over = f"seed {seeds[0]}"
     if len(seeds) > 1:
         over = f"mean ± standard deviation over the seeds {', '.join(map(str, seeds))}"
+    tested = "test images"
+    if comparison.folds:
+        tested = (
+            f"training images, each of {comparison.folds} folds scored by a network of the others,"
+        )
     left_out = f" (without {', '.join(single)}: one label only)" if len(single) else ""
     return (
         f"{comparison.title}: (AUROC, AUPR) in percent, best in bold; mean over objects{left_out}. "
-        f"{len(records)} test images of {images.dir} ({f'{images.name} {images.split}'.strip()}), "
+        f"{len(records)} {tested} of {images.dir} ({f'{images.name} {images.split}'.strip()}), "
         f"{sum(record.label for record in records)} anomalous; prevalence (the AUPR of chance) "
         f"{by_object}. {_TRAINED_ON} {over.capitalize()}, {machine}, commit {commit()}, data "
-        f"{data_hash(splits)}; python compare.py {comparison.command}."
+        f"{data}; python compare.py {comparison.command}."
     )
 
 

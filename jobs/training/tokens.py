@@ -113,7 +113,7 @@ def ask_encoders(
         model: The network.
         stage: Its options.
         store: The pixels of the images.
-        records: The images.
+        records: The images; all of the list of ``store`` that they are a part of are encoded.
         machine: Device and precision.
 
     Returns:
@@ -121,6 +121,7 @@ def ask_encoders(
     """
     if stage.augment != Augment() or store.store.folder is None:
         return store
+    records = store.whole(records)
     encoders = [encoder for encoder in model.encoders() if isinstance(encoder, ImageEncoder)]
     for encoder in encoders:
         if encoder.is_frozen:

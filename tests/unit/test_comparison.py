@@ -240,7 +240,7 @@ def test_a_column_gets_the_images_and_the_seed_of_the_comparison(good):
 
 def test_the_command_that_trains_a_column_names_what_differs(good):
     comparison = load_comparison(good, ["dataset.objects=[candle, pcb1]", "seeds=3"])
-    assert comparison.training_command("ours") == (
+    assert comparison.training_command("ours", 1204) == (
         "options/demo.yaml 'exp.dir=logs/a b' dataset.dir=data/visa "
         "'dataset.objects=[candle, pcb1]' misc.seed=1204 misc.precision=auto --seeds 3"
     )
@@ -252,7 +252,7 @@ def test_networks_in_one_folder_and_few_anomalies(good):
     run = comparison.run_of("ours", 1205)
     assert str(run.exp.dir) == "logs/few/ours/seed_1205"
     assert (run.dataset.max_anomalies, run.dataset.hold_out) == (5, ("pcb1",))
-    assert comparison.training_command("ours") == (
+    assert comparison.training_command("ours", 1204) == (
         "options/demo.yaml dataset.dir=data/visa dataset.max_anomalies=5 'dataset.hold_out=[pcb1]' "
         "misc.seed=1204 misc.precision=auto exp.dir=logs/few/ours --seeds 2"
     )
@@ -266,7 +266,7 @@ def test_networks_in_one_folder_and_few_anomalies(good):
 def test_a_suggested_command_spells_null_as_yaml_does(good):
     other = 'columns.ours.overrides=["dataset={name: meta, dir: data, file: a.json}"]'
     comparison = load_comparison(good, ["dataset={name: meta, dir: data}", other])
-    assert "dataset.file=null" in comparison.training_command("ours")
+    assert "dataset.file=null" in comparison.training_command("ours", 1204)
 
 
 def test_two_kinds_of_files_are_told_apart(good, capsys):
