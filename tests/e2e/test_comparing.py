@@ -16,6 +16,7 @@ import compare as compare_py
 import run as run_py
 import test as test_py
 from jobs.build import load_model
+from jobs.run_folder import StageFolder
 from jobs.session import Session
 from models.base import AnomalyModel
 from models.methods import METHODS
@@ -297,6 +298,42 @@ def test_columns_are_trained_and_scored_for_several_seeds(folder, bright):
     assert f"python run.py {folder}/smoke.yaml --seeds 2" in text  # of the student with a teacher
     assert f"{folder}/run/seed_7/student: was made with other options" in text
     assert "Mean ± standard deviation over the seeds 7, 8" in text
+
+
+@pytest.mark.slow
+def test_each_training_image_is_scored_by_a_network_that_has_not_seen_it(folder, smoke, capsys):
+    others = [f"columns.{name}=null" for name in ("ours", "teacher", "oracle", "later")]
+    frozen = ["teacher=null", "student.objective=cross_entropy", "student.model.img_enc.train=none"]
+    frozen.append("student.engine.epochs=1")
+    column = f"columns.alone={{options: {folder}/smoke.yaml, overrides: [{', '.join(frozen)}]}}"
+    options = ("folds=3", "seeds=2", f"runs={folder}/cv", column, *others)
+    assert compare(folder, *options) == 2
+    assert "dataset.fold=[1, 3]" in capsys.readouterr().out
+    assert compare_py.main([str(folder / "compare.yaml"), "--train", *options]) == 0
+    said = capsys.readouterr().out
+    assert "training images, each of 3 folds scored by a network of the others" in said
+    lists = pd.read_csv(smoke / "visa/split_csv/2cls_highshot.csv")
+    listed = {*lists.loc[lists["split"] == "train", "image"]}
+    aurocs = []
+    for seed in ("seed_7", "seed_8"):
+        parts = []
+        for fold in ("fold_1", "fold_2", "fold_3"):
+            part = pd.read_csv(folder / f"out/alone/{seed}/{fold}/scores.csv")
+            run = folder / f"cv/alone/{seed}/{fold}/student"
+            learned = StageFolder(run, "student").learned(smoke / "visa")
+            names = {str(path.relative_to((smoke / "visa").resolve())) for path in learned.files}
+            assert names | {*part["path"]} == listed
+            assert not names & {*part["path"]}
+            parts.append(part)
+        pooled = pd.concat(parts)
+        assert sorted(pooled["path"]) == sorted(listed)
+        aurocs.append(per_object(pooled).loc["mean", "auroc"])
+    row = pd.read_csv(folder / "out/comparison.csv").set_index(["method", "object"])
+    assert row.loc[("alone", "mean"), "auroc"] == pytest.approx(sum(aurocs) / 2, abs=1e-4)
+    kept = list((folder / "cache").rglob("*.tokens"))
+    assert len(kept) == 2  # one for each seed, whose random encoder is another: of all folds
+    assert compare(folder, *options) == 0
+    assert capsys.readouterr().out.count("are used again") == 6
 
 
 def test_maps_are_made_when_asked_for_and_only_then(folder, bright, capsys):

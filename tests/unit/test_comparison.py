@@ -246,6 +246,38 @@ def test_the_command_that_trains_a_column_names_what_differs(good):
     )
 
 
+def test_options_of_all_columns_and_those_of_one(good):
+    common = "overrides=[optimizer.lr=1e-4,exp.dir=logs/c,student.objective.kl_weight=2]"
+    own = "columns.ours.overrides=[student.objective=cross_entropy,optimizer.lr=1e-3]"
+    comparison = load_comparison(good, [common, own])
+    run = comparison.run_of("ours", 1204)
+    assert run.stages["student"].optimizer.options["lr"] == 1e-3
+    assert run.stages["student"].objective.name == "cross_entropy"
+    assert str(run.exp.dir) == "logs/c"
+    assert comparison.run_of("other", 1204).stages["teacher"].optimizer.options["lr"] == 1e-4
+    assert comparison.training_command("ours", 1204) == (
+        "options/demo.yaml exp.dir=logs/c student.objective=cross_entropy optimizer.lr=1e-3 "
+        "dataset.dir=data/visa misc.precision=auto"
+    )
+    with pytest.raises(UserError, match=r"optimizer\.momentun=1: optimizer: unknown option"):
+        load_comparison(good, ["overrides=[optimizer.momentun=1]"]).run_of("ours", 1204)
+
+
+def test_cross_validation_has_a_network_for_each_fold(good):
+    comparison = load_comparison(good, ["folds=3", "seeds=2", "runs=logs/cv"])
+    assert list(comparison.all_folds) == [1, 2, 3]
+    run = comparison.run_of("ours", 1205, 2)
+    assert (run.dataset.fold, run.misc.seed) == ((2, 3), 1205)
+    assert str(run.exp.dir) == "logs/cv/ours/seed_1205/fold_2"
+    command = comparison.training_command("ours", 1205, 2)
+    assert "'dataset.fold=[2, 3]' misc.seed=1205" in command
+    assert command.endswith("exp.dir=logs/cv/ours/seed_1205/fold_2")
+    with pytest.raises(UserError, match="folds: write either folds, for all of them, or"):
+        load_comparison(good, ["folds=3", "dataset.fold=[1,3]"])
+    with pytest.raises(UserError, match=r"folds: must be in \[2, 100\], got 1"):
+        load_comparison(good, ["folds=1"])
+
+
 def test_networks_in_one_folder_and_few_anomalies(good):
     few = ["runs=logs/few", "dataset.max_anomalies=5", "dataset.hold_out=[pcb1]", "seeds=2"]
     comparison = load_comparison(good, few)

@@ -1,5 +1,6 @@
 """Drawing test and validation images: shares, groups, copies."""
 
+import contextlib
 import itertools
 import shutil
 from collections import Counter
@@ -11,7 +12,7 @@ from PIL import Image
 
 from datasets.copies import group_copies
 from datasets.record import Record, hold_out_defects
-from datasets.split import carve_validation, draw_split, fewer_anomalies, move_anomalies
+from datasets.split import carve_validation, draw_split, fewer_anomalies, fold_of, move_anomalies
 from options.load import load
 from tests.fixtures import job_of, write_smoke
 from utils.errors import UserError
@@ -195,6 +196,60 @@ def test_some_of_every_defect_is_given_to_the_training(tmp_path):
     moved = move_anomalies(splits, tmp_path, NOWHERE, test_fraction=0.4, split_seed=0)
     assert Counter(r.defect for r in moved["train"]) == {"": 10, "a": 6, "b": 6}
     assert Counter(r.defect for r in moved["test"]) == {"": 5, "a": 4, "b": 4}
+
+
+def test_each_image_is_in_one_fold_and_each_object_and_label_in_all(tmp_path):
+    records = [record(i, label=i % 4 == 0, shown="ab"[i % 8 > 3]) for i in range(80)]
+    write(tmp_path, records)
+    folds = [fold_of(tmp_path, records, NOWHERE, number, 5) for number in range(1, 6)]
+    assert sorted(r.path for fold in folds for r in fold["test"]) == sorted(r.path for r in records)
+    for fold in folds:
+        assert tally(fold["test"]) == {("a", 0): 6, ("b", 0): 6, ("a", 1): 2, ("b", 1): 2}
+        assert fold["train"] == [r for r in records if r not in fold["test"]]
+
+
+def test_groups_and_copies_are_in_one_fold(tmp_path):
+    records = [record(i, label=i % 2, group=f"g{i // 4}" if i < 20 else "") for i in range(60)]
+    write(tmp_path, records, lambda r: "40.png" if r.path == "50.png" else r.path)
+    for number in (1, 2, 3):
+        tested = {r.path for r in fold_of(tmp_path, records, NOWHERE, number, 3)["test"]}
+        assert ("40.png" in tested) == ("50.png" in tested)
+        for group in range(5):
+            members = {f"{i}.png" for i in range(4 * group, 4 * group + 4)}
+            assert members <= tested or not members & tested
+
+
+def test_folds_need_images_of_both_kinds(tmp_path):
+    records = [record(i, label=i < 2) for i in range(20)]
+    write(tmp_path, records)
+    said = "fold 1 of 30: 20 training images, 2 of them anomalous, leave no anomalous one for"
+    with pytest.raises(UserError, match=said):
+        fold_of(tmp_path, records, NOWHERE, 1, 30)
+    short = [fold_of(tmp_path, records, NOWHERE, number, 2) for number in (1, 2)]
+    assert [sum(r.label for r in fold["test"]) for fold in short] == [1, 1]
+    # Of four parts two hold one of the two anomalous images.
+    tested = []
+    for number in range(1, 5):
+        with contextlib.suppress(UserError):
+            tested.append(fold_of(tmp_path, records, NOWHERE, number, 4)["test"])
+    assert [sum(r.label for r in part) for part in tested] == [1, 1]
+
+
+def test_a_fold_is_the_same_for_each_seed_and_reads_no_test_image(tmp_path, visa_root):
+    path, fold = write_smoke(tmp_path, visa_root), "dataset.fold=[2,3]"
+    everything, usual = lists_of(path)
+    learned, splits = lists_of(path, fold)
+    assert lists_of(path, fold, "misc.seed=99")[1] == splits
+    paths = {r.path for r in everything}
+    tested = {r.path for r in splits["test"]}
+    assert tested < paths
+    assert {r.path for r in learned} == paths - tested
+    assert not tested & {r.path for r in usual["test"]}
+    for wrong in ("[0,3]", "[4,3]", "[1,1]", "[1,101]"):
+        with pytest.raises(UserError, match=r"fold: must be \[number, of how many\], as in \[1"):
+            load(path, [f"dataset.fold={wrong}"])
+    with pytest.raises(UserError, match="fold: tests training images; remove hold_out"):
+        load(path, [fold, "dataset.hold_out=[candle]"])
 
 
 @pytest.mark.parametrize("labels", [(0, 0, 0, 1), (0, 1, 1, 1), (1, 1, 1, 1)])
