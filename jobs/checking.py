@@ -13,7 +13,7 @@ from datasets.check.report import is_report_of_another, table, write_report
 from datasets.fix_list import leave_out, read_fix_list, without, write_fix_list
 from datasets.record import Splits
 from jobs.build import needs_masks
-from jobs.data import Data, read_with_any_mask, store_of
+from jobs.data import Data, read_whole, selected, store_of
 from options.schema import Run, Source
 from utils.cache_files import hash_of
 from utils.console import say
@@ -60,16 +60,17 @@ def check(run: Run, *, out: Path | None = None, fix_list: Path | None = None) ->
 def _report(run: Run, options: Source, folder: Path) -> Inspection:
     """Reports on one data set."""
     whole = replace(options, leave_out=None, skip_broken=False)
-    splits = everything = read_with_any_mask(whole, store_of(run))[0]
+    everything = read_whole(whole, store_of(run))[0]
+    splits = selected(options, everything, store_of(run))
+    is_whole = not options.objects and splits == everything
     if options.leave_out is not None:
         splits = leave_out(splits, options.leave_out)
     broken: dict[str, str] = {}
     if options.skip_broken:
         broken = find_broken(options.dir, itertools.chain(*splits.values()), store_of(run))
         splits = without(splits, broken)
-    is_whole = not options.objects and not getattr(options, "hold_out", ())
     records = [record for part in everything.values() for record in part]
-    more = list(masks_of_nothing(options.dir, records, is_whole=is_whole))
+    more = list(masks_of_nothing(options.dir, records, is_whole=not options.objects))
     more += [Finding("warning", f"left out: {r}", leave_out=[p]) for p, r in broken.items()]
     if options is run.dataset:
         more += _single_labels(run, splits)

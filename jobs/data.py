@@ -89,6 +89,18 @@ def read_with_any_mask(
 ) -> tuple[Splits, dict[str, str]]:
     """A data set's own splits, without what is held out of the training; or one of its folds.
 
+    Raises:
+        UserError: As :func:`read_whole` and :func:`selected`.
+    """
+    splits, broken = read_whole(options, store, folder)
+    return selected(options, splits, store), broken
+
+
+def read_whole(
+    options: Source, store: Store, folder: Path | None = None
+) -> tuple[Splits, dict[str, str]]:
+    """A data set's own splits.
+
     Args:
         options: Names the data set.
         store: Where it is remembered what its files hold.
@@ -98,9 +110,8 @@ def read_with_any_mask(
         The splits, and the images that ``skip_broken`` has left out, each with the reason.
 
     Raises:
-        UserError: As the reader, :func:`datasets.record.hold_out`, ``hold_out_defects`` and
-            :func:`datasets.split.fold_of`, or if an object is called ``mean`` like the last row of
-            each table, or has a name that no table can hold.
+        UserError: As the reader, or if an object is called ``mean`` like the last row of each
+            table, or has a name that no table can hold.
     """
     allow_pixels(options.max_pixels)
     splits: Splits = options.reader.build(DATASETS, options.dir, store)
@@ -118,14 +129,26 @@ def read_with_any_mask(
         raise UserError(
             f"{options.dir}: an object is called 'mean', as the last row of every table; rename it"
         )
-    if isinstance(options, Dataset) and options.hold_out:
+    return splits, broken
+
+
+def selected(options: Source, splits: Splits, store: Store) -> Splits:
+    """The part of a data set that is trained on and tested.
+
+    Raises:
+        UserError: As :func:`datasets.record.hold_out`, ``hold_out_defects`` and
+            :func:`datasets.split.fold_of`.
+    """
+    if not isinstance(options, Dataset):
+        return splits
+    if options.hold_out:
         given_back = options.hold_out_anomalies is not None
         splits = hold_out(splits, options.hold_out, "dataset.hold_out", give_back=given_back)
-    if isinstance(options, Dataset) and options.hold_out_defects:
+    if options.hold_out_defects:
         splits = hold_out_defects(splits, options.hold_out_defects, "dataset.hold_out_defects")
-    if isinstance(options, Dataset) and options.fold:
+    if options.fold:
         splits = fold_of(options.dir, splits["train"], store, *options.fold)
-    return splits, broken
+    return splits
 
 
 def _without_broken(

@@ -266,6 +266,14 @@ def test_an_object_that_was_never_seen(smoke, tmp_path, capsys):
     assert "candle" not in text
 
 
+@pytest.mark.parametrize("held", ["hold_out=[candle]", "fold=[1,3]"])
+def test_what_is_held_out_is_no_fault_of_the_data(visa_root, tmp_path, capsys, held):
+    """Images that are neither trained on nor tested have masks all the same."""
+    options = [str(write_smoke(tmp_path, visa_root)), f"dataset.{held}"]
+    assert check.main([*options, "--out", str(tmp_path / "report")]) == 0
+    assert "masks of no image" not in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_an_object_with_a_few_anomalies_given_back(smoke, tmp_path, capsys):
     held = ["dataset.hold_out=[pipe_fryum]", "dataset.hold_out_anomalies=2", "engine.epochs=1"]
