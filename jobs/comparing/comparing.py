@@ -20,7 +20,6 @@ from jobs.data import image_store, learned_from, read_tested, resolved
 from jobs.session import Network, Session
 from jobs.training.tokens import ask_encoders
 from jobs.training.training import train
-from models.student import Student
 from options.comparison_file import Column, Comparison
 from options.dump import flatten
 from options.schema import Dataset, Run, Stage
@@ -149,7 +148,7 @@ def _scores(
     start = time.perf_counter()
     policy = network.stage.captions.policy if column.text == "oracle" else "object"
     # Grad-CAM needs the network itself.
-    if isinstance(network.model, Student) and (network.model.has_map or not with_maps):
+    if network.model.has_map or not with_maps:
         # Columns with the same frozen encoder, and their seeds, share its features.
         stage, store = network.stage, image_store(session.run, session.splits)
         stage = replace(stage, augment=Augment())
