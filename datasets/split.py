@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import torch
-from sklearn.model_selection import StratifiedGroupKFold
 
 from datasets.copies import group_copies
 from datasets.record import Record, Splits
@@ -148,6 +147,8 @@ def fold_of(root: Path, records: Sequence[Record], store: Store, number: int, co
     Raises:
         UserError: If one side holds no normal or no anomalous image.
     """
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to load
+
     grouped = group_copies(root, records, store)
     strata = [f"{record.label} {record.object}" for record in records]
     groups = [record.group or record.path for record in grouped]
