@@ -145,7 +145,7 @@ class Dataset(Selection):
             same. ``null``: all.
         fold: ``[1, 5]``: for cross-validation, the first of five parts of the training images is
             tested, by the network that is trained on the four others; the test images of the
-            data set are not read. Stratified by object and label, the same parts for each seed.
+            data set take no part. Stratified by object and label, the same parts for each seed.
             All five, with one table: ``folds`` of a comparison. ``null``: the test images.
         val_fraction: Share of the training images that choose the checkpoint and are not trained
             on, stratified by object and label; 0: none, which needs ``engine.keep: last``.
