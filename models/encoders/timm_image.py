@@ -1,6 +1,6 @@
 """Networks of timm: ConvNets, vision transformers and hierarchical transformers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.encoders.folding import FOLDED, is_folded, unfold
 from models.encoders.tower import ImageEncoder, Train, as_tokens, dry_run
 from utils.console import say
 from utils.download import check_sha256
@@ -30,7 +31,8 @@ class TimmImageEncoder(ImageEncoder):
         arch: Any of ``timm.list_models()``, with or without the tag of its weights:
             ``vit_small_patch14_dinov2``, ``convnext_tiny.fb_in22k``.
         pre_trained: ``true`` (timm's weights of that name), a file, or ``false`` for random
-            weights.
+            weights. Where the BatchNorm of the weights was folded into the convolutions, it is
+            unfolded before the training.
         sha256: SHA-256 of the file, or its first digits; not needed for timm's own.
         train: How much of the network is trained: ``all``, ``last_stage``, ``none``, or a number:
             so many of the last blocks of a transformer, or stages of a ConvNet.
@@ -72,11 +74,19 @@ class TimmImageEncoder(ImageEncoder):
         self.has_norm = "Hiera" not in type(network).__name__  # timm's refuses to apply it
         network.prune_intermediate_layers(self.levels, prune_norm=not self.has_norm)
         self.network = network
+        self.unfolds = load_weights and train != "none" and is_folded(network)
+        if self.unfolds:
+            say(f"{pre_trained if existing_file(pre_trained) else arch}: {FOLDED}")
         self.last = nn.Identity()  # gives Grad-CAM the map
         image = torch.zeros(1, 3, *image_size, dtype=torch.uint8)
         self.feature_dim = dry_run(self.eval(), image).shape[-1]
         self._freeze(train)
         self.train()
+
+    def adapt(self, images: Iterable[Tensor]) -> None:
+        """Unfolds BatchNorm where it is folded; see :meth:`Tower.adapt`."""
+        if self.unfolds:
+            unfold(self, images)
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, 3, H, W)`` bytes to ``(B, N, D)``; see :class:`ImageEncoder`."""

@@ -12,7 +12,7 @@ from models.encoders import clip_text
 from models.encoders.clip import _interpolate
 from models.encoders.clip_image import ClipImageEncoder
 from models.encoders.clip_text import ClipTextEncoder
-from models.encoders.torchvision_image import unfold
+from models.encoders.folding import unfold
 from models.fusion import FUSIONS
 from models.objectives.distillation import cosine_loss, distillation_loss, mse_loss
 from tests.fixtures import CAPTIONS, TINY_CLIP, random_batch

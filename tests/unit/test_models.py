@@ -423,20 +423,22 @@ def test_an_encoder_looks_at_images_if_asked_to(batch_norm, is_changed):
 
 
 @pytest.mark.parametrize(
-    ("folded", "options", "is_changed"),
+    ("variance", "options", "is_changed"),
     [
-        (True, {}, True),
-        (True, {"train": "last_stage"}, True),
-        (True, {"train": "none"}, False),
-        (True, {"batch_norm": "fixed"}, False),
-        (False, {}, False),
+        (1, {}, True),
+        (1 - 1e-5, {}, True),  # the root of variance and eps is 1
+        (1, {"train": "last_stage"}, True),
+        (1, {"train": "none"}, False),
+        (1, {"batch_norm": "fixed"}, False),
+        (None, {}, False),
     ],
 )
-def test_folded_weights_are_recognized(tmp_path, capsys, folded, options, is_changed):
+def test_folded_weights_are_recognized(tmp_path, capsys, variance, options, is_changed):
     torch.manual_seed(0)
     network = torchvision.models.resnet18()
-    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and folded):
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and variance):
         nn.init.normal_(norm.bias)
+        norm.running_var.fill_(variance)
     torch.save(network.state_dict(), tmp_path / "r.pt")
     options |= {"arch": "resnet18", "pre_trained": str(tmp_path / "r.pt")}
     encoder = IMAGE_ENCODERS["torchvision"]((64, 64), True, True, **options)

@@ -122,6 +122,38 @@ def test_timms_own_weights_fit_with_their_classifier_or_are_an_error(monkeypatch
 
 
 @pytest.mark.parametrize(
+    ("arch", "folded", "options", "is_changed"),
+    [
+        ("test_resnet", True, {}, True),
+        ("test_resnet", True, {"levels": (2, 3), "combine": "concat"}, True),
+        ("test_resnet", True, {"train": 1}, True),
+        ("test_resnet", True, {"train": "none"}, False),
+        ("test_resnet", False, {}, False),
+        ("test_efficientnet", True, {}, True),
+    ],
+)
+def test_folded_weights_are_recognized(tmp_path, capsys, arch, folded, options, is_changed):
+    torch.manual_seed(0)
+    theirs = timm.create_model(arch)
+    for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d) and folded):
+        nn.init.normal_(norm.bias)
+    save_file(theirs.state_dict(), tmp_path / "r.safetensors")
+    ours = encoder(arch, pre_trained=str(tmp_path / "r.safetensors"), **options).eval()
+    image, said = random_batch(2, *SIZE).image, capsys.readouterr().out
+    with torch.no_grad():
+        before = ours(image)
+        ours.adapt(iter([image]))
+        torch.testing.assert_close(ours(image), before, rtol=1e-3, atol=1e-4)
+    first = next(m for m in ours.modules() if isinstance(m, nn.BatchNorm2d))
+    assert bool(first.running_mean.any()) == is_changed
+    assert all(
+        value.isfinite().all() for value in ours.state_dict().values()
+    )  # of unused ones, too
+    what = "r.safetensors: BatchNorm is folded into the convolutions: it is unfolded"
+    assert (what in said) == is_changed
+
+
+@pytest.mark.parametrize(
     ("arch", "first"), [("test_vit", "network.blocks.4"), ("test_resnet", "network.layer3")]
 )
 def test_the_last_blocks_are_trained(arch, first):
