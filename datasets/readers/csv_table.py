@@ -103,9 +103,10 @@ def read_csv(
 
 
 def _label(text: str, threshold: float | None, where: str) -> int:
-    label = _LABELS.get(text.lower())
+    plain = text.lower().replace(",", ".")  # of a decimal comma
+    label = _LABELS.get(plain)
     try:
-        number = float(text)
+        number = float(plain)
     except ValueError:
         number = math.nan
     if math.isfinite(number) and threshold is not None:

@@ -615,6 +615,7 @@ TABLES = {
     "ELPV": ("", "{}  0.33 mono\n", "{}     0.67 poly\n", ""),
     "Pandas": (",image_path,label\n", "0,{},False\n", "1,{},True\n", ""),
     "bars": ('"image_path"|"label"\n', '"{}"|"Pass"\n', '"{}"|"Fail"\n', "\n"),
+    "decimal commas": ("image_path;label\n", "{};0,33\n", "{};0,67\n", ""),
     "tabs": ("Label\timage_path\n", "0.2\t{}\n", "0.50\t{}\n", ""),
 }
 
