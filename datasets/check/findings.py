@@ -17,7 +17,7 @@ from datasets.check.facts import Facts, range_of
 from datasets.image import SKIP_BROKEN, PixelRange
 from datasets.mask import is_crosswise
 from datasets.mask_files import mask_stem, normal_stems
-from datasets.record import Record, Splits
+from datasets.record import ANOMALY, Record, Splits
 
 AllowLeak = Literal["all"] | tuple[str, ...]
 Level = Literal["error", "warning", "note"]
@@ -383,7 +383,8 @@ def single_labels(
     for name, found in labels.items():
         if len(found) == 1:
             label = found.pop()
-            defects = sorted({r.defect for r in splits["test"] if r.object == name and label})
+            found_here = {r.defect for r in splits["test"] if r.object == name and label}
+            defects = sorted(found_here - {ANOMALY})  # that is no folder's name
             fix = f"give the test {LABELS[1 - label]} images"
             if good is not None and defects:
                 fix += (

@@ -771,6 +771,24 @@ def test_the_folder_of_normal_images_is_asked_for(tmp_path, capsys):
     )
 
 
+def test_no_folder_is_named_that_is_not_there(tmp_path, capsys):
+    for folder in ("train/good", "train/bad", "test/bad"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for i in range(6):
+            picture = scene(hash((folder, i)) % 10**6)
+            picture.save(tmp_path / "data" / folder / f"{i}.png")
+    options = write_smoke(tmp_path, tmp_path / "data")
+    assert run_py.main([str(options), f"dataset={{name: folder, dir: {tmp_path}/data}}"]) == 2
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith(
+            "data: all 6 test images are anomalous; AUROC and AUPR need both: give the test normal "
+            "images; dataset.good and dataset.bad name the folders"
+        )
+    )
+
+
 def test_each_choice_of_objects_has_its_report(tmp_path):
 
     def folder_of(root, objects=()):
