@@ -113,8 +113,9 @@ def _text(table: Path, encoding: str | None) -> str:
         raise UserError(
             f"{table}: {error}; such as cp1252 or gb18030", option="encoding"
         ) from error
-    except UnicodeDecodeError as error:
-        what = f"is not {encoding or 'UTF-8'} ({error.reason}); save it as 'CSV UTF-8'"
+    except UnicodeError as error:  # of some codecs no UnicodeDecodeError
+        reason = getattr(error, "reason", error)
+        what = f"is not {encoding or 'UTF-8'} ({reason}); save it as 'CSV UTF-8'"
         hint = "" if encoding is None else ", or name its code page, such as encoding=cp1252"
         raise UserError(f"{table}: {what}{hint}") from error
 

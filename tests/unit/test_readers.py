@@ -607,6 +607,9 @@ def test_a_table_in_another_encoding(tmp_path):
     )
     assert DATASETS["csv"](tmp_path, encoding="cp1252") == expected
     assert "unknown encoding: cp9" in error("csv", tmp_path, group="", encoding="cp9")
+    assert "labels.csv: is not undefined (" in error(
+        "csv", tmp_path, group="", encoding="undefined"
+    )
 
 
 # Tables as other programs write them: (header, row of a normal picture, of an anomalous one, end)
