@@ -57,6 +57,7 @@ _TURNS = {  # EXIF's orientation: what makes the picture upright
 }
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 DEEP = (*SIXTEEN_BITS, "F")  # modes of more than 8 bits
+_SIXTEEN = ";16"  # in the name of a layout of colors of 16 bits, of which Pillow keeps 8
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # what its files begin with
 
 
@@ -103,6 +104,12 @@ def open_picture(path: Path, *, mend: str) -> Iterator[Image.Image]:
 def allow_pixels(count: int) -> None:
     """Lets this process, and those that it starts, read pictures of up to ``count`` pixels."""
     os.environ[_VARIABLE] = str(max(count, most_pixels()))
+
+
+def kind_of_pixels(image: ImageFile.ImageFile) -> str:
+    """Pillow's mode; with ``;16`` behind it, as in ``RGB;16``, if colors lose 8 of 16 bits."""
+    is_cut = image.mode not in DEEP and any(_SIXTEEN in str(tile[3]) for tile in image.tile)
+    return image.mode + _SIXTEEN * is_cut
 
 
 def most_pixels() -> int:

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.digests import Files, in_threads
-from datasets.image import FORMATS, Levels, own_levels, read_image, upright_size
+from datasets.image import (
+    FORMATS,
+    Levels,
+    kind_of_pixels,
+    own_levels,
+    read_image,
+    upright_size,
+)
 from datasets.mask import read_mask
 from utils.errors import UserError
 from utils.store import Store
@@ -19,7 +26,7 @@ SIDE = 32  # of a thumbnail, in pixels
 _THUMBNAIL = 2 * SIDE**2  # bytes
 # A picture is binary if this share of its pixels is this near to one of two gray levels.
 _NEARLY_ALL, _SPREAD, _APART = 0.95, 4, 64
-_FORMAT = 7  # raise it when the same content gives other facts
+_FORMAT = 8  # raise it when the same content gives other facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class Facts:
     Attributes:
         width: In pixels, of the upright picture.
         height: In pixels, of the upright picture.
-        mode: Pillow's name for the kind of pixels; empty for a mask.
+        mode: The kind of pixels, see :func:`datasets.image.kind_of_pixels`; empty for a mask.
         sha256: Of the file's bytes.
         thumbnail: The gray picture at ``SIDE x SIDE``, float16, as bytes; empty for a mask.
         marked: Anomalous pixels of a mask.
@@ -74,7 +81,7 @@ def image_facts(file: Path) -> Facts:
     try:
         small = read_image(file, at_least=4 * SIDE, levels=levels)
         with Image.open(file, formats=FORMATS) as image:
-            mode = image.mode
+            mode = kind_of_pixels(image)
             is_whole = image.format == "TIFF" and sorted(small.size) == sorted(image.size)
             width, height = small.size if is_whole else upright_size(image)
     except UserError as error:

@@ -1,6 +1,7 @@
 """What is wrong with a data set, one line each."""
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -129,6 +130,19 @@ def gray_levels(images: Sequence[ListedImage], how: PixelRange) -> Iterator[Find
                 f"{paths[0]}: {len(paths)} of {len(deep)} pictures of more than 8 bits, of which "
                 f"this is the first, {text}",
             )
+
+
+def dark_colors(images: Sequence[ListedImage]) -> Iterator[Finding]:
+    """Color pictures of 16 bits that are all nearly black, as those of cameras of 12 bits are."""
+    deep = [image for image in images if image.facts.mode.endswith(";16")]
+    grays = [np.frombuffer(image.facts.thumbnail, np.float16).max() for image in deep]
+    if deep and max(grays) <= _TWELVE_BITS:
+        yield Finding(
+            "warning",
+            f"{deep[0].record.path}: {len(deep)} color pictures of 16 bits, of which this is the "
+            f"first, have no pixel brighter than {math.ceil(max(grays))} of 255 in 8 bits: save "
+            "them with 8 bits, stretched to 255, or as gray with image.range=data",
+        )
 
 
 def near_binary(images: Sequence[ListedImage]) -> Iterator[Finding]:

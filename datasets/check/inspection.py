@@ -102,6 +102,7 @@ def inspect(
 
     def found() -> Iterator[Finding]:
         yield from findings.unreadable(images)
+        yield from findings.dark_colors(images)
         yield from findings.near_binary(images)
         yield from findings.copies(root, images, allow_leak, is_whole=is_whole)
         if with_masks:

@@ -7,6 +7,8 @@ import re
 import shlex
 import shutil
 import sqlite3
+import struct
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -272,6 +274,41 @@ def test_a_range_that_is_too_narrow_or_too_wide(tmp_path):
     assert "outside of 0.45 to 0.55, cut off; write a wider image.range" in found.text
     (found,) = deep(tmp_path, change, (0.0, 100.0))
     assert "keep few of their gray levels in 8 bits; write a narrower image.range" in found.text
+
+
+def sixteen_bits(kind, pixels):
+    """A picture of 16 bits for each channel, as PNG or TIFF; Pillow cannot write such colors."""
+    height, width, channels = pixels.shape
+    rows = pixels.astype(">u2")
+    if kind == "TIFF":
+        entries = [(256, width), (257, height), (258, 16), (259, 1), (262, 2), (273, 8)]
+        entries += [(277, channels), (278, height), (279, rows.nbytes)]
+        tags = [struct.pack(">HHII", n, 4, 1, v) for n, v in entries]
+        end = struct.pack(">H", len(tags)) + b"".join(tags) + bytes(4)
+        return struct.pack(">2sHI", b"MM", 42, 8 + rows.nbytes) + rows.tobytes() + end
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2}[channels], 0, 0, 0)
+    lines = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    parts = [(b"IHDR", header), (b"IDAT", lines), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    )
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("PNG", 2), ("PNG", 3), ("TIFF", 3)])
+def test_colors_of_16_bits_that_hold_12(tmp_path, kind, channels):
+    records = [Record(path=f"{i}.{kind.lower()}", object="nut", label=0) for i in range(4)]
+    splits = {"train": records[:2], "test": records[2:]}
+    for brightest, said in ((4095, 1), (65535, 0)):
+        for i, record in enumerate(records):
+            gray = np.asarray(scene(i).convert("L")).astype(float)
+            deep = (gray - gray.min()) / (gray.max() - gray.min()) * brightest
+            content = sixteen_bits(kind, np.stack([deep] * channels, axis=-1))
+            (tmp_path / record.path).write_bytes(content)
+        found = [str(f) for f in inspect(tmp_path, splits, store=NOWHERE).findings]
+        assert len(found) == said
+        for line in found:
+            assert line.startswith(f"warning: {records[0].path}: 4 color pictures of 16 bits")
 
 
 def test_a_range_is_found_on_the_pictures_but_for_a_hundredth_of_each():
