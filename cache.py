@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import UserError, run_command
-from utils.store import FOLDER, Store
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 something the user can fix."""
+def command(arguments: Sequence[str] | None) -> None:
+    """Reads the command line and does the work."""
+    from utils.store import FOLDER, Store
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -26,22 +27,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dir", type=Path, default=FOLDER, help=f"their folder: {FOLDER}")
     args = parser.parse_args(arguments)
 
-    def command() -> None:
-        store = Store(args.dir)
-        try:
-            if args.list:
-                sys.stdout.writelines(f"{line}\n" for line in store.lines())
-            else:
-                count, nbytes = store.clear()
-                left = len(list(args.dir.iterdir())) if args.dir.exists() else 0
-                others = f"; {left} others are left" if left else ""
-                sys.stdout.write(
-                    f"{args.dir}: removed {count} files, {nbytes / 1e9:.3f} GB{others}\n"
-                )
-        except OSError as error:
-            raise UserError(f"{args.dir}: cannot be read ({error.strerror})") from error
+    store = Store(args.dir)
+    try:
+        if args.list:
+            sys.stdout.writelines(f"{line}\n" for line in store.lines())
+        else:
+            count, nbytes = store.clear()
+            left = len(list(args.dir.iterdir())) if args.dir.exists() else 0
+            others = f"; {left} others are left" if left else ""
+            sys.stdout.write(f"{args.dir}: removed {count} files, {nbytes / 1e9:.3f} GB{others}\n")
+    except OSError as error:
+        raise UserError(f"{args.dir}: cannot be read ({error.strerror})") from error
 
-    return run_command(command)
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something the user can fix, 130 or 143 interrupted."""
+    return run_command(lambda: command(arguments))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ FILE is a comparison: docs/comparing.md.
 import sys
 from collections.abc import Sequence
 
-from options.command import DEFAULT_COMPARISON, add_seeds, comparison_from, options_parser
 from utils.errors import run_command
 
 
 def command(arguments: Sequence[str] | None) -> None:
     """Reads the command line and does the work."""
+    from options.command import DEFAULT_COMPARISON, add_seeds, comparison_from, options_parser
+
     parser = options_parser(__doc__, DEFAULT_COMPARISON)
     add_seeds(parser)
     parser.add_argument(

@@ -10,12 +10,13 @@ The same command resumes an interrupted run.
 import sys
 from collections.abc import Sequence
 
-from options.command import add_old_compare, add_seeds, options_parser, run_from
 from utils.errors import run_command
 
 
 def command(arguments: Sequence[str] | None) -> None:
     """Reads the command line and does the work."""
+    from options.command import add_old_compare, add_seeds, options_parser, run_from
+
     parser = options_parser(__doc__)
     add_seeds(parser)
     add_old_compare(parser)

@@ -13,12 +13,13 @@ The student sees only the image. The teacher's captions are the names of the obj
 import sys
 from collections.abc import Sequence
 
-from options.command import add_old_compare, add_seeds, options_parser, run_from
 from utils.errors import run_command
 
 
 def command(arguments: Sequence[str] | None) -> None:
     """Reads the command line and does the work."""
+    from options.command import add_old_compare, add_seeds, options_parser, run_from
+
     parser = options_parser(__doc__)
     add_seeds(parser)
     add_old_compare(parser)

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from options.command import options_parser, run_from
 from utils.errors import run_command
 
 
 def command(arguments: Sequence[str] | None) -> None:
     """Reads the command line and does the work."""
+    from options.command import options_parser, run_from
+
     parser = options_parser(__doc__)
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="a copy of the heat maps")
     parser.add_argument(

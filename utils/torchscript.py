@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 MAX_PICKLE_BYTES = 16 << 20  # those of OpenAI's largest archive are less than 1 MB
+MAX_SOURCE_BYTES = 1 << 20  # of one file of code; theirs have some kilobytes
 MAX_MODULES = 100_000
 _DTYPES = {
     "BFloat16Storage": torch.bfloat16,
@@ -89,9 +90,7 @@ class _Unpickler(pickle._Unpickler):
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
         self.root = archive.namelist()[0].partition("/")[0]
-        if archive.getinfo(f"{self.root}/data.pkl").file_size > MAX_PICKLE_BYTES:
-            raise ValueError("data.pkl is too large")
-        super().__init__(io.BytesIO(archive.read(f"{self.root}/data.pkl")))
+        super().__init__(io.BytesIO(self.record("data.pkl", MAX_PICKLE_BYTES)))
 
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "__torch__":
@@ -110,9 +109,16 @@ class _Unpickler(pickle._Unpickler):
         _, dtype, key, _, count = pid
         return f"{self.root}/data/{key}", dtype, count
 
+    def record(self, name: str, limit: int) -> bytes:
+        """A file of the archive; a compressed one of a kilobyte could fill the memory."""
+        if self.archive.getinfo(f"{self.root}/{name}").file_size > limit:
+            raise ValueError(f"{name} is too large")
+        return self.archive.read(f"{self.root}/{name}")
+
     def tensors_of(self, module: str, name: str) -> frozenset[str]:
         """Names of the parameters and buffers of a class, from its source."""
-        source = self.archive.read(f"{self.root}/code/{module.replace('.', '/')}.py").decode()
+        file = f"code/{module.replace('.', '/')}.py"
+        source = self.record(file, MAX_SOURCE_BYTES).decode()
         lists = r"\(Module\):\n  __parameters__ = \[(.*)\]\n  __buffers__ = \[(.*)\]"
         match = re.search(rf"^class {re.escape(name)}{lists}", source, re.MULTILINE)
         return frozenset(re.findall(r'"([^"]*)"', " ".join(match.groups()) if match else ""))

@@ -60,7 +60,8 @@ def read_rows(
             f"{','.join(names) or 'nothing'}"
         )
     kept = {name: i for i, name in enumerate(names) if name in (*columns, *optional)}
-    values, refused, count, file = [], [], 0, str(table)
+    values, refused, count, file = [], list[int](), 0, str(table)
+    problem: UserError | None = None
     for count, (line, row) in enumerate(rows, start=1):  # noqa: B007 - it is used below
         where = f"{file}:{line}"
         try:
@@ -68,11 +69,11 @@ def read_rows(
                 raise UserError(f"{where}: expected {len(names)} columns")
             values.append(convert({name: row[i] for name, i in kept.items()}, where))
         except UserError as error:
-            refused.append((line, error))
-    if refused:
-        lines = ", ".join(str(line) for line, _ in refused[:_NAMED])
+            refused.append(line)
+            problem = problem or error  # the others would fill the memory
+    if problem:
+        lines = ", ".join(map(str, refused[:_NAMED]))
         more = f"; {len(refused)} of {count} rows are refused, lines {lines}" if refused[1:] else ""
-        problem = refused[0][1]
         raise UserError(
             f"{problem}{more}{', ...' if len(refused) > _NAMED else ''}", option=problem.option
         )
@@ -88,13 +89,14 @@ def read_list(file: Path) -> bytes:
     """
     if file.exists() and not file.is_file():
         raise UserError(f"{file}: is a folder or a device; name a file")
-    if file.exists() and (size := file.stat().st_size) > _MOST_BYTES:
+    size = file.stat().st_size if file.exists() else 0
+    if size > _MOST_BYTES:
         raise UserError(
             f"{file}: has {size:,} bytes, and tables of up to {_MOST_BYTES:,} are read: leave out "
             "columns, or split it"
         )
     with file.open("rb") as stream:  # files of /proc have no size
-        return stream.read(_MOST_BYTES + 1)
+        return stream.read(size or _MOST_BYTES)  # so much memory is reserved
 
 
 def _text(table: Path, encoding: str | None) -> str:

@@ -19,6 +19,16 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
+# What is imported before signals are handled: Ctrl-C in it ends in a traceback.
+FIRST = """
+import runpy, sys
+import utils.errors
+utils.errors.run_command = lambda _: print(*(m for m in sys.modules if m.startswith(OWN)))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+OWN = ("benchmarks.", "datasets.", "demo.", "jobs.", "models.", "options.", "utils.", "tqdm")
+
 
 def imported(*command):
     """Names of the modules that a command imports, and its exit status."""
@@ -34,6 +44,15 @@ def test_help_imports_neither_torch_nor_yaml(command):
     modules, status = imported(command, "--help")
     assert not modules & {"torch", "numpy", "yaml", *HEAVY}
     assert status == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_signals_are_handled_before_the_program_is_imported(command):
+    program = FIRST.replace("OWN", repr(OWN))
+    done = subprocess.run(
+        [sys.executable, "-c", program, command], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "utils.errors\n"
 
 
 @pytest.mark.parametrize(

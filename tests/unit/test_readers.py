@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import tracemalloc
 import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -654,6 +655,15 @@ def test_all_refused_rows_are_counted(tmp_path):
     assert "labels.csv:2: label must be 0 or 1" in message
     assert "with threshold=0.5, numbers from 0.5 on are anomalous" in message
     assert message.endswith("; 4 of 6 rows are refused, lines 2, 4, 5, 7")
+
+
+def test_refused_rows_do_not_fill_the_memory(tmp_path):
+    table(tmp_path, *["1.png,maybe"] * 5000)
+    tracemalloc.start()
+    assert "5000 of 5000 rows are refused, lines 2, 3, 4" in error("csv", tmp_path, group="")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2_000_000
 
 
 def test_a_column_that_groups_has_to_be_there(tmp_path):

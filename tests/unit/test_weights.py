@@ -273,6 +273,14 @@ def test_an_archive_with_another_pickle(tmp_path, pickle, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
 
 
+def test_an_archive_whose_code_would_fill_the_memory(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"c__torch__\nA\n)\x81}b.")
+        archive.writestr("x/code/__torch__.py", b" " * (2 << 20))
+    with pytest.raises(UserError, match=r"x\.pt: .*code/__torch__\.py is too large"):
+        read_state(tmp_path / "x.pt")
+
+
 def test_every_flipped_byte_of_an_archives_tensors_is_noticed(files, tmp_path):
     content, file = bytearray((files / "openai.pt").read_bytes()), tmp_path / "x.pt"
     for place in range(len(content) // 20, len(content) * 4 // 5, len(content) // 20):
