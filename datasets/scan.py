@@ -41,22 +41,30 @@ BAD = (
     "ungood",
     "yes",
 )
-# What Windows, macOS and network drives (Synology, QNAP) make by themselves, in small letters.
+# What Windows, macOS, network drives (Synology, QNAP) and GoodSync make by themselves, in small
+# letters.
 _LITTER = (
     "__macosx",
+    "_gsdata_",
     "$recycle.bin",
     "#recycle",
     "#snapshot",
+    "@appstore",
     "@eadir",
     "@recently-snapshot",
     "@recycle",
+    "@synoeastream",
+    "@synoresource",
     "@tmp",
     "desktop.ini",
     "ehthumbs.db",
     "found.000",
     "lost+found",
+    "network trash folder",
+    "recycled",
     "recycler",
     "system volume information",
+    "temporary items",
     "thumbs.db",
 )
 # Words that name a part of a split, alone or with words that say nothing.

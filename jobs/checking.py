@@ -7,11 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.broken import find_broken
-from datasets.check.findings import LEVELS, Finding, masks_of_nothing, single_labels
+from datasets.check.facts import collect, image_facts
+from datasets.check.findings import (
+    LEVELS,
+    Finding,
+    ListedImage,
+    dark_colors,
+    gray_levels,
+    masks_of_nothing,
+    near_binary,
+    single_labels,
+)
 from datasets.check.inspection import Inspection, inspect
 from datasets.check.report import is_report_of_another, table, write_report
 from datasets.fix_list import leave_out, read_fix_list, without, write_fix_list
-from datasets.record import Splits
+from datasets.record import Record, Splits
 from jobs.build import needs_masks
 from jobs.data import Data, read_whole, selected, store_of
 from options.schema import Run, Source
@@ -111,8 +121,8 @@ def _single_labels(run: Run, splits: Splits) -> list[Finding]:
     """Objects that cannot be scored: errors where something is trained on both labels."""
     stages = run.stages.values()
     is_error = any(stage.needs_training and not stage.normal_only for stage in stages)
-    good = run.dataset.reader.options.get("good")
-    return list(single_labels(splits, good=good, is_error=is_error))
+    good, bad = map(run.dataset.reader.options.get, ("good", "bad"))
+    return list(single_labels(splits, good=good, bad=bad, is_error=is_error))
 
 
 def check_scorable(run: Run, splits: Splits) -> None:
@@ -189,6 +199,23 @@ def check_data(run: Run, data: Iterable[Data]) -> None:
                 shown = inspection.errors[:_ERRORS_SHOWN]
                 raise UserError("\n".join([f"{summary}; {_HINT}", *shown, *rest]))
             say(summary + (f"; {_HINT}" if inspection.findings else ""))
+
+
+def say_pixels(run: Run, tested: Sequence[Record]) -> None:
+    """Prints what is wrong with the pixels of images that no training has checked."""
+    facts = collect(
+        run.dataset.dir,
+        [record.path for record in tested],
+        image_facts,
+        store=store_of(run),
+        title="checking images",
+    )
+    images = [ListedImage("test", record, facts[record.path], None) for record in tested]
+    ranges = dict.fromkeys(stage.image.range for stage in run.stages.values())
+    found = [*dark_colors(images), *near_binary(images)]
+    found += [finding for how in ranges for finding in gray_levels(images, how)]
+    for finding in found:
+        say(f"{run.dataset.dir}: {finding}")
 
 
 def _merged(data: Iterable[Data]) -> dict[Path, Splits]:

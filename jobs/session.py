@@ -11,6 +11,7 @@ from datasets.captions import Captions, Policy
 from datasets.image_text import Batches
 from datasets.record import Record, Splits, data_hash
 from jobs.build import build_model, evaluation_batches, load_model
+from jobs.checking import say_pixels
 from jobs.data import image_store, read_data, read_tested, resolved, store_of
 from jobs.experiments import of_objects
 from jobs.run_folder import StageFolder
@@ -23,7 +24,7 @@ from utils.device import Machine
 from utils.errors import UserError
 from utils.pixel_evaluation import PixelFigures
 from utils.provenance import environment
-from utils.ranks import WHOLE, Share, main_first
+from utils.ranks import WHOLE, Share, is_main, main_first
 from utils.seeding import derive, generator
 from utils.verdicts import Verdicts
 
@@ -74,7 +75,10 @@ class Session:
         """
         with main_first():  # the others find in the cache what the files hold
             splits = read_tested(run.dataset, store_of(run), run.exp.dir)
-        return cls(resolved(run, splits), splits, machine, program)
+            run = resolved(run, splits)
+            if is_main() and not any(stage.needs_training for stage in run.stages.values()):
+                say_pixels(run, splits["test"])
+        return cls(run, splits, machine, program)
 
     def of_objects(self) -> list["Session"]:
         """This session, or with ``dataset.per_object`` one for each object with test images."""

@@ -15,6 +15,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 _PACKAGES = ("benchmarks", "datasets", "demo", "jobs", "models", "utils")
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGINT)}
 _AGAIN = 5  # seconds, in which a command that is interrupted has usually ended
+_SOON = 0.02  # seconds
 _MOST_LINES, _MOST_SIGNS = 30, 1000  # of a message, so that its beginning stays on the screen
 
 
@@ -88,11 +89,13 @@ class _Signals:
         # Objects that were interrupted, such as a progress bar, raise errors when they are deleted.
         sys.unraisablehook = (lambda _: None) if self.number else self.hook
 
-    def handle(self, number: int, _: FrameType | None) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         if number in (signal.SIGINT, signal.SIGTERM):
             self.number = number
-            # Code of libraries, of imports above all, may lose the interrupt: then it comes again.
-            _again_after(_AGAIN)
+        if _is_importing(frame) and _again_after(_SOON):
+            return  # modules in C++ end the process where an import of theirs is interrupted
+        # Code of libraries may lose the interrupt: then it comes again.
+        _again_after(_AGAIN)
         raise KeyboardInterrupt
 
     def unraisable(self, problem: Any) -> None:
@@ -100,13 +103,24 @@ class _Signals:
         if not self.number:
             self.hook(problem)
         elif problem.exc_type is KeyboardInterrupt:
-            _again_after(0.01)
+            _again_after(_SOON)
 
 
-def _again_after(seconds: float) -> None:
-    """Interrupts after ``seconds``, and again and again; 0: no more."""
-    if hasattr(signal, "setitimer"):  # not on Windows
+def _again_after(seconds: float) -> bool:
+    """Interrupts after ``seconds``, and again and again; 0: no more. Whether it can."""
+    can = hasattr(signal, "setitimer")  # not on Windows
+    if can:
         signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN if seconds else 0)
+    return can
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported where the program stands."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def run_command(command: Callable[[], None]) -> int:

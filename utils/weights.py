@@ -1,7 +1,8 @@
 """Reads files of weights without executing code that they may contain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from utils.errors import UserError
 from utils.torchscript import is_torchscript, read_torchscript
 
-_WRAPPERS = ("state_dict", "model")  # entries of a training's file that hold the network
+# Entries of a training's file that hold the network.
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
 # What data-parallel training, Lightning, torch.compile and many trainings put before each name.
 _PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
 
@@ -32,8 +34,8 @@ def read_state(file: Path, key: str = "state_dict") -> dict[str, Tensor]:
 
     Args:
         file: The file.
-        key: Name of the entry with the state dict; without such an entry ``state_dict`` or
-            ``model`` is taken, and without these the whole file.
+        key: Name of the entry with the state dict; without such an entry ``state_dict``,
+            ``model_state_dict`` or ``model`` is taken, and without these the whole file.
 
     Raises:
         UserError: If the file cannot be read, or contains anything but tensors.
@@ -42,10 +44,11 @@ def read_state(file: Path, key: str = "state_dict") -> dict[str, Tensor]:
         state = _content(file)
     except Exception as error:  # torch.load raises a dozen unrelated types for other files
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        if isinstance(error, UnpicklingError):  # its own text is ten lines about torch.load
+            reason = "damaged, or not tensors alone: save the state dict alone, where it comes from"
         raise UserError(f"{file}: cannot be read as weights ({reason.splitlines()[0]})") from error
-    for entry in (key, *_WRAPPERS):
-        if isinstance(state, dict) and isinstance(state.get(entry), dict):
-            state = state[entry]
+    while inner := _inner(state, (key, *_WRAPPERS)):
+        state = inner
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{file}: expected a state dict with nothing but names and tensors")
     named = {_without_prefixes(str(name)): value for name, value in state.items()}
@@ -83,6 +86,12 @@ def _content(file: Path) -> Any:
     if is_torchscript(file):
         return read_torchscript(file)
     return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _inner(state: Any, entries: Sequence[str]) -> dict[Any, Any] | None:
+    """The first of these entries that is a dict; ``None`` if there is none."""
+    held = [state.get(entry) for entry in entries] if isinstance(state, dict) else []
+    return next((inner for inner in held if isinstance(inner, dict)), None)
 
 
 def _without_prefixes(name: str) -> str:

@@ -19,6 +19,7 @@ from datasets.image import SKIP_BROKEN, PixelRange
 from datasets.mask import is_crosswise
 from datasets.mask_files import mask_stem, normal_stems
 from datasets.record import ANOMALY, Record, Splits
+from datasets.scan import folded
 
 AllowLeak = Literal["all"] | tuple[str, ...]
 Level = Literal["error", "warning", "note"]
@@ -382,13 +383,14 @@ def without_masks(images: Sequence[ListedImage]) -> Iterator[Finding]:
 
 
 def single_labels(
-    splits: Splits, *, good: Sequence[str] | None, is_error: bool
+    splits: Splits, *, good: Sequence[str] | None, bad: Sequence[str] | None, is_error: bool
 ) -> Iterator[Finding]:
     """Objects whose test images are all normal or all anomalous.
 
     Args:
         splits: The data set's splits.
         good: What the reader calls folders of normal images; ``None``: it reads no such folders.
+        bad: The same of anomalous ones, which decide for all folders inside.
         is_error: Whether something is trained that could not be scored.
     """
     labels: Mapping[str, set[int]] = {record.object: set() for record in splits["test"]}
@@ -397,8 +399,9 @@ def single_labels(
     for name, found in labels.items():
         if len(found) == 1:
             label = found.pop()
-            found_here = {r.defect for r in splits["test"] if r.object == name and label}
-            defects = sorted(found_here - {ANOMALY})  # that is no folder's name
+            anomalous = [r for r in splits["test"] if r.object == name and label]
+            kinds = {r.defect for r in anomalous if not _folders(r) & {*map(folded, bad or ())}}
+            defects = sorted(kinds - {ANOMALY})  # that is no folder's name
             fix = f"give the test {LABELS[1 - label]} images"
             if good is not None and defects:
                 fix += (
@@ -406,7 +409,8 @@ def single_labels(
                     f"{_option('good', [*good, defects[0]])}"
                 )
             elif good is not None:
-                fix += "; dataset.good and dataset.bad name the folders"
+                options = "dataset.good" if bad is None else "dataset.good and dataset.bad"
+                fix += f"; {options} name{'s' * (bad is None)} the folders"
             if is_error and not label:
                 fix += ", or take options/normal_only.yaml, which learns from normal images alone"
             others = [other for other in labels if other != name]
@@ -417,3 +421,8 @@ def single_labels(
                 f"{name}: all {sum(r.object == name for r in splits['test'])} test images are "
                 f"{LABELS[label]}; AUROC and AUPR need both: {fix}",
             )
+
+
+def _folders(record: Record) -> set[str]:
+    """The names of the folders around a picture."""
+    return {folded(part) for part in PurePosixPath(record.path).parts[:-1]}

@@ -18,7 +18,10 @@ from utils.store import NOWHERE, Store
 _OPTIONAL = ("object", "split", "mask_path", "text")
 _LABELS = {
     **dict.fromkeys((*GOOD, "0", "0.0", "false", "i.o.", "io", "pass", "passed", "healthy"), 0),
-    **dict.fromkeys((*BAD, "1", "1.0", "true", "n.i.o.", "nio", "nok", "fail", "failed"), 1),
+    **dict.fromkeys(
+        (*BAD, "1", "1.0", "true", "n.i.o.", "nio", "nok", "fail", "failed", "reject", "rejected"),
+        1,
+    ),
 }
 
 

@@ -31,8 +31,9 @@ def read_rows(
     """``convert({column: text}, "file:line")`` of each row.
 
     Columns may be parted by comma, semicolon, tab, bar or spaces; Excel's ``sep=;`` in the first
-    line counts. The case of column names, and space around names and values, do not count; nor do
-    empty rows and columns at the end. Without a header, the columns are ``columns`` in their order.
+    line counts. The case of column names, spaces for underscores in them, and space around names
+    and values do not count; nor do empty rows and columns at the end. Without a header, the
+    columns are ``columns`` in their order.
 
     Args:
         table: The file.
@@ -141,9 +142,16 @@ def _rows(table: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _names(header: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """The names of the columns, in the spelling of ``wanted``, without empty ones at the end."""
-    spelled = {folded(name): name for name in wanted if name not in header}
-    names = [spelled.pop(folded(name), name) for name in header]
+    """The names of the columns, in the spelling of ``wanted``, without empty ones at the end.
+
+    ``Image Path`` is ``image_path``.
+    """
+    spelled = {_plain(name): name for name in wanted if name not in header}
+    names = [spelled.pop(_plain(name), name) for name in header]
     while names and not names[-1]:
         names.pop()
     return names
+
+
+def _plain(name: str) -> str:
+    return folded(name).replace(" ", "_")

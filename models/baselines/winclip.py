@@ -90,7 +90,13 @@ class WinClip(ClipBaseline):
         )
         check_plain(self.clip.visual, arch)
         self.side, self.temperature, self.num_references = side, temperature, shots
-        self.windows = [windows_of(grid_of(self.clip.visual), scale) for scale in SCALES]
+        grid = grid_of(self.clip.visual)
+        if min(grid) < max(SCALES):
+            raise ValueError(
+                f"image size {[side, width]} has {grid[0]} x {grid[1]} patches, and the largest "
+                f"window has {max(SCALES)} x {max(SCALES)}; take a larger one"
+            )
+        self.windows = [windows_of(grid, scale) for scale in SCALES]
         self._references: dict[tuple[str, int], list[list[Tensor]]] = {}
 
     def forward(self, batch: Batch) -> Output:

@@ -42,3 +42,16 @@ def test_without_training_images_no_range_is_found(tmp_path, capsys):
     arguments = ["options/baselines/demo_clip.yaml", f"dataset.dir={root}", "misc.device=cpu"]
     assert test_py.main([*arguments, "image.range=data", f"dataset.cache={tmp_path}/c"]) == 2
     assert "image.range=data is found on training images" in capsys.readouterr().err
+
+
+def test_a_test_without_training_names_narrow_ranges(tmp_path, capsys):
+    root = write_visa(tmp_path / "visa")
+    for file in root.glob("*/Data/Images/*/*.JPG"):
+        with Image.open(file) as image:
+            gray = np.asarray(image.convert("L")).astype(np.uint16)
+        Image.fromarray(gray * 4 + 33_000).save(file, format="TIFF")
+    arguments = ["options/baselines/demo_clip.yaml", f"dataset.dir={root}", "misc.device=cpu"]
+    arguments += ["image.size=32", f"dataset.cache={tmp_path}/c", f"exp.dir={tmp_path}/run"]
+    for option, times in ((), 1), (("image.range=data",), 0):
+        assert test_py.main([*arguments, *option]) == 0
+        assert capsys.readouterr().out.count("keep few of their gray levels in 8 bits") == times

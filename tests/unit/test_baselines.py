@@ -366,6 +366,12 @@ def test_winclip_takes_a_row_of_squares():
         METHODS["winclip"]((64, 96), True, **TINY)
 
 
+def test_an_image_has_to_hold_the_windows_of_winclip():
+    with pytest.raises(ValueError, match="has 2 x 2 patches, and the largest window has 3 x 3"):
+        METHODS["winclip"]((32, 64), True, **TINY)
+    METHODS["winclip"]((48, 48), True, **TINY)
+
+
 def test_clip_works_with_any_tower():
     model, batch = build("clip", arch="tiny-RN"), random_batch(2, 64, 64)
     with torch.no_grad():

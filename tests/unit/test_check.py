@@ -808,12 +808,12 @@ def test_the_folder_of_normal_images_is_asked_for(tmp_path, capsys):
     )
 
 
-def test_no_folder_is_named_that_is_not_there(tmp_path, capsys):
-    for folder in ("train/good", "train/bad", "test/bad"):
-        (tmp_path / "data" / folder).mkdir(parents=True)
-        for i in range(6):
-            picture = scene(hash((folder, i)) % 10**6)
-            picture.save(tmp_path / "data" / folder / f"{i}.png")
+@pytest.mark.parametrize("kind", ["", "dent"])  # in bad, dent could not be called normal
+def test_no_folder_is_named_that_cannot_be_normal(tmp_path, capsys, kind):
+    for i in range(18):
+        place = tmp_path / "data" / ("train/good", "train/bad", f"test/bad/{kind}")[i // 6]
+        place.mkdir(parents=True, exist_ok=True)
+        scene(i).save(place / f"{i}.png")
     options = write_smoke(tmp_path, tmp_path / "data")
     assert run_py.main([str(options), f"dataset={{name: folder, dir: {tmp_path}/data}}"]) == 2
     assert (

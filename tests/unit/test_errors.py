@@ -98,6 +98,28 @@ def test_a_signal_is_one_line_whatever_a_library_does(hook, monkeypatch, capsys,
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there the interrupt cannot wait")
+@pytest.mark.usefixtures("heeded", "hook")
+def test_a_module_is_imported_to_its_end(tmp_path, monkeypatch, capsys):
+    """One in C++ ends the process with status 134 where an import of its own is interrupted."""
+    (tmp_path / "half_imported.py").write_text(
+        "import signal\nsignal.raise_signal(signal.SIGINT)\nis_whole = True\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    came_back = []
+
+    def command():
+        import half_imported
+
+        came_back.append(half_imported.is_whole)
+        time.sleep(10)
+        came_back.append("never")
+
+    assert run_command(command) == 130
+    assert capsys.readouterr().err == "interrupted; run the same command again to resume\n"
+    assert came_back == [True]
+
+
 def test_an_ignored_signal_stays_ignored(hook):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

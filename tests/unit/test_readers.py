@@ -619,6 +619,7 @@ TABLES = {
     "ELPV": ("", "{}  0.33 mono\n", "{}     0.67 poly\n", ""),
     "Pandas": (",image_path,label\n", "0,{},False\n", "1,{},True\n", ""),
     "bars": ('"image_path"|"label"\n', '"{}"|"Pass"\n', '"{}"|"Fail"\n', "\n"),
+    "titles": ("Image Path,LABEL\n", "{},passed\n", "{},Rejected\n", ""),
     "decimal commas": ("image_path;label\n", "{};0,33\n", "{};0,67\n", ""),
     "tabs": ("Label\timage_path\n", "0.2\t{}\n", "0.50\t{}\n", ""),
 }
@@ -776,7 +777,7 @@ def test_folders_that_may_be_a_split_are_not_objects(tmp_path, capsys):
 
 def test_folders_of_network_drives_and_windows(tmp_path):
     windows = ("$RECYCLE.BIN/good", "System Volume Information/good")
-    drives = ("bad/@eaDir/0.png", "#recycle/bad", "good/@Recently-Snapshot")
+    drives = ("bad/@eaDir/0.png", "#recycle/bad", "good/@Recently-Snapshot", "@SynoResource")
     paint_all(tmp_path, "good", "bad", *windows, *drives)
     records = everything(DATASETS["folder"](tmp_path))
     assert {record.path.rpartition("/")[0] for record in records} == {"good", "bad"}

@@ -6,6 +6,7 @@ import os
 import threading
 import warnings
 import zipfile
+from argparse import Namespace
 from types import SimpleNamespace
 
 import open_clip
@@ -187,6 +188,25 @@ def test_a_file_of_something_else(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "x.pt")
     with pytest.raises(UserError, match="expected a state dict"):
         read_state(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("entries", ["model_state_dict", "model state_dict", "state_dict model"])
+def test_entries_of_a_trainings_file(tmp_path, entries):
+    content = {"module.a": torch.ones(2)}
+    for entry in entries.split():
+        content = {"epoch": 3, entry: content}
+    torch.save(content, tmp_path / "x.pt")
+    assert list(read_state(tmp_path / "x.pt")) == ["a"]
+
+
+def test_a_trainings_file_with_other_objects(tmp_path):
+    torch.save({"model": {"a": torch.ones(2)}, "args": Namespace(lr=1)}, tmp_path / "x.pt")
+    with pytest.raises(UserError) as caught:
+        read_state(tmp_path / "x.pt")
+    assert str(caught.value) == (
+        f"{tmp_path}/x.pt: cannot be read as weights (damaged, or not tensors alone: save the "
+        "state dict alone, where it comes from)"
+    )
 
 
 class Payload(nn.Module):
