@@ -50,8 +50,6 @@ class WinClip(ClipBaseline):
         temperature: Of the softmax over the two cosines; it changes figures only where scores are
             averaged: 0.07 as in Accurate-WinCLIP and anomalib, 0.01 as in mala-lab/WinCLIP.
         shots: Number of normal references per object (WinCLIP+); 0: zero-shot.
-
-    Attributes:
         norm_references: Whether WinCLIP+ compares patch tokens after the tower's last norm; both
             mala-lab and Accurate-WinCLIP compare them before it.
 
@@ -61,7 +59,6 @@ class WinClip(ClipBaseline):
     """
 
     has_map = True
-    norm_references = False
 
     @check_ranges
     def __init__(
@@ -75,6 +72,7 @@ class WinClip(ClipBaseline):
         prompts: Literal["mala_lab", "anomalib"] = "mala_lab",
         temperature: Positive = 0.07,
         shots: Annotated[int, Range(0, 1_000_000)] = 0,
+        norm_references: bool = False,
     ) -> None:
         side, width = image_size
         if width % side:
@@ -96,6 +94,7 @@ class WinClip(ClipBaseline):
                 f"image size {[side, width]} has {grid[0]} x {grid[1]} patches, and the largest "
                 f"window has {max(SCALES)} x {max(SCALES)}; take a larger one"
             )
+        self.norm_references = norm_references
         self.windows = [windows_of(grid, scale) for scale in SCALES]
         self._references: dict[tuple[str, int], list[list[Tensor]]] = {}
 

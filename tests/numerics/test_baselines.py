@@ -183,10 +183,9 @@ def test_winclip_against_a_loop(prompts, temperature):
 
 
 @pytest.mark.parametrize("norm_references", [False, True])
-def test_winclip_with_references_against_a_loop(monkeypatch, norm_references):
-    if norm_references:
-        monkeypatch.setattr(WinClip, "norm_references", True)
-    model = shorten(build("winclip", shots=2, temperature=0.01))
+def test_winclip_with_references_against_a_loop(norm_references):
+    options = {"shots": 2, "temperature": 0.01, "norm_references": norm_references}
+    model = shorten(build("winclip", **options))
     slow, batch = SlowClip(model.clip, quick_gelu), batch_of(pictures())
     shown = pictures(4, seed=2)
     for image, name in zip(shown, ("candle", "pipe_fryum") * 2, strict=True):
