@@ -16,9 +16,9 @@ from utils.errors import UserError
 from utils.store import Store
 
 # Names of masks in the wild: 7_mask.png, 7_GT.png (KolektorSDD2), 7_label.PNG (DAGM),
-# 7_segmentation.png (ISIC), mask_7.png.
+# 7_segmentation.png (ISIC), 7_mask_1.png (BUSI), mask_7.png.
 _WORDS = "mask|masks|gt|groundtruth|ground_truth|label|labels|seg|segmentation|annotation"
-_AFFIX = re.compile(rf"^(?:{_WORDS})[ ._-]+(?=.)|(?<=.)[ ._-]+(?:{_WORDS})$", re.IGNORECASE)
+_AFFIX = re.compile(rf"^(?:{_WORDS})[ ._-]+(?=.)|(?<=.)[ ._-]+(?:{_WORDS})(?:[ ._-]?\d+)?$", re.I)
 # Folders beside pictures that hold masks, if what is in them looks like masks.
 _FOLDERS = ("annotation", "annotations", "groundtruth", "gt", "label", "labels", "segmentation")
 _LOSSY = (".jfif", ".jpe", ".jpeg", ".jpg")  # a mask is the other of a pair
@@ -113,7 +113,10 @@ class MaskIndex:
 
     def _add(self, key: str, path: str) -> None:
         if key in self.masks:
-            raise UserError(f"{path}: {self.masks[key]} is a mask of the same picture")
+            raise UserError(
+                f"{path}: {self.masks[key]} is a mask of the same picture; put all masks of one "
+                f"picture into a folder with its name: masks/{PurePosixPath(key).name}/"
+            )
         self.masks[key] = path
 
     def _add_folders(self, inside: Mapping[str, int], stems: Collection[str]) -> set[str]:

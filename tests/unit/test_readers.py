@@ -797,6 +797,7 @@ MASKS = {
     "KolektorSDD2": ("bad/7.png", "bad/7_GT.png"),
     "DAGM": ("bad/7.PNG", "bad/Label/7_label.PNG"),
     "ISIC": ("bad/7.jpg", "bad/7_segmentation.png"),
+    "BUSI": ("bad/benign (7).png", "bad/benign (7)_mask_1.png"),
     "CVAT": ("bad/7.jpg", "masks/7.jpg.png"),
     "magnetic tiles": ("bad/MT_Crack/7.jpg", "bad/MT_Crack/7.png"),
     "prefix": ("bad/7.png", "masks/mask_7.png"),
@@ -815,6 +816,24 @@ def test_masks_under_other_names(name, tmp_path):
     records = everything(DATASETS["folder"](tmp_path))
     assert len(records) == 9
     assert {record.path: record.mask for record in records if record.mask} == {picture: mask}
+
+
+def test_several_masks_beside_a_picture(tmp_path):
+    """As BUSI has them: never pictures, and one folder makes them one mask."""
+    paint_all(tmp_path, "good", "bad")
+    paint = Painter()
+    names = ("benign (7)_mask.png", "benign (7)_mask_1.png")
+    for name in names:
+        paint(tmp_path / "bad/benign (7).png", is_bad=True, mask=tmp_path / "bad" / name)
+    assert error("folder", tmp_path).endswith(
+        "is a mask of the same picture; put all masks of one picture into a folder with its name: "
+        "masks/benign (7)/"
+    )
+    (tmp_path / "masks/benign (7)").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "bad" / name).rename(tmp_path / "masks/benign (7)" / name)
+    found = {r.path: r.mask for r in everything(DATASETS["folder"](tmp_path)) if r.mask}
+    assert found == {"bad/benign (7).png": "masks/benign (7)"}
 
 
 def test_photographs_that_are_named_like_masks(tmp_path):
