@@ -2,7 +2,7 @@
 # make compare  the demo's student beside four published methods, in one table
 # make test   set up if needed, then the fast tests
 # make test-slow  the others: whole runs, several processes, killed runs, compiled networks
-# make fuzz   10,000 faulty options files, 2,000 damaged pictures, 1,000 damaged tables: an hour
+# make fuzz   10,000 faulty options files, 2,000 damaged pictures, 1,000 damaged tables: minutes
 # make report-check  the pages in headless Chromium, at 1280 and 390 pixels (needs playwright and chromium)
 # make check  format, lint, types, all tests: what CI runs
 
