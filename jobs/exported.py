@@ -105,7 +105,7 @@ def _open_openvino(file: Path) -> tuple[str, Runner]:
 def _open_torchscript(file: Path) -> tuple[str, Runner]:
     extra = {KEY: ""}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # deprecated, like writing it
+        warnings.filterwarnings("ignore", r"`torch\.jit")  # deprecated, like writing it
         network = torch.jit.load(file, map_location="cpu", _extra_files=extra)
     about = json.loads(extra[KEY])
 
