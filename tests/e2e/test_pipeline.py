@@ -473,6 +473,7 @@ def test_teacher_outputs_are_computed_once_and_again_if_anything_differs(copy, m
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit")  # of torch itself, up to 2.11
 def test_a_compiled_network_learns_the_same(done, tmp_path):
     write_smoke(tmp_path, done / "visa")
     student = ["teacher=null", "student.objective=cross_entropy", "student.engine.epochs=1"]
