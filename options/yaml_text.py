@@ -12,7 +12,7 @@ from utils.errors import UserError, printable
 
 MAX_BYTES = 100_000  # of one file; those of this repository have at most 6,000
 MAX_VALUES = 10_000  # in one file, counted each time that an alias repeats them
-MAX_FILES = 100  # that include each other
+MAX_FILES, MAX_BYTES_TOGETHER = 100, 300_000  # that include each other
 _TOO_DEEP = f"more than {MAX_DEPTH} blocks or lists inside of each other: not an options file"
 
 
@@ -33,14 +33,20 @@ class _Files:
     """Reads files that include each other."""
 
     def __init__(self, mistakes: list[Mistake]) -> None:
-        self.mistakes, self.count = mistakes, 0
+        self.mistakes, self.count, self.size = mistakes, 0, 0
 
     def tree(self, path: Path, above: tuple[str, ...]) -> Block:
         """The tree of ``path``; ``above``: the files that include it."""
         self.count += 1
         if self.count > MAX_FILES:
             raise UserError(f"{printable(above[0])}: includes more than {MAX_FILES} files")
-        tree = parse(_text(path), str(path), self.mistakes)
+        text = _text(path)
+        self.size += len(text)
+        if self.size > MAX_BYTES_TOGETHER:
+            raise UserError(
+                f"{printable(above[0])}: includes more than {MAX_BYTES_TOGETHER:,} bytes together"
+            )
+        tree = parse(text, str(path), self.mistakes)
         file = os.path.realpath(path)
         if file in above:
             raise UserError(f"{path}: __include__ goes round in a circle")

@@ -192,6 +192,15 @@ def test_files_that_include_each_other_many_times(tmp_path):
         load(tmp_path / "0.yaml")
 
 
+def test_large_files_that_are_included_together(tmp_path):
+    names = [f"{i}.yaml" for i in range(5)]
+    for name in names:
+        (tmp_path / name).write_text("# " + "a" * 90_000, encoding="utf-8")
+    (tmp_path / "x.yaml").write_text(f"__include__: {names}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"x\.yaml: includes more than 300,000 bytes together"):
+        load(tmp_path / "x.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
