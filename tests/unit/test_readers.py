@@ -777,7 +777,7 @@ def test_folders_that_may_be_a_split_are_not_objects(tmp_path, capsys):
 
 def test_folders_of_network_drives_and_windows(tmp_path):
     windows = ("$RECYCLE.BIN/good", "System Volume Information/good")
-    drives = ("bad/@eaDir/0.png", "#recycle/bad", "good/@Recently-Snapshot", "@SynoResource")
+    drives = ("bad/@eaDir/0.png", "#recycle/bad", "good/@Recently-Snapshot", "bad/@SynoResource")
     paint_all(tmp_path, "good", "bad", *windows, *drives)
     records = everything(DATASETS["folder"](tmp_path))
     assert {record.path.rpartition("/")[0] for record in records} == {"good", "bad"}
