@@ -21,6 +21,7 @@ from datasets.check.findings import (
 from datasets.check.inspection import Inspection, inspect
 from datasets.check.report import is_report_of_another, table, write_report
 from datasets.fix_list import leave_out, read_fix_list, without, write_fix_list
+from datasets.image import PixelRange
 from datasets.record import Record, Splits
 from jobs.build import needs_masks
 from jobs.data import Data, read_whole, selected, store_of
@@ -101,9 +102,14 @@ def _report(run: Run, options: Source, folder: Path) -> Inspection:
 
 def _with_ranges(inspection: Inspection, run: Run) -> Inspection:
     """Checks the gray levels of deep pictures as each stage reads them."""
-    for how in dict.fromkeys(stage.image.range for stage in run.stages.values()):
+    for how in _ranges(run):
         inspection = inspection.with_range(how)
     return inspection
+
+
+def _ranges(run: Run) -> list[PixelRange]:
+    """Each range that a stage reads pictures with, once."""
+    return list(dict.fromkeys(stage.image.range for stage in run.stages.values()))
 
 
 def _write_fix_list(file: Path, inspection: Inspection, options: Source, section: str) -> None:
@@ -211,9 +217,8 @@ def say_pixels(run: Run, tested: Sequence[Record]) -> None:
         title="checking images",
     )
     images = [ListedImage("test", record, facts[record.path], None) for record in tested]
-    ranges = dict.fromkeys(stage.image.range for stage in run.stages.values())
     found = [*dark_colors(images), *near_binary(images)]
-    found += [finding for how in ranges for finding in gray_levels(images, how)]
+    found += [finding for how in _ranges(run) for finding in gray_levels(images, how)]
     for finding in found:
         say(f"{run.dataset.dir}: {finding}")
 

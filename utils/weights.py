@@ -47,8 +47,9 @@ def read_state(file: Path, key: str = "state_dict") -> dict[str, Tensor]:
         if isinstance(error, UnpicklingError):  # its own text is ten lines about torch.load
             reason = "damaged, or not tensors alone: save the state dict alone, where it comes from"
         raise UserError(f"{file}: cannot be read as weights ({reason.splitlines()[0]})") from error
-    while inner := _inner(state, (key, *_WRAPPERS)):
-        state = inner
+    entries = (key, *_WRAPPERS)
+    for _ in entries:  # they lie inside of each other; a file may even hold itself
+        state = _inner(state, entries) or state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{file}: expected a state dict with nothing but names and tensors")
     named = {_without_prefixes(str(name)): value for name, value in state.items()}

@@ -11,13 +11,19 @@ from jobs.build import load_model
 from tests.fixtures import write_smoke, write_visa
 
 
-@pytest.mark.slow
-def test_the_range_is_found_once_and_stored_with_the_model(tmp_path, capsys):
-    root = write_visa(tmp_path / "visa")
+def narrow_visa(folder):
+    """Pictures of 16 bits that hold about a thousand of the 65,536 gray levels."""
+    root = write_visa(folder)
     for file in root.glob("*/Data/Images/*/*.JPG"):
         with Image.open(file) as image:
             gray = np.asarray(image.convert("L")).astype(np.uint16)
         Image.fromarray(gray * 4 + 33_000).save(file, format="TIFF")
+    return root
+
+
+@pytest.mark.slow
+def test_the_range_is_found_once_and_stored_with_the_model(tmp_path, capsys):
+    root = narrow_visa(tmp_path / "visa")
     options = [str(write_smoke(tmp_path, root)), "teacher=null", "student.objective=cross_entropy"]
     assert run_py.main([*options, "image.range=data", "engine.epochs=1"]) == 0
     assert "keep few of their gray levels" not in capsys.readouterr().err
@@ -45,11 +51,7 @@ def test_without_training_images_no_range_is_found(tmp_path, capsys):
 
 
 def test_a_test_without_training_names_narrow_ranges(tmp_path, capsys):
-    root = write_visa(tmp_path / "visa")
-    for file in root.glob("*/Data/Images/*/*.JPG"):
-        with Image.open(file) as image:
-            gray = np.asarray(image.convert("L")).astype(np.uint16)
-        Image.fromarray(gray * 4 + 33_000).save(file, format="TIFF")
+    root = narrow_visa(tmp_path / "visa")
     arguments = ["options/baselines/demo_clip.yaml", f"dataset.dir={root}", "misc.device=cpu"]
     arguments += ["image.size=32", f"dataset.cache={tmp_path}/c", f"exp.dir={tmp_path}/run"]
     for option, times in ((), 1), (("image.range=data",), 0):

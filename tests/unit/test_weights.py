@@ -199,6 +199,14 @@ def test_entries_of_a_trainings_file(tmp_path, entries):
     assert list(read_state(tmp_path / "x.pt")) == ["a"]
 
 
+def test_a_file_that_holds_itself_ends(tmp_path):
+    content = {"epoch": 3}
+    content["model"] = content
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="expected a state dict"):
+        read_state(tmp_path / "x.pt")
+
+
 def test_a_trainings_file_with_other_objects(tmp_path):
     torch.save({"model": {"a": torch.ones(2)}, "args": Namespace(lr=1)}, tmp_path / "x.pt")
     with pytest.raises(UserError) as caught:
