@@ -139,6 +139,7 @@ def run_command(command: Callable[[], None]) -> int:
         except KeyboardInterrupt as error:
             signals.number = signals.number or signal.SIGINT
             progress = str(error) if isinstance(error, Interrupted) else progress
+            _close_bars()  # here: the error still holds a bar that was interrupted in its making
         except Exception as error:
             if not signals.number:  # otherwise a library has turned the interrupt into an error
                 if (problem := _explained(error)) is None:
@@ -157,8 +158,10 @@ def _close_bars() -> None:
     if "tqdm" in sys.modules:  # otherwise there is none, and the import would take its time
         from tqdm import tqdm
 
-        bars = [bar for bar in getattr(tqdm, "_instances", ()) if hasattr(bar, "pos")]
+        bars = [bar for bar in getattr(tqdm, "_instances", ()) if hasattr(bar, "sp")]
         for bar in sorted(bars, key=lambda bar: -abs(bar.pos)):  # the lowest line first
+            if not hasattr(bar, "start_t"):  # it may have been drawn, and has no times yet
+                bar.start_t = bar.last_print_t = 0
             bar.close()
 
 

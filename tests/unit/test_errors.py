@@ -52,6 +52,21 @@ def test_no_progress_bar_is_left_beside_the_last_line(hook, capsys):
     ]
 
 
+def test_a_bar_that_is_interrupted_in_its_making_is_removed(hook, monkeypatch, capsys):
+    def command():
+        def drawn(bar, **_):
+            bar.display()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(tqdm, "refresh", drawn)
+        tqdm(total=5, desc="looking for copies", leave=False)
+
+    assert run_command(command) == 130
+    assert on_screen(capsys.readouterr().err) == [
+        "interrupted; run the same command again to resume"
+    ]
+
+
 @pytest.fixture
 def heeded():
     """SIGINT is heeded, also where the tests run in the background, which ignores it."""
