@@ -1,6 +1,6 @@
 """Plain classification."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,13 @@ from torch.nn import functional as F
 
 from models.base import Output
 from models.objectives.base import Objective, Targets
-from models.objectives.guidance import mask_distance, mean_where
+from models.objectives.guidance import MASK_LOSSES, mean_where
 from utils.batch import Batch
 from utils.ranges import BelowOne, NotNegative, Positive, Range, check_ranges
 from utils.ranks import mean_over_ranks
 
 MaskFraction = Annotated[float, Range(0, 1, "(]")]
+MaskLoss = Literal["cross_entropy", "energy"]  # of MASK_LOSSES
 
 
 class CrossEntropy(Objective):
@@ -25,8 +26,11 @@ class CrossEntropy(Objective):
         anomaly_weight: Weight of an anomalous image; a normal one has weight 1. Anomalies are rare:
             the number of normal images per anomalous one balances the classes.
         label_smoothing: Share of each target spread over both classes, in ``[0, 1)``.
-        mask_weight: Weight of the share of the heat that lies outside of the mask;
-            with 0 no mask is read.
+        mask_weight: Weight of the distance of the student's map from the mask; with 0 no mask is
+            read.
+        mask_loss: This distance. ``energy``: the share of the heat that lies outside of the mask.
+            ``cross_entropy``: that of the places, those in the mask and the others with the same
+            weight.
         mask_fraction: Share of each object's anomalous training images whose masks are used, at
             least one; drawn by ``misc.seed``: the masks of 1 % are among those of 10 %.
 
@@ -43,11 +47,12 @@ class CrossEntropy(Objective):
         anomaly_weight: Positive = 1.0,
         label_smoothing: BelowOne = 0.0,
         mask_weight: NotNegative = 0.0,
+        mask_loss: MaskLoss = "energy",
         mask_fraction: MaskFraction = 1.0,
     ) -> None:
         super().__init__()
         self.cross_entropy = WeightedCrossEntropy(anomaly_weight, label_smoothing)
-        self.mask_weight = mask_weight
+        self.mask_weight, self.mask_loss = mask_weight, mask_loss
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Returns ``loss``, the weighted mean over the batch in nats; its terms if there are two.
@@ -57,16 +62,16 @@ class CrossEntropy(Objective):
         ce = self.cross_entropy(output.logits, batch.label)
         if not self.mask_weight:
             return {"loss": ce}
-        mask = mask_term(output, batch)
+        mask = mask_term(output, batch, self.mask_loss)
         return {"loss": ce + self.mask_weight * mask, "ce": ce, "mask": mask}
 
 
-def mask_term(output: Output, batch: Batch) -> Tensor:
-    """Mean of :func:`mask_distance` over the images whose mask shows a defect."""
+def mask_term(output: Output, batch: Batch, mask_loss: MaskLoss) -> Tensor:
+    """Mean of one of ``MASK_LOSSES`` over the images whose mask shows a defect."""
     if batch.mask is None or output.places is None:
         raise ValueError("mask_weight needs masks in the batch and a classifier of places")
     shows = (batch.mask == 1).flatten(1).any(dim=1)
-    return mean_where(mask_distance(output.places, batch.mask), shows)
+    return mean_where(MASK_LOSSES[mask_loss](output.places, batch.mask), shows)
 
 
 class WeightedCrossEntropy(nn.Module):

@@ -7,7 +7,12 @@ from torch.nn import functional as F
 
 from models.base import Output
 from models.objectives.base import Objective, Targets
-from models.objectives.cross_entropy import MaskFraction, WeightedCrossEntropy, mask_term
+from models.objectives.cross_entropy import (
+    MaskFraction,
+    MaskLoss,
+    WeightedCrossEntropy,
+    mask_term,
+)
 from models.objectives.guidance import map_distance, mean_where, moved_at_random, words_distance
 from utils.batch import Batch
 from utils.ranges import BelowOne, NotNegative, Positive, Range, check_ranges
@@ -80,8 +85,11 @@ class Distillation(Objective):
             control.
         words_weight: Weight of the cross-entropy of the kinds of defect that the captions name,
             each with a detector of its own.
-        mask_weight: Weight of the share of the heat that lies outside of the mask;
-            with 0 no mask is read.
+        mask_weight: Weight of the distance of the student's map from the mask; with 0 no mask is
+            read.
+        mask_loss: This distance. ``energy``: the share of the heat that lies outside of the mask.
+            ``cross_entropy``: that of the places, those in the mask and the others with the same
+            weight.
         mask_fraction: Share of each object's anomalous training images whose masks are used, at
             least one; drawn by ``misc.seed``: the masks of 1 % are among those of 10 %.
 
@@ -108,6 +116,7 @@ class Distillation(Objective):
         attention_source: Literal["teacher", "random"] = "teacher",
         words_weight: NotNegative = 0.0,
         mask_weight: NotNegative = 0.0,
+        mask_loss: MaskLoss = "energy",
         mask_fraction: MaskFraction = 1.0,
     ) -> None:
         super().__init__()
@@ -122,7 +131,7 @@ class Distillation(Objective):
         self.guidance = {
             "attention": (attention_weight, self._attention),
             "words": (words_weight, self._words),
-            "mask": (mask_weight, lambda output, _target, batch: mask_term(output, batch)),
+            "mask": (mask_weight, lambda output, _, batch: mask_term(output, batch, mask_loss)),
         }
         self.is_random = attention_source == "random"
         self.temperature = temperature

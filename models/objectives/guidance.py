@@ -65,10 +65,43 @@ def mask_distance(places: Tensor, mask: Tensor) -> Tensor:
     Returns:
         Shape ``(B,)``, in ``[0, 1]``; 1 where the mask is empty.
     """
-    heat = F.softplus(places.float())
-    grid = heat.shape[-2], heat.shape[-1]
-    inside = F.adaptive_avg_pool2d((mask == 1).float().unsqueeze(1), grid).squeeze(1)
+    heat, inside = F.softplus(places.float()), _marked(mask, places)
     return 1 - (heat * inside).sum(dim=(1, 2)) / heat.sum(dim=(1, 2))
+
+
+def mask_cross_entropy(places: Tensor, mask: Tensor) -> Tensor:
+    r"""Cross-entropy of the places in the mask and of the others, for each image.
+
+    :math:`\sum_n m_n \log(1 + \exp -s_n) / \sum_n m_n` and the mean of :math:`\log(1 + \exp s_n)`
+    over the places with :math:`m_n = 0`, with the logits s and the share :math:`m_n` of the place
+    that is anomalous. So a small defect counts as much as a large one, and as all the rest.
+
+    Source:
+        The class-balanced cross-entropy of Xie and Tu 2015, https://arxiv.org/abs/1504.06375,
+        eq. 2. Departure: each class has weight 1, not the share of the other one, which depends on
+        the size of the defect.
+
+    Args:
+        places: Logits of the student's places, ``(B, h, w)``.
+        mask: As :func:`mask_distance`.
+
+    Returns:
+        Shape ``(B,)``, in nats; without one of the two parts where the image has no such place.
+    """
+    logits, inside = places.float(), _marked(mask, places)
+    clean = (inside == 0).float()
+    missed = (F.softplus(-logits) * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1e-6)
+    false = (F.softplus(logits) * clean).sum(dim=(1, 2)) / clean.sum(dim=(1, 2)).clamp(min=1)
+    return missed + false
+
+
+def _marked(mask: Tensor, places: Tensor) -> Tensor:
+    """The share of each place that a mask ``(B, H, W)`` marks as anomalous, ``(B, h, w)``."""
+    grid = places.shape[-2], places.shape[-1]
+    return F.adaptive_avg_pool2d((mask == 1).float().unsqueeze(1), grid).squeeze(1)
+
+
+MASK_LOSSES = {"cross_entropy": mask_cross_entropy, "energy": mask_distance}
 
 
 def words_distance(kinds: Tensor, named: Tensor) -> Tensor:

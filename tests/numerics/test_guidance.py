@@ -9,7 +9,9 @@ from models.base import Output
 from models.objectives import OBJECTIVES
 from models.objectives.base import TableTargets
 from models.objectives.guidance import (
+    MASK_LOSSES,
     map_distance,
+    mask_cross_entropy,
     mask_distance,
     mean_where,
     moved_at_random,
@@ -59,6 +61,34 @@ def test_the_share_of_heat_outside_of_the_mask_by_hand():
     assert mask_distance(places, mask).item() == pytest.approx(0, abs=1e-6)
     mask[:] = 255  # not known
     assert mask_distance(places, mask).item() == 1
+
+
+def test_the_cross_entropy_of_the_places_by_hand():
+    places = torch.tensor([[[-1.0, 2.0], [3.0, -4.0]]])
+    mask = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    mask[0, :2, 2:] = 1  # the place with logit 2
+    mask[0, 2, :2] = 1  # half of the one with logit 3
+
+    def of(logit):
+        return math.log1p(math.exp(-logit))
+
+    missed, false = (of(2) + 0.5 * of(3)) / 1.5, (of(1) + of(4)) / 2
+    assert mask_cross_entropy(places, mask).item() == pytest.approx(missed + false, abs=1e-6)
+    mask[:] = 1
+    all_missed = (of(-1) + of(2) + of(3) + of(-4)) / 4
+    assert mask_cross_entropy(places, mask).item() == pytest.approx(all_missed, abs=1e-6)
+    mask[:] = 0
+    all_false = (of(1) + of(-2) + of(-3) + of(4)) / 4
+    assert mask_cross_entropy(places, mask).item() == pytest.approx(all_false, abs=1e-6)
+
+
+def test_a_small_defect_counts_as_much_as_a_large_one():
+    masks = torch.zeros(2, 8, 8, dtype=torch.uint8)
+    masks[0, 0, 0], masks[1, :4] = 1, 1
+    places = torch.zeros(2, 8, 8, requires_grad=True)
+    mask_cross_entropy(places, masks).sum().backward()
+    inside = (places.grad * (masks == 1)).sum(dim=(1, 2))
+    assert inside.tolist() == pytest.approx([-0.5, -0.5])
 
 
 def test_the_kinds_of_defect_by_hand():
@@ -115,16 +145,17 @@ def test_the_terms_are_weighted_and_see_their_images_only(output):
     assert random(output, batch)["attention"].item() != terms["attention"].item()
 
 
+@pytest.mark.parametrize("loss", MASK_LOSSES)
 @pytest.mark.parametrize("name", ["cross_entropy", "distillation"])
-def test_masks_guide_with_a_teacher_and_without(output, name):
+def test_masks_guide_with_a_teacher_and_without(output, name, loss):
     batch = random_batch(4)
     targets = TableTargets(batch.path, torch.randn(4, 2), torch.randn(4, 8))
     mask = torch.zeros(4, 64, 96, dtype=torch.uint8)
     mask[1, :32, :16] = 1
     mask[3] = 255
     batch = batch.__class__(**{**vars(batch), "mask": mask})
-    terms = OBJECTIVES[name](8, targets, mask_weight=2.0)(output, batch)
-    wanted = mask_distance(output.places[1:2], mask[1:2])
+    terms = OBJECTIVES[name](8, targets, mask_weight=2.0, mask_loss=loss)(output, batch)
+    wanted = MASK_LOSSES[loss](output.places[1:2], mask[1:2])
     assert terms["mask"].item() == pytest.approx(wanted.item(), abs=1e-6)
     plain = OBJECTIVES[name](8, targets)(output, batch)
     assert terms["loss"].item() == pytest.approx((plain["loss"] + 2 * wanted).item(), abs=1e-5)
