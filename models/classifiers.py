@@ -204,7 +204,7 @@ class PatchesClassifier(Classifier):
         return Answer(logits, places, self._pooled(kinds, weights))
 
     def _thinned(self, features: Tensor) -> Tensor:
-        """``(B, N, D)`` after dropout, which takes the same features from all places of an image."""
+        """``(B, N, D)`` after dropout: all places of an image lose the same features."""
         return features * self.dropout(torch.ones_like(features[:, :1]))
 
     def _pooled(self, logits: Tensor, weights: Tensor | None) -> Tensor:
