@@ -120,12 +120,10 @@ class PatchesClassifier(Classifier):
     r"""Detectors that look at every place, and whose answers are pooled over the image.
 
     The logit of place n is that of any of K detectors, linear in its features :math:`h_n` (after a
-    LayerNorm without parameters, and the ``hidden`` layer if there is one):
-    :math:`s_n = \log \sum_k \exp(w_k h_n + b_k)`. The logit of the image is pooled from these:
-    their ``mean``, ``max``, the mean of the ``top_k`` largest, the smooth maximum ``logsumexp``,
-    :math:`\log \frac{1}{N} \sum_n \exp s_n`, or the mean weighted by an ``attention``
-    :math:`a_n \propto \exp(u \tanh(V h_n))`, of features before the hidden layer. The logit of
-    "normal" is 0.
+    LayerNorm without parameters): :math:`s_n = \log \sum_k \exp(w_k h_n + b_k)`. The logit of the
+    image is pooled from these: their ``mean``, ``max``, the mean of the ``top_k`` largest, the
+    smooth maximum ``logsumexp``, :math:`\log \frac{1}{N} \sum_n \exp s_n`, or the mean weighted by
+    an ``attention`` :math:`a_n \propto \exp(u \tanh(V h_n))`. The logit of "normal" is 0.
 
     Source:
         Multiple-instance learning over places: Pinheiro and Collobert 2015,
@@ -135,14 +133,13 @@ class PatchesClassifier(Classifier):
     Args:
         feature_dim: Number of features of a place.
         detectors: K, kinds of anomaly that can be told apart.
-        hidden: Number of features of a layer with GELU before the detectors; ``null``: none.
         pool: How the places' logits become one.
         top: Number of places of ``top_k``.
         whole_dropout: With a number, the logit is that of the pool and, added to it, one from the
             mean and deviation over all places, which in training is left out with this probability:
             it sees what no place shows, and must not keep the detectors from learning. ``null``:
             the pool only.
-        dropout: Probability of dropping a feature, of the hidden layer too, in ``[0, 1)``.
+        dropout: Probability of dropping a feature, in ``[0, 1)``.
     """
 
     of_places = True
@@ -153,7 +150,6 @@ class PatchesClassifier(Classifier):
         feature_dim: int,
         *,
         detectors: Size = 8,
-        hidden: Size | None = None,
         pool: Literal["mean", "max", "top_k", "logsumexp", "attention"] = "logsumexp",
         top: Count = 8,
         whole_dropout: Probability | None = None,
@@ -163,14 +159,11 @@ class PatchesClassifier(Classifier):
         self.pool, self.top = pool, top
         self.norm = nn.LayerNorm(feature_dim, elementwise_affine=False)
         self.dropout = nn.Dropout(dropout)
-        self.hidden = None
-        if hidden is not None:
-            self.hidden = nn.Sequential(nn.Linear(feature_dim, hidden), nn.GELU())
-        self.detectors = nn.Linear(hidden or feature_dim, detectors)
+        self.detectors = nn.Linear(feature_dim, detectors)
         self.attention = None
         if pool == "attention":
-            first, last = nn.Linear(feature_dim, 128), nn.Linear(128, 1, bias=False)
-            self.attention = nn.Sequential(first, nn.Tanh(), last)
+            hidden = nn.Linear(feature_dim, 128)
+            self.attention = nn.Sequential(hidden, nn.Tanh(), nn.Linear(128, 1, bias=False))
         self.whole_dropout = whole_dropout or 0.0
         self.whole = None if whole_dropout is None else WholeImage(feature_dim, dropout)
 
@@ -184,10 +177,10 @@ class PatchesClassifier(Classifier):
 
     def answer(self, features: Tensor) -> Answer:
         """What it says of ``(B, N, feature_dim)``; in training all with the same features left."""
+        # Dropout takes the same features from all places of an image.
         normed = self.norm(features)
-        features = self._thinned(normed)
-        seen = features if self.hidden is None else self._thinned(self.hidden(features))
-        kinds = self.detectors(seen).float()  # (B, N, K)
+        features = normed * self.dropout(torch.ones_like(features[:, :1]))
+        kinds = self.detectors(features).float()  # (B, N, K)
         places = kinds.logsumexp(dim=-1)
         weights = None
         if self.attention is not None:
@@ -202,10 +195,6 @@ class PatchesClassifier(Classifier):
         if weights is not None:
             places = places * weights.squeeze(-1) * places.shape[1]
         return Answer(logits, places, self._pooled(kinds, weights))
-
-    def _thinned(self, features: Tensor) -> Tensor:
-        """``(B, N, D)`` after dropout: all places of an image lose the same features."""
-        return features * self.dropout(torch.ones_like(features[:, :1]))
 
     def _pooled(self, logits: Tensor, weights: Tensor | None) -> Tensor:
         """``(B, N, K)`` to ``(B, K)``."""

@@ -46,30 +46,6 @@ def test_pools_by_hand(pool, expected):
     assert found(PLACES)[0].tolist() == pytest.approx([0, expected], abs=1e-4)
 
 
-def test_the_hidden_layer_by_hand():
-    found = head("max", hidden=4)
-    found.hidden[0].weight.data = torch.eye(4) * torch.tensor([0.5, 2.0, 1, 1])
-    found.hidden[0].bias.data = torch.tensor([0.5, 0, 0, 0])
-
-    def gelu(x):
-        return x * (1 + math.erf(x / math.sqrt(2))) / 2
-
-    hidden = [(gelu(0.5 * a + 0.5), gelu(2.0 * b)) for a, b in ((1, -1), (-1, 1), (1, 1))]
-    logits = [math.log(math.exp(2 * a) + math.exp(3 * b + 1)) for a, b in hidden]
-    assert found.places(PLACES)[0].tolist() == pytest.approx(logits, abs=1e-3)
-    assert found(PLACES)[0].tolist() == pytest.approx([0, max(logits)], abs=1e-3)
-
-
-@pytest.mark.parametrize("hidden", [None, 64])
-def test_dropout_takes_the_same_features_from_all_places(hidden):
-    torch.manual_seed(0)
-    found = PatchesClassifier(64, hidden=hidden, dropout=0.5).train()
-    one = torch.randn(3, 1, 64)
-    places = found.answer(one.expand(3, 7, 64)).places
-    torch.testing.assert_close(places, places[:, :1].expand(3, 7))
-    assert not places[0, 0].isclose(found.eval().places(one)[0, 0])
-
-
 def test_attention_by_hand():
     found = head("attention")
     hidden, _, weight = found.attention

@@ -86,11 +86,7 @@ def test_every_image_encoder_is_exported():
 @pytest.mark.parametrize("to", ["onnx", "torchscript"])
 @pytest.mark.parametrize(
     ("classifier", "head", "shifts"),
-    [
-        ("linear", {}, 1),
-        ("patches", {"whole_dropout": 0.5}, 1),
-        ("patches", {"pool": "top_k", "hidden": 8}, 2),
-    ],
+    [("linear", {}, 1), ("patches", {"whole_dropout": 0.5}, 1), ("patches", {"pool": "top_k"}, 2)],
 )
 @pytest.mark.parametrize(("name", "options"), ENCODERS)
 def test_a_graph_takes_any_number_of_images(name, options, classifier, head, shifts, to, tmp_path):
